@@ -1,0 +1,260 @@
+//! What can go wrong, one small enum per operation, and [`Error`], which holds them all.
+//!
+//! Callers match on the small ones; `?` in a `main` collects them in the large one.
+//! What always holds: an error says what was found and what would have been right, and an operation
+//! that returns one has changed nothing, unless its documentation says otherwise.
+
+use std::io;
+use std::time::Duration;
+
+use thiserror::Error;
+
+/// What a peer wrote that no correct peer writes. Whoever finds it poisons the channel: every later
+/// call on that side returns the same finding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum Corruption {
+    /// A record header with an unknown kind, reserved bits, or a length that leaves the ring.
+    #[error(
+        "record header {header:#018x} at position {position} of a ring of {capacity_bytes} bytes is impossible"
+    )]
+    Record {
+        /// The word that was read, once.
+        header: u64,
+        /// Position of the record.
+        position: u64,
+        /// Capacity of the ring, as agreed when it was attached.
+        capacity_bytes: u64,
+    },
+    /// A read position that went back, past the write position, or off the record grid.
+    #[error("peer's read position {found} does not lie between {known} and {tail}")]
+    Head {
+        /// The word that was read, once.
+        found: u64,
+        /// The last position that was believed.
+        known: u64,
+        /// Our own write position.
+        tail: u64,
+    },
+    /// Committed records that reach further than the ring is long.
+    #[error("committed records from position {head} on do not end within {capacity_bytes} bytes")]
+    Walk {
+        /// Where the walk began.
+        head: u64,
+        /// Capacity of the ring.
+        capacity_bytes: u64,
+    },
+    /// The segment could not be sealed although nobody but the peer had it.
+    #[error("the peer kept the segment from being sealed")]
+    Seal,
+    /// The peer declared the channel corrupt.
+    #[error("the peer has poisoned the channel")]
+    ByPeer,
+}
+
+/// Why a segment could not be created or attached.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SegmentError {
+    /// A capacity that no ring can have.
+    #[error("capacity of {found} bytes: must be a power of two from {min} to {max}")]
+    Capacity {
+        /// What was asked for.
+        found: u64,
+        /// Smallest possible.
+        min: u64,
+        /// Largest possible.
+        max: u64,
+    },
+    /// A payload alignment that no channel can have.
+    #[error(
+        "payload alignment of {found} bytes: must be 8, 16, 32 or 64, and at most half the capacity"
+    )]
+    Alignment {
+        /// What was asked for.
+        found: u64,
+    },
+    /// The memory for the segment is not to be had.
+    #[error("no room for a segment of {len_bytes} bytes: {source}")]
+    NoSpace {
+        /// Length of the segment.
+        len_bytes: u64,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The descriptor is not an anonymous memory file.
+    #[error("descriptor is not a sealed memory file: {found}")]
+    NotMemory {
+        /// What it is instead.
+        found: String,
+    },
+    /// A memory file that can still shrink or grow.
+    #[error(
+        "memory file is not sealed against shrinking and growing (seals {found:#x}, needed {needed:#x})"
+    )]
+    Unsealed {
+        /// `F_GET_SEALS`.
+        found: u32,
+        /// What must be among them.
+        needed: u32,
+    },
+    /// Too short for what its header says, or for a header.
+    #[error("segment of {found} bytes: {needed} are needed")]
+    TooSmall {
+        /// Length found.
+        found: u64,
+        /// Length needed.
+        needed: u64,
+    },
+    /// Not a ringway segment, or damaged, or of another layout.
+    #[error("incompatible segment: {field} is {found:#x}, expected {expected:#x}")]
+    Incompatible {
+        /// Which header field differs.
+        field: &'static str,
+        /// Its value.
+        found: u64,
+        /// What this build expects there.
+        expected: u64,
+    },
+    /// The segment is fenced by membarrier, and this process cannot register for it.
+    #[error("the segment needs membarrier, which this process cannot register for: {source}")]
+    Membarrier {
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A side that somebody has attached already.
+    #[error("this side of the channel is attached already")]
+    AlreadyAttached,
+    /// A system call failed.
+    #[error("{call}: {source}")]
+    Os {
+        /// Which call.
+        call: &'static str,
+        /// What it said.
+        source: io::Error,
+    },
+}
+
+/// Why a plugin process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ExitReason {
+    /// It exited by itself.
+    #[error("exited with code {0}")]
+    Code(i32),
+    /// A signal ended it.
+    #[error("killed by signal {0}")]
+    Signal(i32),
+    /// It is gone; somebody else has reaped it.
+    #[error("ended for an unknown reason")]
+    Unknown,
+}
+
+macro_rules! channel_errors {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident($text:literal) $({ $($(#[$fdoc:meta])* $field:ident : $type:ty),* })?,)* })*) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+        #[non_exhaustive]
+        pub enum $name {
+            $($(#[$vdoc])* #[error($text)] $variant $({ $($(#[$fdoc])* $field: $type),* })?,)*
+            /// The peer has closed its end, or died; nothing is left to read.
+            #[error("the peer is gone")]
+            Disconnected,
+            /// The peer wrote something impossible; the channel stays poisoned.
+            #[error("channel is corrupt: {0}")]
+            Corrupt(#[from] Corruption),
+            /// The process has forked since this end was attached; it belongs to the parent.
+            #[error("this end belongs to the process that this one was forked from")]
+            Forked,
+            /// The plugin at the other end has ended and been started again. Told once; unread
+            /// messages have been carried over.
+            #[error("the peer was restarted: {reason}")]
+            Restarted {
+                /// Why the former one ended.
+                reason: ExitReason
+            },
+        }
+    )*};
+}
+
+channel_errors! {
+    /// Why a message was not sent.
+    SendError {
+        /// Longer than the channel takes.
+        TooLong("message of {len} bytes: this channel takes at most {max}") {
+            /// Length of the message.
+            len: u64,
+            /// Longest possible.
+            max: u64
+        },
+    }
+    /// Why a message was not sent now.
+    TrySendError {
+        /// No room in the ring.
+        Full("the ring is full"),
+        /// Longer than the channel takes.
+        TooLong("message of {len} bytes: this channel takes at most {max}") {
+            /// Length of the message.
+            len: u64,
+            /// Longest possible.
+            max: u64
+        },
+    }
+    /// Why a message was not sent in time.
+    SendTimeoutError {
+        /// No room in the ring until the deadline.
+        Timeout("the ring was full until the deadline"),
+        /// Longer than the channel takes.
+        TooLong("message of {len} bytes: this channel takes at most {max}") {
+            /// Length of the message.
+            len: u64,
+            /// Longest possible.
+            max: u64
+        },
+    }
+    /// Why no message was received.
+    RecvError {}
+    /// Why no message was received now.
+    TryRecvError {
+        /// Nothing to read.
+        Empty("the ring is empty"),
+    }
+    /// Why no message was received in time.
+    RecvTimeoutError {
+        /// Nothing came until the deadline.
+        Timeout("nothing came until the deadline"),
+    }
+}
+
+/// Everything that can go wrong.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A segment could not be created or attached.
+    #[error(transparent)]
+    Segment(#[from] SegmentError),
+    /// A message was not sent.
+    #[error(transparent)]
+    Send(#[from] SendError),
+    /// A message was not sent now.
+    #[error(transparent)]
+    TrySend(#[from] TrySendError),
+    /// A message was not sent in time.
+    #[error(transparent)]
+    SendTimeout(#[from] SendTimeoutError),
+    /// No message was received.
+    #[error(transparent)]
+    Recv(#[from] RecvError),
+    /// No message was received now.
+    #[error(transparent)]
+    TryRecv(#[from] TryRecvError),
+    /// No message was received in time.
+    #[error(transparent)]
+    RecvTimeout(#[from] RecvTimeoutError),
+    /// The channel is corrupt.
+    #[error("channel is corrupt: {0}")]
+    Corrupt(#[from] Corruption),
+    /// Nothing happened in time.
+    #[error("nothing happened within {0:?}")]
+    Timeout(Duration),
+}

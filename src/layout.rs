@@ -1,0 +1,277 @@
+//! Where everything lies in a shared segment: offsets, widths, values.
+//!
+//! Every module that reads or writes shared memory takes its offsets from here; nothing else in the
+//! crate knows a number. All words are in native byte order, which the fingerprint covers; all
+//! widths are explicit. Changing anything here that a peer could notice means a new
+//! [`LAYOUT_VERSION`].
+//!
+//! # A channel segment
+//!
+//! ```text
+//! offset      what                                         who writes it, when
+//! 0           segment header, 128 bytes                    creator, once, before anybody attaches
+//! 128         side 0 (creator): state                      side 0 only
+//! 256         side 1 (attacher): state                     side 1 only
+//! 384..1024   reserved, zero
+//! 1024        ring 0 control, 1024 bytes (side 0 → 1)      see below
+//! 2048        ring 1 control, 1024 bytes (side 1 → 0)      see below
+//! 3072..4096  reserved, zero
+//! 4096        ring 0 data: capacity + 64 bytes
+//! ...         ring 1 data: capacity + 64 bytes, on a 64-byte boundary
+//! ...         end, rounded up to 4096
+//! ```
+//!
+//! # A segment header
+//!
+//! ```text
+//!   0  u64 magic              8  u32 layout version   12  u32 kind (1 = channel)
+//!  16  u64 fingerprint       24  u64 segment length in bytes
+//!  32  u64 incarnation, low  40  u64 incarnation, high
+//!  48  u64 capacity of ring 0 in bytes                56  u64 capacity of ring 1 in bytes
+//!  64  u32 payload alignment 68  u32 fence mode       72  u64 type fingerprint (0 = untyped)
+//!  80..120 reserved, zero   120  u64 checksum of bytes 0..120
+//! ```
+//!
+//! # A ring's control block
+//!
+//! Lines are 128 bytes apart, because some processors fetch 64-byte lines in pairs.
+//!
+//! ```text
+//! +0    u32 consumer waiting   0 or 1; the consumer arms it, the producer takes it back with a swap
+//! +4    u32 consumer closed    0, then 1 for ever; consumer
+//!       (the producer reads this line on every send; it changes only when somebody sleeps)
+//! +128  u32 producer waiting   as above with the sides exchanged
+//! +132  u32 producer closed    0, then 1 for ever; producer
+//! +136  u64 space wanted       the head that a waiting producer needs; producer
+//!       (the consumer reads this line on every release; it changes only when somebody sleeps)
+//! +256  u64 head               first position not yet released; consumer
+//! +264  consumer's counters    consumer
+//! +384  u64 tail               a hint for tools, never read by the protocol; producer
+//! +392  producer's counters    producer
+//! ```
+//!
+//! # A record
+//!
+//! ```text
+//! 63      48 47   40 39   32 31                       0
+//! +---------+-------+-------+--------------------------+
+//! |   tag   |   0   | kind  |    length of payload     |   header: zero until committed
+//! +---------+-------+-------+--------------------------+
+//! | payload, then zeros to the next multiple of the    |
+//! | record alignment (8 unless the channel asks more)  |
+//! +----------------------------------------------------+
+//! ```
+//!
+//! A padding record's length counts the bytes behind its header, up to the end of the ring.
+
+/// First word of every ringway segment.
+pub const MAGIC: u64 = u64::from_le_bytes(*b"ringway\x01");
+
+/// Version of everything described in this module. Independent of the crate's version.
+pub const LAYOUT_VERSION: u32 = 1;
+
+/// What the machine and this build must agree on with the peer: byte order, word size, the
+/// granularity at which control words are spread. A peer with another value cannot attach.
+pub const FINGERPRINT: u64 = fingerprint();
+
+const fn fingerprint() -> u64 {
+    let order = u16::from_ne_bytes([1, 2]) as u64;
+    let word_bytes = core::mem::size_of::<usize>() as u64;
+    let line_bytes = LINE_BYTES;
+    (order << 48) | (word_bytes << 32) | line_bytes
+}
+
+/// Distance between control words that different sides write.
+pub const LINE_BYTES: u64 = 128;
+/// Pages are taken to be this large where a region must start on one.
+pub const PAGE_BYTES: u64 = 4096;
+/// Width of a word; all records start on a multiple of it.
+pub const WORD_BYTES: u64 = 8;
+
+/// Offsets inside the segment header.
+pub mod segment {
+    /// [`MAGIC`](super::MAGIC).
+    pub const MAGIC: u64 = 0;
+    /// `u32`, [`LAYOUT_VERSION`](super::LAYOUT_VERSION).
+    pub const VERSION: u64 = 8;
+    /// `u32`, what kind of segment this is.
+    pub const KIND: u64 = 12;
+    /// [`FINGERPRINT`](super::FINGERPRINT).
+    pub const FINGERPRINT: u64 = 16;
+    /// Length of the whole segment in bytes.
+    pub const LEN_BYTES: u64 = 24;
+    /// Low and high half of the 128-bit incarnation.
+    pub const INCARNATION: [u64; 2] = [32, 40];
+    /// Capacities of the two rings in bytes; powers of two.
+    pub const CAPACITY_BYTES: [u64; 2] = [48, 56];
+    /// `u32`, alignment of payloads in bytes: 8, 16, 32 or 64.
+    pub const PAYLOAD_ALIGN: u64 = 64;
+    /// `u32`, who fences: 1 = the sleeper, by membarrier; 2 = both, by a real fence.
+    pub const FENCE_MODE: u64 = 68;
+    /// Fingerprint of the messages' type; 0 where there is none.
+    pub const TYPE_FINGERPRINT: u64 = 72;
+    /// Checksum of all header bytes before it.
+    pub const CHECKSUM: u64 = 120;
+    /// Length of the header.
+    pub const HEADER_BYTES: u64 = 128;
+
+    /// Value of [`KIND`] for a channel.
+    pub const KIND_CHANNEL: u32 = 1;
+}
+
+/// Offsets inside the state line of one side of a channel.
+pub mod side {
+    /// Where the line of each side starts.
+    pub const LINE: [u64; 2] = [128, 256];
+    /// `u32`: [`ABSENT`], [`ATTACHED`] or [`CLOSED`]; a futex word; only its own side writes it.
+    pub const STATE: u64 = 0;
+    /// `u32`: 1 once this side has found the channel corrupt; never back; its own side writes it.
+    pub const POISONED: u64 = 4;
+    /// `u32`: process id of this side in its own namespace; a hint for tools.
+    pub const PID: u64 = 8;
+    /// `u32`: the CPU on which this side last waited, plus one; 0 = unknown. A hint: a side that
+    /// sees its peer on its own CPU does not spin.
+    pub const CPU: u64 = 12;
+
+    /// Nobody has attached this side yet.
+    pub const ABSENT: u32 = 0;
+    /// Attached.
+    pub const ATTACHED: u32 = 1;
+    /// Both ends of this side are closed.
+    pub const CLOSED: u32 = 2;
+}
+
+/// Offsets inside a ring's control block.
+pub mod ring {
+    /// Where the control block of each ring starts in a channel segment.
+    pub const CONTROL: [u64; 2] = [1024, 2048];
+    /// Length of a control block.
+    pub const CONTROL_BYTES: u64 = 1024;
+
+    /// `u32`: 1 while the consumer sleeps or is about to.
+    pub const CONSUMER_WAITING: u64 = 0;
+    /// `u32`: 1 once the consumer has closed.
+    pub const CONSUMER_CLOSED: u64 = 4;
+    /// `u32`: 1 while the producer sleeps or is about to.
+    pub const PRODUCER_WAITING: u64 = 128;
+    /// `u32`: 1 once the producer has closed.
+    pub const PRODUCER_CLOSED: u64 = 132;
+    /// `u64`: the head that the sleeping producer waits for.
+    pub const SPACE_WANTED: u64 = 136;
+    /// `u64`: first position that the consumer has not released.
+    pub const HEAD: u64 = 256;
+    /// `u64`: messages released by the consumer.
+    pub const CONSUMER_MESSAGES: u64 = 264;
+    /// `u64`: payload bytes released by the consumer.
+    pub const CONSUMER_BYTES: u64 = 272;
+    /// `u64`: times the consumer went to sleep.
+    pub const CONSUMER_SLEEPS: u64 = 280;
+    /// `u64`: wakeups the consumer sent to the producer.
+    pub const CONSUMER_WAKEUPS: u64 = 288;
+    /// `u64`: position behind the last committed record; a hint for tools.
+    pub const TAIL: u64 = 384;
+    /// `u64`: messages committed.
+    pub const PRODUCER_MESSAGES: u64 = 392;
+    /// `u64`: payload bytes committed.
+    pub const PRODUCER_BYTES: u64 = 400;
+    /// `u64`: times the producer went to sleep for space.
+    pub const PRODUCER_SLEEPS: u64 = 408;
+    /// `u64`: wakeups the producer sent to the consumer.
+    pub const PRODUCER_WAKEUPS: u64 = 416;
+    /// `u64`: times the ring had no room.
+    pub const PRODUCER_FULL: u64 = 424;
+    /// `u64`: most bytes seen in the ring, sampled whenever the producer looks at `head`.
+    pub const PRODUCER_HIGH_WATER: u64 = 432;
+}
+
+/// Where the data of ring 0 starts in a channel segment.
+pub const CHANNEL_DATA: u64 = PAGE_BYTES;
+/// Bytes behind each ring's capacity, so that payloads can be aligned (see
+/// [`ring_data_shift`]).
+pub const RING_SLACK_BYTES: u64 = 64;
+/// Smallest ring.
+pub const MIN_CAPACITY_BYTES: u64 = 64;
+/// Largest ring: a record's length must fit in the header's 32 bits.
+pub const MAX_CAPACITY_BYTES: u64 = 1 << 32;
+
+/// How far a ring's data is moved so that the *payload* of its first record, one word behind the
+/// record's start, lies on a multiple of `align`.
+pub const fn ring_data_shift(align: u64) -> u64 {
+    align - WORD_BYTES
+}
+
+/// A record's header word.
+pub mod record {
+    /// Kind of a record that carries one whole message.
+    pub const DATA: u8 = 1;
+    /// Kind of a record that fills the end of the ring.
+    pub const PADDING: u8 = 2;
+    /// Kind of a record that carries a part of a message. Reserved.
+    pub const FRAGMENT: u8 = 3;
+    /// Kind of a record that answers a call. Reserved.
+    pub const REPLY: u8 = 4;
+    /// Bytes of the header.
+    pub const HEADER_BYTES: u64 = super::WORD_BYTES;
+
+    /// Packs a header. Never zero, because no kind is.
+    pub const fn pack(len: u32, kind: u8, tag: u16) -> u64 {
+        len as u64 | (kind as u64) << 32 | (tag as u64) << 48
+    }
+    /// Payload length in bytes.
+    pub const fn len(header: u64) -> u32 {
+        header as u32
+    }
+    /// Kind; see the constants.
+    pub const fn kind(header: u64) -> u8 {
+        (header >> 32) as u8
+    }
+    /// Bits that must be zero.
+    pub const fn reserved(header: u64) -> u8 {
+        (header >> 40) as u8
+    }
+    /// The user's tag.
+    pub const fn tag(header: u64) -> u16 {
+        (header >> 48) as u16
+    }
+}
+
+/// Offsets of a channel's parts, computed from its two capacities.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChannelLayout {
+    /// Where the data region of each ring starts (before the alignment shift).
+    pub data: [u64; 2],
+    /// Length of the segment.
+    pub len_bytes: u64,
+}
+
+impl ChannelLayout {
+    /// The layout for two rings; `None` where a sum overflows.
+    pub const fn new(capacity_bytes: [u64; 2]) -> Option<Self> {
+        let Some(first) = region_bytes(capacity_bytes[0]) else { return None };
+        let Some(second) = region_bytes(capacity_bytes[1]) else { return None };
+        let Some(data_1) = CHANNEL_DATA.checked_add(first) else { return None };
+        let Some(end) = data_1.checked_add(second) else { return None };
+        let Some(len_bytes) = end.checked_next_multiple_of(PAGE_BYTES) else { return None };
+        Some(Self { data: [CHANNEL_DATA, data_1], len_bytes })
+    }
+}
+
+const fn region_bytes(capacity_bytes: u64) -> Option<u64> {
+    let Some(sum) = capacity_bytes.checked_add(RING_SLACK_BYTES) else { return None };
+    sum.checked_next_multiple_of(64)
+}
+
+const _: () = {
+    assert!(segment::CHECKSUM + 8 == segment::HEADER_BYTES);
+    assert!(segment::HEADER_BYTES <= side::LINE[0]);
+    assert!(side::LINE[1] + LINE_BYTES <= ring::CONTROL[0]);
+    assert!(ring::CONTROL[0] + ring::CONTROL_BYTES <= ring::CONTROL[1]);
+    assert!(ring::CONTROL[1] + ring::CONTROL_BYTES <= CHANNEL_DATA);
+    assert!(ring::PRODUCER_HIGH_WATER + 8 <= ring::CONTROL_BYTES);
+    assert!(ring::CONSUMER_CLOSED < LINE_BYTES);
+    assert!(ring::PRODUCER_WAITING / LINE_BYTES == ring::SPACE_WANTED / LINE_BYTES);
+    assert!(ring::HEAD / LINE_BYTES == ring::CONSUMER_WAKEUPS / LINE_BYTES);
+    assert!(ring::TAIL / LINE_BYTES == ring::PRODUCER_HIGH_WATER / LINE_BYTES);
+    assert!(ring_data_shift(64) < RING_SLACK_BYTES);
+    assert!(record::DATA != 0 && record::PADDING != 0);
+};

@@ -1,0 +1,5 @@
+//! ringway (skeleton)
+pub mod error;
+pub mod layout;
+pub mod memory;
+mod sync;

@@ -1,0 +1,128 @@
+//! The seam: everything that a protocol may do to memory that somebody else may be writing.
+//!
+//! The ring, the wakeups and the channel states are written against [`Memory`] and hold no
+//! `unsafe`; the same source runs over mapped segments ([`MappedMemory`]), over a heap buffer
+//! ([`HeapMemory`]: unit tests, fuzzing), over a heap that records every store so that a crash can
+//! be tried after each ([`CrashMemory`]), and over loom's atomics (`ModelMemory`, `--cfg loom`).
+//!
+//! What always holds: offsets are checked, so no call can leave the memory; no call hands out a
+//! reference into it, so nothing that a peer changes meanwhile is undefined behaviour.
+//! It is generic and never `dyn`: the hot path is monomorphised and inlined.
+
+mod crash;
+mod heap;
+
+//mod mapped;
+
+pub use crate::sync::Ordering;
+
+pub use heap::HeapMemory;
+
+/// An absolute time on the monotonic clock, or never.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Deadline(u64);
+
+impl Deadline {
+    /// A deadline that does not come.
+    pub const NEVER: Self = Self(u64::MAX);
+
+    /// `ns` nanoseconds after the epoch of `CLOCK_MONOTONIC`.
+    pub const fn at_ns(ns: u64) -> Self {
+        Self(ns)
+    }
+
+    /// Nanoseconds after the epoch of `CLOCK_MONOTONIC`; `u64::MAX` for [`Deadline::NEVER`].
+    pub const fn as_ns(self) -> u64 {
+        self.0
+    }
+
+    /// The earlier of the two.
+    #[must_use]
+    pub fn min(self, other: Self) -> Self {
+        Self(self.0.min(other.0))
+    }
+}
+
+/// Words and bytes at offsets, fences, and sleeping on a word.
+///
+/// All offsets are in bytes from the start of the memory. `u64` accesses must be 8-byte aligned,
+/// `u32` accesses 4-byte aligned; bytes are copied from and to 8-byte aligned offsets. A word is
+/// accessed with one width only, for as long as the memory lives.
+///
+/// # Panics
+/// Every method that takes an offset panics when the access would be misaligned or leave the
+/// memory. Protocols derive offsets from geometry that was checked when they attached, so that a
+/// panic is a bug in this crate and never something that a peer can bring about.
+pub trait Memory: Clone {
+    /// Length in bytes.
+    fn len_bytes(&self) -> u64;
+
+    /// Loads a `u32`.
+    fn load_u32(&self, offset: u64, order: Ordering) -> u32;
+    /// Stores a `u32`.
+    fn store_u32(&self, offset: u64, value: u32, order: Ordering);
+    /// Swaps a `u32`; returns what was there.
+    fn swap_u32(&self, offset: u64, value: u32, order: Ordering) -> u32;
+    /// Compare-exchange of a `u32`.
+    ///
+    /// # Errors
+    /// What was there, where it was not `current`.
+    fn compare_exchange_u32(
+        &self,
+        offset: u64,
+        current: u32,
+        new: u32,
+        order: Ordering,
+    ) -> Result<u32, u32>;
+    /// Wrapping addition to a `u32`; returns what was there.
+    fn fetch_add_u32(&self, offset: u64, value: u32, order: Ordering) -> u32;
+
+    /// Loads a `u64`.
+    fn load_u64(&self, offset: u64, order: Ordering) -> u64;
+    /// Stores a `u64`.
+    fn store_u64(&self, offset: u64, value: u64, order: Ordering);
+    /// Swaps a `u64`; returns what was there.
+    fn swap_u64(&self, offset: u64, value: u64, order: Ordering) -> u64;
+    /// Compare-exchange of a `u64`.
+    ///
+    /// # Errors
+    /// What was there, where it was not `current`.
+    fn compare_exchange_u64(
+        &self,
+        offset: u64,
+        current: u64,
+        new: u64,
+        order: Ordering,
+    ) -> Result<u64, u64>;
+    /// Wrapping addition to a `u64`; returns what was there.
+    fn fetch_add_u64(&self, offset: u64, value: u64, order: Ordering) -> u64;
+
+    /// Copies `bytes` to `offset` in whole words: where the length is not a multiple of 8, the rest
+    /// of the last word is zeroed. Ordered like Relaxed stores.
+    fn copy_in(&self, offset: u64, bytes: &[u8]);
+    /// Copies bytes from `offset`. Ordered like Relaxed loads. What a peer writes meanwhile may be
+    /// seen in part: every byte read was there at some time during the call.
+    fn copy_out(&self, offset: u64, bytes: &mut [u8]);
+
+    /// The hot side of an asymmetric fence: between its own store and its load of the other side's
+    /// word.
+    ///
+    /// Together with [`heavy_fence`](Self::heavy_fence) on the other side it guarantees that at
+    /// least one of the two sides sees the other's store (the Dekker pattern).
+    fn light_fence(&self);
+    /// The rare side of an asymmetric fence; see [`light_fence`](Self::light_fence).
+    fn heavy_fence(&self);
+
+    /// Tells the processor (or the model) that this thread is spinning.
+    fn pause(&self);
+
+    /// Nanoseconds on the monotonic clock.
+    fn now_ns(&self) -> u64;
+
+    /// Sleeps while the `u32` at `offset` is `expected`, until somebody calls
+    /// [`wake_u32`](Self::wake_u32) or the deadline passes. May return early for no reason.
+    fn wait_u32(&self, offset: u64, expected: u32, deadline: Deadline);
+    /// Wakes up to `count` threads that sleep on the word at `offset`. Never fails: a wakeup that
+    /// the system refuses costs the sleeper the rest of its time slice.
+    fn wake_u32(&self, offset: u64, count: u32);
+}
