@@ -1,12 +1,11 @@
 //! Atomics and spin hints, from `core` or, under `--cfg loom`, from loom.
 //!
 //! Everything in the crate that touches an atomic takes it from here, so that the shipping source
-//! is what the models run. `clippy.toml` forbids the originals elsewhere.
+//! is what the models run; CI looks for others.
 //! Memory that other processes map is not reached through these types directly but through
 //! [`Memory`](crate::memory::Memory), whose implementations are built on them.
 
 #[cfg(not(loom))]
-#[allow(clippy::disallowed_types)]
 pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64};
 
 #[cfg(loom)]

@@ -83,6 +83,10 @@ impl Memory for HeapMemory {
         self.inner.words.len() as u64 * 8
     }
 
+    fn is_ours(&self) -> bool {
+        true
+    }
+
     fn load_u32(&self, offset: u64, order: Ordering) -> u32 {
         let (word, shift) = self.half(offset);
         (word.load(order) >> shift) as u32

@@ -1,0 +1,201 @@
+//! The reading end of a ring.
+//!
+//! One per ring at any time; its successor after a crash is another [`Consumer::attach`], which
+//! starts at the published `head`. It owns its read position privately. What always holds: a header
+//! is read once and checked before anything follows from it, and payloads are copied out before
+//! anybody looks at them.
+
+use super::record::impossible;
+use super::{Record, RingGeometry};
+use crate::error::Corruption;
+use crate::layout::ring;
+use crate::memory::{Memory, Ordering};
+
+/// What a consumer has counted. Published in the ring for tools to read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ConsumerStats {
+    /// Messages released.
+    pub messages: u64,
+    /// Payload bytes released.
+    pub bytes: u64,
+    /// Times this end went to sleep.
+    pub sleeps: u64,
+    /// Wakeups sent to the producer.
+    pub wakeups_sent: u64,
+}
+
+/// The reading end.
+#[derive(Debug)]
+pub struct Consumer<M> {
+    memory: M,
+    geometry: RingGeometry,
+    /// The next record to look at. Never read from shared memory after `attach`.
+    position: u64,
+    /// What `head` says.
+    released: u64,
+    poison: Option<Corruption>,
+    stats: ConsumerStats,
+}
+
+impl<M: Memory> Consumer<M> {
+    /// Attaches the reading end at the published `head`. Records that a former consumer had read but
+    /// not released are delivered again.
+    ///
+    /// The caller sees to it that no other consumer is alive.
+    ///
+    /// # Errors
+    /// [`Corruption`] where `head` is impossible.
+    pub fn attach(memory: M, geometry: RingGeometry) -> Result<Self, Corruption> {
+        // Pairs with the Release in a former consumer's `release`.
+        let head = memory.load_u64(geometry.control(ring::HEAD), Ordering::Acquire);
+        if !geometry.is_aligned(head) {
+            return Err(Corruption::Head { found: head, known: head, tail: head });
+        }
+        let count = |word| memory.load_u64(geometry.control(word), Ordering::Relaxed);
+        let stats = ConsumerStats {
+            messages: count(ring::CONSUMER_MESSAGES),
+            bytes: count(ring::CONSUMER_BYTES),
+            sleeps: count(ring::CONSUMER_SLEEPS),
+            wakeups_sent: count(ring::CONSUMER_WAKEUPS),
+        };
+        Ok(Self { memory, geometry, position: head, released: head, poison: None, stats })
+    }
+
+    /// The next committed record, or `None` where there is none yet. Does not take it: call
+    /// [`advance`](Self::advance) for that.
+    ///
+    /// # Errors
+    /// [`Corruption`] where the producer wrote something impossible; it latches.
+    #[inline]
+    pub fn peek(&mut self) -> Result<Option<Record>, Corruption> {
+        // Pairs with the Release of the producer's commit: the payload, and whatever stands behind
+        // the record, is visible.
+        let header = self.memory.load_u64(self.geometry.offset(self.position), Ordering::Acquire);
+        if header == 0 {
+            return self.nothing();
+        }
+        match Record::decode(&self.geometry, self.position, header) {
+            Ok(record) if !record.is_padding() && self.poison.is_none() => Ok(Some(record)),
+            Ok(padding) => self.skip(padding),
+            Err(corruption) => Err(self.poison(corruption)),
+        }
+    }
+
+    #[inline]
+    fn nothing(&self) -> Result<Option<Record>, Corruption> {
+        match self.poison {
+            None => Ok(None),
+            Some(corruption) => Err(corruption),
+        }
+    }
+
+    /// Goes over the padding at the end of the ring to the record that must follow it.
+    #[cold]
+    fn skip(&mut self, padding: Record) -> Result<Option<Record>, Corruption> {
+        if let Some(corruption) = self.poison {
+            return Err(corruption);
+        }
+        // Pairs as in `peek`; the padding's header was stored after this one's.
+        let header = self.memory.load_u64(self.geometry.offset(padding.end), Ordering::Acquire);
+        match Record::decode(&self.geometry, padding.end, header) {
+            Ok(record) if !record.is_padding() => {
+                self.position = padding.end;
+                Ok(Some(record))
+            }
+            _ => {
+                let corruption = impossible(&self.geometry, padding.end, header);
+                Err(self.poison(corruption))
+            }
+        }
+    }
+
+    /// Copies the payload of a record that [`peek`](Self::peek) returned and that has not been
+    /// released; as many bytes as fit into `bytes`.
+    ///
+    /// The producer may change the bytes meanwhile if it breaks the protocol; what was copied does
+    /// not change any more.
+    #[inline]
+    pub fn copy_out(&self, record: &Record, bytes: &mut [u8]) {
+        let len = bytes.len().min(record.len_bytes());
+        self.memory.copy_out(self.geometry.offset(record.payload()), &mut bytes[..len]);
+    }
+
+    /// Offset of a record's payload, for the in-place view of trusted ends.
+    pub(crate) fn payload_offset(&self, record: &Record) -> u64 {
+        self.geometry.offset(record.payload())
+    }
+
+    /// Takes the record that [`peek`](Self::peek) returned: the next `peek` looks behind it. Its
+    /// space stays ours until [`release`](Self::release).
+    #[inline]
+    pub fn advance(&mut self, record: &Record) {
+        debug_assert_eq!(record.position, self.position, "not the record that was peeked");
+        self.position = record.end;
+        self.stats.messages = self.stats.messages.wrapping_add(1);
+        self.stats.bytes = self.stats.bytes.wrapping_add(u64::from(record.len_bytes() as u32));
+    }
+
+    /// Gives the space of all taken records back to the producer. Returns whether there was any.
+    #[inline]
+    pub fn release(&mut self) -> bool {
+        if self.released == self.position {
+            return false;
+        }
+        self.released = self.position;
+        // Pairs with the Acquire in the producer's refresh: our copies are complete.
+        let head = self.geometry.control(ring::HEAD);
+        self.memory.store_u64(head, self.position, Ordering::Release);
+        self.store_count(ring::CONSUMER_MESSAGES, self.stats.messages);
+        self.store_count(ring::CONSUMER_BYTES, self.stats.bytes);
+        true
+    }
+
+    #[inline]
+    fn store_count(&self, word: u64, value: u64) {
+        self.memory.store_u64(self.geometry.control(word), value, Ordering::Relaxed);
+    }
+
+    /// Whether the producer, if it waits, has what it waits for.
+    #[inline]
+    pub(crate) fn has_released(&self, head_needed: u64) -> bool {
+        self.released.wrapping_sub(head_needed) <= self.geometry.capacity_bytes()
+    }
+
+    /// Latches a finding: every later call returns it. Returns the first one.
+    #[cold]
+    pub fn poison(&mut self, corruption: Corruption) -> Corruption {
+        *self.poison.get_or_insert(corruption)
+    }
+
+    /// The finding that poisoned this end, if any.
+    pub fn poisoned(&self) -> Option<Corruption> {
+        self.poison
+    }
+
+    /// What this end has counted.
+    pub fn stats(&self) -> ConsumerStats {
+        self.stats
+    }
+
+    pub(crate) fn count_sleep(&mut self) {
+        self.stats.sleeps += 1;
+        self.store_count(ring::CONSUMER_SLEEPS, self.stats.sleeps);
+    }
+
+    pub(crate) fn count_wakeup(&mut self) {
+        self.stats.wakeups_sent += 1;
+        self.store_count(ring::CONSUMER_WAKEUPS, self.stats.wakeups_sent);
+    }
+
+    /// The ring's measures.
+    #[inline]
+    pub fn geometry(&self) -> &RingGeometry {
+        &self.geometry
+    }
+
+    /// The memory that the ring lies in.
+    #[inline]
+    pub fn memory(&self) -> &M {
+        &self.memory
+    }
+}

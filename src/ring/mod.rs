@@ -1,0 +1,61 @@
+//! The ring: records of any length from one producer to one consumer, in memory that both map.
+//!
+//! The channel's [`Sender`](crate::channel::Sender) and [`Receiver`](crate::channel::Receiver) call
+//! it, and so do the fuzzers and the models; it never blocks, allocates nothing, and knows nothing
+//! of processes. What always holds: whatever the peer writes, an end stays inside its memory,
+//! comes back in bounded time, and hands out only bytes that it has copied (or says
+//! [`Corruption`](crate::error::Corruption) and never touches the ring again).
+//!
+//! # Protocol
+//!
+//! Positions are `u64`, count bytes, only grow (and wrap at 2^64); a position's place in the buffer
+//! is its low bits. `tail` is where the producer writes next, `head` the first record that the
+//! consumer has not released.
+//!
+//! **The header is the commit word.** The consumer waits for the word at its own position to
+//! become non-zero; there is no shared write index. A small message and the news of it travel in one
+//! cache line. The producer, to write a record of `size` bytes at `tail`:
+//!
+//! 1. checks `tail + size + 8 <= head + capacity` (the 8 are for step 2),
+//! 2. stores zero at `tail + size`, where the next header will be,
+//! 3. stores the payload,
+//! 4. stores the header with Release: the record is committed.
+//!
+//! So the word at the producer's position is zero at every instant, and a consumer (or the
+//! producer's successor, which walks the committed headers from `head`) that has seen a header with
+//! Acquire finds zero or a whole record behind it. A producer killed between any two steps leaves
+//! nothing visible.
+//!
+//! **Records are contiguous.** Where one does not fit before the end of the buffer, a padding record
+//! fills the end, and its header is stored after that of the record behind it: padding is never
+//! visible alone. A record of at most half the capacity fits eventually: padding is shorter than
+//! the record, so `padding + size + 8 <= capacity`.
+//!
+//! **Batches** write many records and store the first header last.
+//!
+//! **Release of space.** The consumer copies the payload out, and stores `head` with Release when it
+//! asks for the next record; the producer loads it with Acquire, and only when its cached copy says
+//! that there is no room. A consumer that dies before the store leaves the record to its successor:
+//! at-least-once.
+//!
+//! # Ordering pairs
+//!
+//! | store (Release) | load (Acquire) | what it carries |
+//! |---|---|---|
+//! | header, in [`Producer`], [`Reservation`], [`Batch`] | header, in [`Consumer::peek`] and in [`Producer::attach`] | payload, zero ahead, later headers of a batch |
+//! | `head`, in [`Consumer::release`] | `head`, in the producer's refresh, and in both `attach` | the consumer's reads of the payload are over |
+
+mod batch;
+mod consumer;
+mod geometry;
+mod producer;
+mod record;
+mod reservation;
+
+pub use batch::Batch;
+pub use consumer::Consumer;
+pub use consumer::ConsumerStats;
+pub use geometry::RingGeometry;
+pub use producer::{Producer, ProducerStats, PushError};
+pub use record::Record;
+pub use reservation::Reservation;

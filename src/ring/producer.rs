@@ -1,0 +1,334 @@
+//! The writing end of a ring.
+//!
+//! One per ring at any time; its successor after a crash is another [`Producer::attach`]. It owns
+//! the write position privately, and publishes only record headers (and `tail`, as a hint that
+//! nothing reads back). What always holds: the word at its position is zero until it commits.
+
+use std::io::IoSlice;
+
+use thiserror::Error;
+
+use super::reservation::WordWriter;
+use super::{Batch, Record, Reservation, RingGeometry};
+use crate::error::Corruption;
+use crate::layout::{WORD_BYTES, record, ring};
+use crate::memory::{Memory, Ordering};
+
+/// Why a record was not written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum PushError {
+    /// No room now. There will be once the consumer's `head` has reached this position.
+    #[error("the ring is full")]
+    Full {
+        /// The position that the consumer must have released.
+        head_needed: u64,
+    },
+    /// No record can be this long.
+    #[error("payload of {len} bytes: this ring takes at most {max}")]
+    TooLong {
+        /// Length of the payload.
+        len: u64,
+        /// Longest possible.
+        max: u64,
+    },
+    /// The consumer wrote something impossible.
+    #[error(transparent)]
+    Corrupt(#[from] Corruption),
+}
+
+/// What a producer has counted. Published in the ring for tools to read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ProducerStats {
+    /// Messages committed.
+    pub messages: u64,
+    /// Payload bytes committed.
+    pub bytes: u64,
+    /// Times the ring had no room.
+    pub times_full: u64,
+    /// Most bytes seen in the ring, sampled whenever the producer looked at `head`.
+    pub high_water_bytes: u64,
+    /// Times this end went to sleep.
+    pub sleeps: u64,
+    /// Wakeups sent to the consumer.
+    pub wakeups_sent: u64,
+}
+
+/// The writing end.
+#[derive(Debug)]
+pub struct Producer<M> {
+    memory: M,
+    geometry: RingGeometry,
+    /// Where the next record goes. Never read from shared memory.
+    tail: u64,
+    /// The consumer's `head` when we last looked.
+    head: u64,
+    /// The capacity; 0 once poisoned, so that the one check on the hot path sees that too.
+    room_bytes: u64,
+    poison: Option<Corruption>,
+    stats: ProducerStats,
+}
+
+/// Where a record will be written.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    /// Position of the first header to appear: the padding's, where there is any.
+    pub(super) start: u64,
+    /// Position of the record.
+    pub(super) record: u64,
+    /// Position behind it.
+    pub(super) end: u64,
+}
+
+impl<M: Memory> Producer<M> {
+    /// Attaches the writing end: walks the committed records from the published `head` to the first
+    /// position without one, and continues there.
+    ///
+    /// The caller sees to it that no other producer is alive.
+    ///
+    /// # Errors
+    /// [`Corruption`] where the headers on the way are impossible.
+    pub fn attach(memory: M, geometry: RingGeometry) -> Result<Self, Corruption> {
+        // Pairs with the Release in Consumer::release: the space before it is free.
+        let head = memory.load_u64(geometry.control(ring::HEAD), Ordering::Acquire);
+        let capacity_bytes = geometry.capacity_bytes();
+        let too_far = Corruption::Walk { head, capacity_bytes };
+        if !geometry.is_aligned(head) {
+            return Err(too_far);
+        }
+        let mut tail = head;
+        loop {
+            // Pairs with the Release of a former producer's commit: what it wrote before its
+            // header, the zero behind the record above all, is visible.
+            let header = memory.load_u64(geometry.offset(tail), Ordering::Acquire);
+            if header == 0 {
+                break;
+            }
+            tail = Record::decode(&geometry, tail, header)?.end;
+            // Each step moves on by a word or more, so this also bounds the walk.
+            if tail.wrapping_sub(head) > capacity_bytes - WORD_BYTES {
+                return Err(too_far);
+            }
+        }
+        let count = |word| memory.load_u64(geometry.control(word), Ordering::Relaxed);
+        let stats = ProducerStats {
+            messages: count(ring::PRODUCER_MESSAGES),
+            bytes: count(ring::PRODUCER_BYTES),
+            times_full: count(ring::PRODUCER_FULL),
+            high_water_bytes: count(ring::PRODUCER_HIGH_WATER),
+            sleeps: count(ring::PRODUCER_SLEEPS),
+            wakeups_sent: count(ring::PRODUCER_WAKEUPS),
+        };
+        memory.store_u64(geometry.control(ring::TAIL), tail, Ordering::Relaxed);
+        Ok(Self { memory, geometry, tail, head, room_bytes: capacity_bytes, poison: None, stats })
+    }
+
+    /// Writes and commits one record.
+    ///
+    /// # Errors
+    /// [`PushError`]; nothing has been committed then.
+    #[inline]
+    pub fn try_push(&mut self, tag: u16, payload: &[u8]) -> Result<(), PushError> {
+        let place = self.place(self.tail, payload.len() as u64)?;
+        self.memory.store_u64(self.geometry.offset(place.end), 0, Ordering::Relaxed);
+        self.memory.copy_in(self.geometry.offset(place.record) + record::HEADER_BYTES, payload);
+        self.publish(place, payload.len() as u64, tag);
+        Ok(())
+    }
+
+    /// Writes and commits one record whose payload is the concatenation of `parts`.
+    ///
+    /// # Errors
+    /// As [`try_push`](Self::try_push).
+    pub fn try_push_vectored(&mut self, tag: u16, parts: &[IoSlice<'_>]) -> Result<(), PushError> {
+        let len = parts.iter().fold(0_u64, |sum, part| sum.saturating_add(part.len() as u64));
+        let place = self.place(self.tail, len)?;
+        self.memory.store_u64(self.geometry.offset(place.end), 0, Ordering::Relaxed);
+        let mut writer = WordWriter::new(self.geometry.offset(place.record) + record::HEADER_BYTES);
+        for part in parts {
+            writer.write(&self.memory, part);
+        }
+        writer.finish(&self.memory);
+        self.publish(place, len, tag);
+        Ok(())
+    }
+
+    /// Reserves a record with `len` bytes of payload, to be filled and then committed. Dropping the
+    /// reservation gives the space back.
+    ///
+    /// # Errors
+    /// As [`try_push`](Self::try_push).
+    pub fn try_reserve(&mut self, tag: u16, len: usize) -> Result<Reservation<'_, M>, PushError> {
+        let place = self.place(self.tail, len as u64)?;
+        Ok(Reservation::new(self, place, len, tag))
+    }
+
+    /// Starts a batch: records that become visible together.
+    pub fn batch(&mut self) -> Batch<'_, M> {
+        Batch::new(self)
+    }
+
+    /// Finds room for `len` bytes of payload from position `next` on.
+    #[inline]
+    pub(super) fn place(&mut self, next: u64, len: u64) -> Result<Place, PushError> {
+        let geometry = self.geometry;
+        // A payload near u64::MAX cannot wrap the sum into range: it is longer than the limit.
+        if len > geometry.max_payload_bytes() {
+            return Err(self.too_long(len));
+        }
+        let size = geometry.record_bytes(len);
+        let to_end = geometry.capacity_bytes() - geometry.index(next);
+        let padding = if size <= to_end { 0 } else { to_end };
+        let record = next.wrapping_add(padding);
+        let end = record.wrapping_add(size);
+        // The word behind the record must be free too: it is zeroed before the commit.
+        let used = end.wrapping_sub(self.head) + WORD_BYTES;
+        if used > self.room_bytes {
+            self.refresh(next, end)?;
+        }
+        Ok(Place { start: next, record, end })
+    }
+
+    #[cold]
+    fn too_long(&self, len: u64) -> PushError {
+        match self.poison {
+            Some(corruption) => PushError::Corrupt(corruption),
+            None => PushError::TooLong { len, max: self.geometry.max_payload_bytes() },
+        }
+    }
+
+    /// Looks at the consumer's `head`, because the cached one leaves no room up to `end`.
+    #[cold]
+    fn refresh(&mut self, next: u64, end: u64) -> Result<(), PushError> {
+        self.look_at_head(next)?;
+        let capacity_bytes = self.geometry.capacity_bytes();
+        if end.wrapping_sub(self.head) + WORD_BYTES > capacity_bytes {
+            self.stats.times_full += 1;
+            self.store_count(ring::PRODUCER_FULL, self.stats.times_full);
+            let head_needed = end.wrapping_add(WORD_BYTES).wrapping_sub(capacity_bytes);
+            return Err(PushError::Full { head_needed });
+        }
+        Ok(())
+    }
+
+    /// Reads `head` once, believes it only if it moved forward and not past `next`.
+    fn look_at_head(&mut self, next: u64) -> Result<(), Corruption> {
+        if let Some(corruption) = self.poison {
+            return Err(corruption);
+        }
+        // Pairs with the Release in Consumer::release: its reads of the space before are over.
+        let found = self.memory.load_u64(self.geometry.control(ring::HEAD), Ordering::Acquire);
+        let moved = found.wrapping_sub(self.head);
+        if moved > self.tail.wrapping_sub(self.head) || !self.geometry.is_aligned(found) {
+            let corruption = Corruption::Head { found, known: self.head, tail: self.tail };
+            self.poison(corruption);
+            return Err(corruption);
+        }
+        let used = next.wrapping_sub(self.head);
+        if used > self.stats.high_water_bytes {
+            self.stats.high_water_bytes = used;
+            self.store_count(ring::PRODUCER_HIGH_WATER, used);
+        }
+        self.head = found;
+        Ok(())
+    }
+
+    /// Whether the consumer has released everything before `head_needed`
+    /// (see [`PushError::Full`]).
+    ///
+    /// # Errors
+    /// [`Corruption`] where `head` is impossible.
+    #[inline]
+    pub fn has_room(&mut self, head_needed: u64) -> Result<bool, Corruption> {
+        self.look_at_head(self.tail)?;
+        let capacity_bytes = self.geometry.capacity_bytes();
+        Ok(self.head.wrapping_sub(head_needed) <= capacity_bytes)
+    }
+
+    /// Stores the header, with the padding's, where there is any, last.
+    #[inline]
+    pub(super) fn publish(&mut self, place: Place, len: u64, tag: u16) {
+        let header = record::pack(len as u32, record::DATA, tag);
+        if place.start != place.record {
+            self.publish_padded(place, header);
+        } else {
+            // Pairs with the Acquire in Consumer::peek and in Producer::attach.
+            self.memory.store_u64(self.geometry.offset(place.record), header, Ordering::Release);
+        }
+        self.committed(place.end, 1, len);
+    }
+
+    #[cold]
+    fn publish_padded(&mut self, place: Place, header: u64) {
+        // Ordered before the padding's header by its Release.
+        self.memory.store_u64(self.geometry.offset(place.record), header, Ordering::Relaxed);
+        let padding = padding_header(place);
+        // Pairs with the Acquire in Consumer::peek and in Producer::attach.
+        self.memory.store_u64(self.geometry.offset(place.start), padding, Ordering::Release);
+    }
+
+    /// Moves the private position and publishes the counters.
+    #[inline]
+    pub(super) fn committed(&mut self, tail: u64, messages: u64, bytes: u64) {
+        self.tail = tail;
+        self.stats.messages = self.stats.messages.wrapping_add(messages);
+        self.stats.bytes = self.stats.bytes.wrapping_add(bytes);
+        self.store_count(ring::TAIL, tail);
+        self.store_count(ring::PRODUCER_MESSAGES, self.stats.messages);
+        self.store_count(ring::PRODUCER_BYTES, self.stats.bytes);
+    }
+
+    #[inline]
+    fn store_count(&self, word: u64, value: u64) {
+        self.memory.store_u64(self.geometry.control(word), value, Ordering::Relaxed);
+    }
+
+    /// Latches a finding: every later call returns it.
+    pub fn poison(&mut self, corruption: Corruption) {
+        self.poison.get_or_insert(corruption);
+        self.room_bytes = 0;
+    }
+
+    /// The finding that poisoned this end, if any.
+    pub fn poisoned(&self) -> Option<Corruption> {
+        self.poison
+    }
+
+    /// What this end has counted.
+    pub fn stats(&self) -> ProducerStats {
+        self.stats
+    }
+
+    pub(crate) fn count_sleep(&mut self) {
+        self.stats.sleeps += 1;
+        self.store_count(ring::PRODUCER_SLEEPS, self.stats.sleeps);
+    }
+
+    pub(crate) fn count_wakeup(&mut self) {
+        self.stats.wakeups_sent += 1;
+        self.store_count(ring::PRODUCER_WAKEUPS, self.stats.wakeups_sent);
+    }
+
+    /// The ring's measures.
+    #[inline]
+    pub fn geometry(&self) -> &RingGeometry {
+        &self.geometry
+    }
+
+    /// The memory that the ring lies in.
+    #[inline]
+    pub fn memory(&self) -> &M {
+        &self.memory
+    }
+
+    #[inline]
+    pub(super) fn tail(&self) -> u64 {
+        self.tail
+    }
+}
+
+/// The header that fills the ring from `place.start` to its end.
+pub(super) fn padding_header(place: Place) -> u64 {
+    let size = place.record.wrapping_sub(place.start);
+    record::pack((size - record::HEADER_BYTES) as u32, record::PADDING, 0)
+}
