@@ -6,9 +6,21 @@
 //! [`Memory`](crate::memory::Memory), whose implementations are built on them.
 
 #[cfg(not(loom))]
-pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64};
+pub(crate) use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, compiler_fence};
 
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64};
 
 pub use core::sync::atomic::Ordering;
+
+/// A fence that orders everything, of the processor and not only of the compiler.
+#[cfg(not(loom))]
+#[inline]
+#[allow(clippy::disallowed_methods)]
+pub(crate) fn full_fence() {
+    core::sync::atomic::fence(Ordering::SeqCst);
+}
+
+/// Tells the processor that this thread is spinning.
+#[cfg(not(loom))]
+pub(crate) use core::hint::spin_loop;

@@ -12,11 +12,16 @@
 mod crash;
 mod heap;
 
-//mod mapped;
+#[cfg(not(loom))]
+mod copy;
+#[cfg(not(loom))]
+mod mapped;
 
 pub use crate::sync::Ordering;
 
 pub use heap::HeapMemory;
+#[cfg(not(loom))]
+pub use mapped::{FenceMode, MappedMemory};
 
 /// An absolute time on the monotonic clock, or never.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

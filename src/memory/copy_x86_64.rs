@@ -1,0 +1,156 @@
+//! Block copies for x86-64: SSE2 everywhere, AVX where there is, `rep movsb` for what is long.
+//!
+//! `memory::copy` calls it with 64 bytes or more.
+//! What always holds: only the bytes named are read and written, some of them twice; the addresses
+//! may have any alignment.
+
+use std::arch::asm;
+
+pub(super) const EXISTS: bool = true;
+
+/// From here on the processor's own copy loop is at least as fast.
+const REP_MIN_BYTES: usize = 4096;
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Kind {
+    Sse2,
+    Avx,
+}
+
+impl Kind {
+    pub(super) fn detect() -> Self {
+        if std::arch::is_x86_feature_detected!("avx") { Self::Avx } else { Self::Sse2 }
+    }
+
+    /// Every kind that this machine can run.
+    #[cfg(test)]
+    pub(super) fn all() -> Vec<Self> {
+        match Self::detect() {
+            Self::Sse2 => vec![Self::Sse2],
+            Self::Avx => vec![Self::Sse2, Self::Avx],
+        }
+    }
+}
+
+/// Copies bytes.
+///
+/// # Safety
+/// At least 64 bytes; readable at `from`, writable at `to`; the two do not overlap; `kind` was
+/// detected.
+#[inline]
+pub(super) unsafe fn copy(kind: Kind, to: *mut u8, from: *const u8, len_bytes: usize) {
+    if len_bytes >= REP_MIN_BYTES {
+        // SAFETY: the caller's promise.
+        unsafe { rep(to, from, len_bytes) }
+    } else if len_bytes >= 128 && matches!(kind, Kind::Avx) {
+        // SAFETY: the caller's promise; there are 128 bytes, and the processor has AVX.
+        unsafe { avx(to, from, len_bytes) }
+    } else {
+        // SAFETY: the caller's promise.
+        unsafe { sse2(to, from, len_bytes) }
+    }
+}
+
+/// 64 bytes at a time, the last 64 overlapping what came before.
+#[inline]
+unsafe fn sse2(to: *mut u8, from: *const u8, len_bytes: usize) {
+    // SAFETY: there are 64 bytes or more, so that the loop stops with 1 to 64 bytes left, and the
+    // last block starts at the first byte or later. The flags are the block's only other output.
+    unsafe {
+        asm!(
+            "sub {len}, 64",
+            "jbe 3f",
+            "2:",
+            "movups {a}, [{from}]",
+            "movups {b}, [{from} + 16]",
+            "movups {c}, [{from} + 32]",
+            "movups {d}, [{from} + 48]",
+            "movups [{to}], {a}",
+            "movups [{to} + 16], {b}",
+            "movups [{to} + 32], {c}",
+            "movups [{to} + 48], {d}",
+            "add {from}, 64",
+            "add {to}, 64",
+            "sub {len}, 64",
+            "ja 2b",
+            "3:",
+            // `len` is now what is left, less 64: 0 or negative.
+            "movups {a}, [{from} + {len}]",
+            "movups {b}, [{from} + {len} + 16]",
+            "movups {c}, [{from} + {len} + 32]",
+            "movups {d}, [{from} + {len} + 48]",
+            "movups [{to} + {len}], {a}",
+            "movups [{to} + {len} + 16], {b}",
+            "movups [{to} + {len} + 32], {c}",
+            "movups [{to} + {len} + 48], {d}",
+            to = inout(reg) to => _,
+            from = inout(reg) from => _,
+            len = inout(reg) len_bytes => _,
+            a = out(xmm_reg) _,
+            b = out(xmm_reg) _,
+            c = out(xmm_reg) _,
+            d = out(xmm_reg) _,
+            options(nostack),
+        );
+    }
+}
+
+/// 128 bytes at a time, the last 128 overlapping what came before.
+#[inline]
+unsafe fn avx(to: *mut u8, from: *const u8, len_bytes: usize) {
+    // SAFETY: as in `sse2`, with 128 bytes for 64. `vzeroupper` clears the upper halves of all
+    // sixteen registers, which are all declared as overwritten.
+    unsafe {
+        asm!(
+            "sub {len}, 128",
+            "jbe 3f",
+            "2:",
+            "vmovups ymm0, [{from}]",
+            "vmovups ymm1, [{from} + 32]",
+            "vmovups ymm2, [{from} + 64]",
+            "vmovups ymm3, [{from} + 96]",
+            "vmovups [{to}], ymm0",
+            "vmovups [{to} + 32], ymm1",
+            "vmovups [{to} + 64], ymm2",
+            "vmovups [{to} + 96], ymm3",
+            "sub {from}, -128",
+            "sub {to}, -128",
+            "sub {len}, 128",
+            "ja 2b",
+            "3:",
+            "vmovups ymm0, [{from} + {len}]",
+            "vmovups ymm1, [{from} + {len} + 32]",
+            "vmovups ymm2, [{from} + {len} + 64]",
+            "vmovups ymm3, [{from} + {len} + 96]",
+            "vmovups [{to} + {len}], ymm0",
+            "vmovups [{to} + {len} + 32], ymm1",
+            "vmovups [{to} + {len} + 64], ymm2",
+            "vmovups [{to} + {len} + 96], ymm3",
+            "vzeroupper",
+            to = inout(reg) to => _,
+            from = inout(reg) from => _,
+            len = inout(reg) len_bytes => _,
+            out("ymm0") _, out("ymm1") _, out("ymm2") _, out("ymm3") _,
+            out("ymm4") _, out("ymm5") _, out("ymm6") _, out("ymm7") _,
+            out("ymm8") _, out("ymm9") _, out("ymm10") _, out("ymm11") _,
+            out("ymm12") _, out("ymm13") _, out("ymm14") _, out("ymm15") _,
+            options(nostack),
+        );
+    }
+}
+
+/// The processor's copy loop.
+#[inline]
+unsafe fn rep(to: *mut u8, from: *const u8, len_bytes: usize) {
+    // SAFETY: reads and writes just the bytes that the caller promises; the direction flag is clear
+    // on entry to every assembly block.
+    unsafe {
+        asm!(
+            "rep movsb",
+            inout("rdi") to => _,
+            inout("rsi") from => _,
+            inout("rcx") len_bytes => _,
+            options(nostack, preserves_flags),
+        );
+    }
+}

@@ -1,0 +1,335 @@
+//! The memory that processes share: a mapped file.
+//!
+//! Segments make it; channels run over it.
+//! What always holds: the mapping outlives every clone of this value, every access is checked
+//! against lengths that are kept here and not in the segment, and every access to a word is atomic.
+
+#![allow(unsafe_code)]
+
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use super::copy::Copier;
+use super::{Deadline, Memory, Ordering};
+use crate::os::affinity;
+use crate::os::clock::monotonic_ns;
+use crate::os::mapping::Mapping;
+use crate::os::{fork, futex, membarrier};
+use crate::sync::{AtomicU32, AtomicU64, compiler_fence, full_fence, spin_loop};
+
+/// Who pays for the fence between "I sleep" and "is anybody asleep?". Fixed when a channel is
+/// created, and written in its header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum FenceMode {
+    /// The sleeper, by `membarrier`. Both processes are registered for it.
+    Asymmetric = 1,
+    /// Both sides, each by a fence of its own.
+    Real = 2,
+}
+
+impl FenceMode {
+    /// What suits this process: asymmetric, unless it runs on one processor only (where the barrier
+    /// costs more than it saves) or the system lacks it.
+    pub fn detect() -> Self {
+        let registers = || fork::generation().and_then(membarrier::register).is_ok();
+        if affinity::available_cpus() != Some(1) && registers() {
+            Self::Asymmetric
+        } else {
+            Self::Real
+        }
+    }
+
+    /// The mode that a header word means.
+    pub(crate) fn from_u32(word: u32) -> Option<Self> {
+        match word {
+            1 => Some(Self::Asymmetric),
+            2 => Some(Self::Real),
+            _ => None,
+        }
+    }
+}
+
+/// Memory that other processes map as well; clones share it.
+#[derive(Clone, Debug)]
+pub struct MappedMemory {
+    /// What the accesses need stands here and not behind the `Arc`: the hot path follows no pointer
+    /// but this one.
+    base: NonNull<u8>,
+    /// Loads end here.
+    len_bytes: u64,
+    /// Stores end here: the same, or zero where the mapping is read-only.
+    writable_bytes: u64,
+    /// The fork generation that attached it.
+    generation: u64,
+    fence_mode: FenceMode,
+    copier: Copier,
+    mapping: Arc<Mapping>,
+}
+
+// SAFETY: the pointer is into the mapping that the `Arc` keeps, which belongs to no thread.
+unsafe impl Send for MappedMemory {}
+// SAFETY: as above; everything that can be done through a shared reference is atomic, or a block
+// copy that tolerates concurrent writers (see `memory::copy`), or unsafe to call.
+unsafe impl Sync for MappedMemory {}
+
+impl MappedMemory {
+    /// The memory that a mapping holds, for the process whose fork generation this is.
+    pub(crate) fn from_mapping(
+        mapping: Arc<Mapping>,
+        fence_mode: FenceMode,
+        generation: u64,
+    ) -> Self {
+        // Whole words, so that an aligned offset inside it is an access inside it.
+        let len_bytes = mapping.len_bytes() & !7;
+        Self {
+            base: mapping.base(),
+            len_bytes,
+            writable_bytes: if mapping.is_writable() { len_bytes } else { 0 },
+            generation,
+            fence_mode,
+            copier: Copier::detect(),
+            mapping,
+        }
+    }
+
+    /// The same memory with other fences.
+    #[must_use]
+    pub fn with_fence_mode(self, fence_mode: FenceMode) -> Self {
+        Self { fence_mode, ..self }
+    }
+
+    /// Who fences.
+    pub fn fence_mode(&self) -> FenceMode {
+        self.fence_mode
+    }
+
+    /// Whether stores are allowed; where not, they panic.
+    pub fn is_writable(&self) -> bool {
+        self.writable_bytes != 0
+    }
+
+    /// The mapping.
+    pub(crate) fn mapping(&self) -> &Arc<Mapping> {
+        &self.mapping
+    }
+
+    /// Borrows bytes of the segment itself.
+    ///
+    /// # Safety
+    /// Nobody, in any process, writes them while the borrow lives. Only a protocol that has been
+    /// given them and a peer that keeps to it can promise that.
+    ///
+    /// # Panics
+    /// The bytes do not lie inside the memory.
+    #[inline]
+    #[allow(dead_code, reason = "the trusted ends of a channel borrow in place")]
+    pub(crate) unsafe fn slice(&self, offset: u64, len_bytes: usize) -> &[u8] {
+        let start = self.range(offset, len_bytes, self.len_bytes);
+        // SAFETY:
+        // - `range` has checked that the bytes lie in the mapping, which `self` keeps alive.
+        // - A new mapping is initialised, by zeros.
+        // - That nobody writes meanwhile is the caller's promise.
+        unsafe { std::slice::from_raw_parts(start.as_ptr(), len_bytes) }
+    }
+
+    /// Where bytes of the segment lie that somebody may want to write in place. Valid for reads and
+    /// writes as long as this memory lives; dereferencing is subject to what
+    /// [`slice`](Self::slice) asks.
+    ///
+    /// # Panics
+    /// The bytes do not lie inside the memory, or it is read-only.
+    #[inline]
+    #[allow(dead_code, reason = "the trusted ends of a channel borrow in place")]
+    pub(crate) fn slice_mut(&self, offset: u64, len_bytes: usize) -> NonNull<[u8]> {
+        NonNull::slice_from_raw_parts(self.range(offset, len_bytes, self.writable_bytes), len_bytes)
+    }
+
+    /// Pointer to the first of some bytes that end at `end` or before.
+    #[inline]
+    fn range(&self, offset: u64, len_bytes: usize, end: u64) -> NonNull<u8> {
+        if offset > end || len_bytes as u64 > end - offset {
+            outside(offset, len_bytes, end);
+        }
+        // SAFETY: `offset` is at most `end`, which is at most the mapping's length.
+        unsafe { self.base.add(offset as usize) }
+    }
+
+    /// Pointer to the first of some bytes that start on a word.
+    #[inline]
+    fn block(&self, offset: u64, len_bytes: usize, end: u64) -> NonNull<u8> {
+        if !offset.is_multiple_of(8) {
+            outside(offset, len_bytes, end);
+        }
+        self.range(offset, len_bytes, end)
+    }
+
+    #[inline]
+    fn u32_at(&self, offset: u64, end: u64) -> &AtomicU32 {
+        // One comparison for both: rotating moves the bits that alignment forbids to the top.
+        if offset.rotate_right(2) >= end >> 2 {
+            outside(offset, 4, end);
+        }
+        // SAFETY: `offset` is less than `end`, which is at most the mapping's length.
+        let word = unsafe { self.base.add(offset as usize) };
+        // SAFETY:
+        // - The word is aligned: the mapping is, to a page, and `offset` is.
+        // - It ends inside the mapping, as `end` is a multiple of 8, and `self` keeps that alive.
+        // - Nobody accesses it but with atomics and block copies; borrows of it are made only by
+        //   `slice` and `slice_mut`, whose callers promise that nobody writes.
+        unsafe { AtomicU32::from_ptr(word.as_ptr().cast()) }
+    }
+
+    #[inline]
+    fn u64_at(&self, offset: u64, end: u64) -> &AtomicU64 {
+        if offset.rotate_right(3) >= end >> 3 {
+            outside(offset, 8, end);
+        }
+        // SAFETY: `offset` is less than `end`, which is at most the mapping's length.
+        let word = unsafe { self.base.add(offset as usize) };
+        // SAFETY: as in `u32_at`.
+        unsafe { AtomicU64::from_ptr(word.as_ptr().cast()) }
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn outside(offset: u64, len_bytes: usize, end: u64) -> ! {
+    panic!("access to {len_bytes} bytes at {offset}: misaligned, or not inside {end} bytes");
+}
+
+impl Memory for MappedMemory {
+    #[inline]
+    fn len_bytes(&self) -> u64 {
+        self.len_bytes
+    }
+
+    #[inline]
+    fn is_ours(&self) -> bool {
+        fork::is_current(self.generation)
+    }
+
+    #[inline]
+    fn load_u32(&self, offset: u64, order: Ordering) -> u32 {
+        self.u32_at(offset, self.len_bytes).load(order)
+    }
+
+    #[inline]
+    fn store_u32(&self, offset: u64, value: u32, order: Ordering) {
+        self.u32_at(offset, self.writable_bytes).store(value, order);
+    }
+
+    #[inline]
+    fn swap_u32(&self, offset: u64, value: u32, order: Ordering) -> u32 {
+        self.u32_at(offset, self.writable_bytes).swap(value, order)
+    }
+
+    #[inline]
+    fn compare_exchange_u32(
+        &self,
+        offset: u64,
+        current: u32,
+        new: u32,
+        order: Ordering,
+    ) -> Result<u32, u32> {
+        self.u32_at(offset, self.writable_bytes).compare_exchange(
+            current,
+            new,
+            order,
+            Ordering::Relaxed,
+        )
+    }
+
+    #[inline]
+    fn fetch_add_u32(&self, offset: u64, value: u32, order: Ordering) -> u32 {
+        self.u32_at(offset, self.writable_bytes).fetch_add(value, order)
+    }
+
+    #[inline]
+    fn load_u64(&self, offset: u64, order: Ordering) -> u64 {
+        self.u64_at(offset, self.len_bytes).load(order)
+    }
+
+    #[inline]
+    fn store_u64(&self, offset: u64, value: u64, order: Ordering) {
+        self.u64_at(offset, self.writable_bytes).store(value, order);
+    }
+
+    #[inline]
+    fn swap_u64(&self, offset: u64, value: u64, order: Ordering) -> u64 {
+        self.u64_at(offset, self.writable_bytes).swap(value, order)
+    }
+
+    #[inline]
+    fn compare_exchange_u64(
+        &self,
+        offset: u64,
+        current: u64,
+        new: u64,
+        order: Ordering,
+    ) -> Result<u64, u64> {
+        self.u64_at(offset, self.writable_bytes).compare_exchange(
+            current,
+            new,
+            order,
+            Ordering::Relaxed,
+        )
+    }
+
+    #[inline]
+    fn fetch_add_u64(&self, offset: u64, value: u64, order: Ordering) -> u64 {
+        self.u64_at(offset, self.writable_bytes).fetch_add(value, order)
+    }
+
+    #[inline]
+    fn copy_in(&self, offset: u64, bytes: &[u8]) {
+        let to = self.block(offset, bytes.len(), self.writable_bytes);
+        // SAFETY: `to` is on a word and the bytes end inside the mapping, which is a whole number
+        // of words long and kept alive by `self`; nobody has a reference to them (see `u32_at`).
+        unsafe { self.copier.copy_in(to, bytes) };
+    }
+
+    #[inline]
+    fn copy_out(&self, offset: u64, bytes: &mut [u8]) {
+        let from = self.block(offset, bytes.len(), self.len_bytes);
+        // SAFETY: as in `copy_in`.
+        unsafe { self.copier.copy_out(from, bytes) };
+    }
+
+    #[inline]
+    fn light_fence(&self) {
+        match self.fence_mode {
+            // Pairs with the barrier in `heavy_fence` of the peer, which reaches this processor.
+            FenceMode::Asymmetric => compiler_fence(Ordering::SeqCst),
+            // Pairs with the fence in `heavy_fence` of the peer.
+            FenceMode::Real => full_fence(),
+        }
+    }
+
+    fn heavy_fence(&self) {
+        // A barrier that fails (a filter of system calls, say) leaves a fence: the peer's store may
+        // then be missed, and the sleeper finds it at the end of its time slice.
+        if self.fence_mode == FenceMode::Asymmetric {
+            let _ = membarrier::barrier();
+        }
+        full_fence();
+    }
+
+    #[inline]
+    fn pause(&self) {
+        spin_loop();
+    }
+
+    #[inline]
+    fn now_ns(&self) -> u64 {
+        monotonic_ns()
+    }
+
+    fn wait_u32(&self, offset: u64, expected: u32, deadline: Deadline) {
+        futex::wait(self.u32_at(offset, self.len_bytes), expected, deadline);
+    }
+
+    fn wake_u32(&self, offset: u64, count: u32) {
+        futex::wake(self.u32_at(offset, self.len_bytes), count);
+    }
+}

@@ -1,0 +1,113 @@
+//! A mapped file: owns the mapping, populates it, unmaps it when dropped.
+//!
+//! [`MappedMemory`](crate::memory::MappedMemory) reads and writes through it.
+//! What always holds: every page was there when the mapping was handed out, so that the lack of
+//! memory is an error here and not a signal later; no reference into it is ever made here.
+
+use std::fs::File;
+use std::io;
+use std::ptr::NonNull;
+
+use memmap2::{Advice, MmapOptions, MmapRaw};
+
+use super::os;
+use crate::error::SegmentError;
+use crate::sync::{AtomicU64, Ordering};
+
+/// Smallest page of any machine; touching more often than needed is only slower.
+const SMALLEST_PAGE_BYTES: usize = 4096;
+
+/// A populated mapping of a whole file, shared with everybody who maps it.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    raw: MmapRaw,
+    writable: bool,
+}
+
+impl Mapping {
+    /// Maps `len_bytes` of the file for reading and writing.
+    pub(crate) fn read_write(file: &File, len_bytes: u64) -> Result<Self, SegmentError> {
+        Self::new(file, len_bytes, true)
+    }
+
+    /// Maps `len_bytes` of the file for reading.
+    pub(crate) fn read_only(file: &File, len_bytes: u64) -> Result<Self, SegmentError> {
+        Self::new(file, len_bytes, false)
+    }
+
+    fn new(file: &File, len_bytes: u64, writable: bool) -> Result<Self, SegmentError> {
+        let no_space = |source| SegmentError::NoSpace { len_bytes, source };
+        let len =
+            usize::try_from(len_bytes).map_err(|_| no_space(io::ErrorKind::FileTooLarge.into()))?;
+        let mut options = MmapOptions::new();
+        options.len(len);
+        let raw = if writable { options.map_raw(file) } else { options.map_raw_read_only(file) }
+            .map_err(|source| match source.raw_os_error() {
+                Some(libc::ENOMEM) => no_space(source),
+                _ => os("mmap")(source),
+            })?;
+        let mapping = Self { raw, writable };
+        mapping.populate()?;
+        Ok(mapping)
+    }
+
+    /// Makes every page present, in the file and in this process.
+    pub(crate) fn populate(&self) -> Result<(), SegmentError> {
+        let advice = if self.writable { Advice::PopulateWrite } else { Advice::PopulateRead };
+        loop {
+            let Err(source) = self.raw.advise(advice) else { return Ok(()) };
+            match source.raw_os_error() {
+                Some(libc::EINTR | libc::EAGAIN) => {}
+                // Kernels before 5.14 do not know the advice.
+                Some(libc::EINVAL) => {
+                    self.touch();
+                    return Ok(());
+                }
+                // EFAULT: the file has no room for the page. ENOMEM: the system has none.
+                _ => {
+                    return Err(SegmentError::NoSpace { len_bytes: self.len_bytes(), source });
+                }
+            }
+        }
+    }
+
+    /// What the populating advice does, a page at a time, for kernels that lack it. Files that are
+    /// mapped here have their space reserved, so that a fault finds room.
+    fn touch(&self) {
+        for offset in (0..self.raw.len()).step_by(SMALLEST_PAGE_BYTES) {
+            // SAFETY: `offset` is less than the length, so the sum stays inside the mapping.
+            let page = unsafe { self.raw.as_mut_ptr().add(offset) };
+            // SAFETY:
+            // - The start of a page is mapped and aligned, as long as `self` lives.
+            // - Peers access the word with atomics or with block copies, which are no accesses of
+            //   the language (see `memory::copy`).
+            let word = unsafe { AtomicU64::from_ptr(page.cast()) };
+            let value = word.load(Ordering::Relaxed);
+            if self.writable {
+                // Writes what is there, or nothing where it has changed: then a peer has written.
+                let _ = word.compare_exchange(value, value, Ordering::Relaxed, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Keeps the pages from being swapped out.
+    pub(crate) fn lock(&self) -> io::Result<()> {
+        self.raw.lock()
+    }
+
+    /// Whether it may be written.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.writable
+    }
+
+    /// Length in bytes.
+    pub(crate) fn len_bytes(&self) -> u64 {
+        self.raw.len() as u64
+    }
+
+    /// First byte. Valid for reads, and where [`is_writable`](Self::is_writable) for writes, of
+    /// [`len_bytes`](Self::len_bytes) bytes until the mapping is dropped; aligned to a page.
+    pub(crate) fn base(&self) -> NonNull<u8> {
+        NonNull::new(self.raw.as_mut_ptr()).expect("the kernel maps nothing at address 0")
+    }
+}

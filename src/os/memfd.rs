@@ -1,0 +1,147 @@
+//! Anonymous memory files and their seals.
+//!
+//! `segment::anonymous` makes, checks and re-opens them.
+//! What always holds: a file made here has its space reserved, belongs to its user alone and is
+//! gone with its last user; a file that was checked here cannot shrink or grow any more.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
+
+use super::os;
+use crate::error::SegmentError;
+
+/// No longer and no shorter.
+pub(crate) const SIZE_SEALS: u32 = (libc::F_SEAL_SHRINK | libc::F_SEAL_GROW) as u32;
+/// No new writable mapping, no `write`, no holes.
+pub(crate) const WRITE_SEAL: u32 = libc::F_SEAL_FUTURE_WRITE as u32;
+/// No more seals.
+pub(crate) const SEAL_SEAL: u32 = libc::F_SEAL_SEAL as u32;
+
+/// A new memory file of `len_bytes` zero bytes, mode 0600, its space reserved, without seals on its
+/// size.
+pub(crate) fn create(len_bytes: u64) -> Result<File, SegmentError> {
+    let no_space = |source| SegmentError::NoSpace { len_bytes, source };
+    let len = libc::off_t::try_from(len_bytes)
+        .map_err(|_| no_space(io::ErrorKind::FileTooLarge.into()))?;
+    refuse_more_than_available(len_bytes).map_err(no_space)?;
+    let file = open()?;
+    file.set_permissions(PermissionsExt::from_mode(0o600)).map_err(os("fchmod"))?;
+    loop {
+        // SAFETY: the call takes an open descriptor and two numbers.
+        let result = unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, len) };
+        match super::check(result.into()) {
+            Ok(_) => return Ok(file),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(no_space(error)),
+        }
+    }
+}
+
+/// A memory file belongs to no file system with a limit, and reserving more than the machine has
+/// would not be refused: it would call the kernel's out-of-memory killer. So ask before.
+fn refuse_more_than_available(len_bytes: u64) -> io::Result<()> {
+    let Ok(meminfo) = std::fs::read_to_string("/proc/meminfo") else { return Ok(()) };
+    match available_bytes(&meminfo) {
+        Some(available) if len_bytes > available => Err(io::Error::from_raw_os_error(libc::ENOMEM)),
+        _ => Ok(()),
+    }
+}
+
+/// What `/proc/meminfo` says can be had without swapping.
+fn available_bytes(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kibibytes.checked_mul(1024)
+}
+
+fn open() -> Result<File, SegmentError> {
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
+    // The second is for kernels that do not know the flag (before 6.3).
+    open_with(flags | libc::MFD_NOEXEC_SEAL)
+        .or_else(|error| match error.raw_os_error() {
+            Some(libc::EINVAL) => open_with(flags),
+            _ => Err(error),
+        })
+        .map_err(os("memfd_create"))
+}
+
+fn open_with(flags: libc::c_uint) -> io::Result<File> {
+    // SAFETY: the name is a C string literal.
+    let result = unsafe { libc::memfd_create(c"ringway".as_ptr(), flags) };
+    super::check(result.into())?;
+    // SAFETY: the call succeeded, so this is a new descriptor that nobody else owns.
+    Ok(unsafe { File::from_raw_fd(result) })
+}
+
+/// The seals; an error where the descriptor is of a kind that cannot have any.
+pub(crate) fn seals(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    // SAFETY: the call takes an open descriptor and no pointer.
+    let result = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GET_SEALS) };
+    super::check(result.into()).map(|_| result as u32)
+}
+
+/// Adds seals, for ever.
+pub(crate) fn add_seals(fd: BorrowedFd<'_>, seals: u32) -> io::Result<()> {
+    // SAFETY: the call takes an open descriptor and a number.
+    let result = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_ADD_SEALS, seals as libc::c_int) };
+    super::check(result.into()).map(drop)
+}
+
+/// A file that is memory and can neither shrink nor grow.
+#[derive(Debug)]
+pub(crate) struct SealedMemory {
+    file: File,
+    len_bytes: u64,
+}
+
+impl SealedMemory {
+    /// Checks a descriptor that somebody else supplied.
+    pub(crate) fn check(fd: OwnedFd) -> Result<Self, SegmentError> {
+        let file = File::from(fd);
+        let found = file.metadata().map_err(os("fstat"))?;
+        if !found.is_file() {
+            return Err(SegmentError::NotMemory { found: format!("{:?}", found.file_type()) });
+        }
+        let seals = seals(file.as_fd())
+            .map_err(|error| SegmentError::NotMemory { found: format!("a file: {error}") })?;
+        if seals & SIZE_SEALS != SIZE_SEALS {
+            return Err(SegmentError::Unsealed { found: seals, needed: SIZE_SEALS });
+        }
+        // Read again: only now that the seals have been seen can it not change any more.
+        let len_bytes = file.metadata().map_err(os("fstat"))?.len();
+        Ok(Self { file, len_bytes })
+    }
+
+    /// Length, which cannot change.
+    pub(crate) fn len_bytes(&self) -> u64 {
+        self.len_bytes
+    }
+
+    /// Copies the first bytes, without mapping anything.
+    pub(crate) fn read_start(&self, bytes: &mut [u8]) -> Result<(), SegmentError> {
+        let needed = bytes.len() as u64;
+        if self.len_bytes < needed {
+            return Err(SegmentError::TooSmall { found: self.len_bytes, needed });
+        }
+        self.file.read_exact_at(bytes, 0).map_err(os("pread"))
+    }
+
+    /// The file.
+    pub(crate) fn into_file(self) -> File {
+        self.file
+    }
+}
+
+/// A new open file description of the same memory, readable and writable.
+///
+/// A duplicate or an inherited descriptor would share its locks and its flags with the original.
+pub(crate) fn reopen(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_CLOEXEC)
+        .open(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+        .map(OwnedFd::from)
+}

@@ -1,0 +1,125 @@
+//! Processes by descriptor: whether one has died, why, and signals that cannot hit another.
+//!
+//! The supervisor and the host watch their peers and plugins through it.
+//! What always holds: a [`PidFd`] means the same process for as long as it is open, even after the
+//! number has been given to another one.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr::{null, null_mut};
+
+use super::clock::{monotonic_ns, timespec};
+use crate::error::ExitReason;
+use crate::memory::Deadline;
+
+/// A process.
+#[derive(Debug)]
+pub(crate) struct PidFd {
+    fd: OwnedFd,
+}
+
+impl PidFd {
+    /// Opens the process that has this number now.
+    ///
+    /// Whoever learned the number from elsewhere compares [`start_time`] before and after: the
+    /// number may have been given away in between.
+    pub(crate) fn open(pid: u32) -> io::Result<Self> {
+        let pid = libc::pid_t::try_from(pid).map_err(|_| io::ErrorKind::InvalidInput)?;
+        // SAFETY: the call takes two numbers.
+        let result = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+        let fd = super::check(result)? as libc::c_int;
+        // SAFETY: the call succeeded, so this is a new descriptor that nobody else owns. The kernel
+        // closes it on exec.
+        Ok(Self { fd: unsafe { OwnedFd::from_raw_fd(fd) } })
+    }
+
+    /// Waits until the process has ended or the deadline has passed; `true` where it has ended.
+    pub(crate) fn wait(&self, deadline: Deadline) -> io::Result<bool> {
+        loop {
+            let left = timespec(deadline.as_ns().saturating_sub(monotonic_ns()));
+            let timeout = if deadline == Deadline::NEVER { null() } else { &raw const left };
+            let mut poll =
+                libc::pollfd { fd: self.fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+            // SAFETY: one pollfd and, where not null, one timespec, both alive until the call is
+            // over; a null mask leaves the signal mask alone.
+            let result = unsafe { libc::ppoll(&mut poll, 1, timeout, null()) };
+            match super::check(result.into()) {
+                Ok(ready) => return Ok(ready > 0),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Sends a signal to the process.
+    pub(crate) fn signal(&self, signal: i32) -> io::Result<()> {
+        // SAFETY: an open descriptor, two numbers, and no information to go with the signal.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_pidfd_send_signal,
+                self.fd.as_raw_fd(),
+                signal,
+                null_mut::<libc::siginfo_t>(),
+                0,
+            )
+        };
+        super::check(result).map(drop)
+    }
+
+    /// Takes the exit status of a child that has ended; `None` while it runs.
+    /// [`ExitReason::Unknown`] for who is no child of ours, or was reaped by somebody else.
+    pub(crate) fn reap(&self) -> io::Result<Option<ExitReason>> {
+        // SAFETY: a siginfo of zeros is one that says nothing.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        let id = self.fd.as_raw_fd() as libc::id_t;
+        let options = libc::WEXITED | libc::WNOHANG;
+        loop {
+            // SAFETY: `info` outlives the call.
+            let result = unsafe { libc::waitid(libc::P_PIDFD, id, &mut info, options) };
+            match super::check(result.into()) {
+                Ok(_) => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.raw_os_error() == Some(libc::ECHILD) => {
+                    let ended = self.wait(Deadline::at_ns(0))?;
+                    return Ok(ended.then_some(ExitReason::Unknown));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        // SAFETY: zeroed, or filled by waitid, which fills this member.
+        let pid = unsafe { info.si_pid() };
+        if pid == 0 {
+            return Ok(None);
+        }
+        // SAFETY: waitid has filled in a child's status.
+        let status = unsafe { info.si_status() };
+        Ok(Some(match info.si_code {
+            libc::CLD_EXITED => ExitReason::Code(status),
+            libc::CLD_KILLED | libc::CLD_DUMPED => ExitReason::Signal(status),
+            _ => ExitReason::Unknown,
+        }))
+    }
+}
+
+impl AsFd for PidFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// When the process with this number started, in clock ticks since boot. Number and time together
+/// name one process.
+pub(crate) fn start_time(pid: u32) -> io::Result<u64> {
+    // The name in it need not be UTF-8.
+    let stat = fs::read(format!("/proc/{pid}/stat"))?;
+    parse_start_time(&String::from_utf8_lossy(&stat))
+        .ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+/// Field 22 of `/proc/PID/stat`. The second field, the program's name in parentheses, may hold
+/// anything, so counting starts behind the last parenthesis.
+fn parse_start_time(stat: &str) -> Option<u64> {
+    let (_, behind_name) = stat.rsplit_once(')')?;
+    behind_name.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
+}

@@ -1,0 +1,189 @@
+//! Segments without a name: sealed memory files, passed by descriptor and gone with their last user.
+//!
+//! The host creates one for each channel of a plugin, and the plugin attaches it.
+//! What always holds: a peer cannot make the memory behind a segment go away, neither by cutting the
+//! file nor, once both have mapped it and [`AnonymousSegment::seal_writes`] has succeeded, by
+//! punching holes.
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use super::header::{self, ChannelGeometry, HEADER_BYTES};
+use crate::error::SegmentError;
+use crate::memory::{FenceMode, MappedMemory};
+use crate::os::mapping::Mapping;
+use crate::os::memfd::{self, SealedMemory};
+use crate::os::{fork, membarrier, os, random};
+
+/// A channel's segment in a sealed memory file, mapped by this process.
+#[derive(Debug)]
+pub struct AnonymousSegment {
+    file: File,
+    memory: MappedMemory,
+    geometry: ChannelGeometry,
+}
+
+impl AnonymousSegment {
+    /// Creates a segment of zeros with a header: space reserved, pages populated, its length sealed.
+    ///
+    /// # Errors
+    /// [`Capacity`](SegmentError::Capacity) and [`Alignment`](SegmentError::Alignment) for what no
+    /// channel can have, [`NoSpace`](SegmentError::NoSpace) where the memory is not to be had,
+    /// [`Membarrier`](SegmentError::Membarrier) where the fences asked for are not;
+    /// [`Os`](SegmentError::Os) otherwise. Nothing is kept.
+    pub fn create(
+        capacity_bytes: [u64; 2],
+        payload_align: u64,
+        fence_mode: FenceMode,
+        type_fingerprint: u64,
+    ) -> Result<Self, SegmentError> {
+        let geometry = ChannelGeometry {
+            capacity_bytes,
+            payload_align,
+            fence_mode,
+            type_fingerprint,
+            incarnation: random::random_u128().map_err(os("getrandom"))?,
+        };
+        let len_bytes = geometry.layout()?.len_bytes;
+        let generation = register(fence_mode)?;
+        let file = memfd::create(len_bytes)?;
+        let mapping = Mapping::read_write(&file, len_bytes)?;
+        let memory = MappedMemory::from_mapping(Arc::new(mapping), fence_mode, generation);
+        header::write(&memory, &geometry)?;
+        memfd::add_seals(file.as_fd(), memfd::SIZE_SEALS).map_err(os("fcntl(F_ADD_SEALS)"))?;
+        Ok(Self { file, memory, geometry })
+    }
+
+    /// Attaches a segment that somebody else created, once everything about it has been checked. The
+    /// segment's pages are populated, so that attaching costs its creator's choice of memory at most.
+    ///
+    /// # Errors
+    /// [`NotMemory`](SegmentError::NotMemory), [`Unsealed`](SegmentError::Unsealed),
+    /// [`TooSmall`](SegmentError::TooSmall) or [`Incompatible`](SegmentError::Incompatible) where the
+    /// descriptor is not what it should be; otherwise as [`create`](Self::create). The descriptor is
+    /// closed.
+    pub fn attach(fd: OwnedFd) -> Result<Self, SegmentError> {
+        Self::open(fd, true)
+    }
+
+    /// Maps a segment for reading only, as tools do. Its geometry is checked as in
+    /// [`attach`](Self::attach); works after the seal against writing as well.
+    ///
+    /// # Errors
+    /// As [`attach`](Self::attach).
+    pub fn inspect(fd: OwnedFd) -> Result<Self, SegmentError> {
+        Self::open(fd, false)
+    }
+
+    fn open(fd: OwnedFd, writable: bool) -> Result<Self, SegmentError> {
+        let sealed = SealedMemory::check(fd)?;
+        let mut bytes = [0; HEADER_BYTES];
+        sealed.read_start(&mut bytes)?;
+        let len_bytes = sealed.len_bytes();
+        let geometry = header::check(bytes, len_bytes)?;
+        let file = sealed.into_file();
+        let (generation, mapping) = if writable {
+            (register(geometry.fence_mode)?, Mapping::read_write(&file, len_bytes)?)
+        } else {
+            // Who only reads never fences.
+            (register(FenceMode::Real)?, Mapping::read_only(&file, len_bytes)?)
+        };
+        let memory = MappedMemory::from_mapping(Arc::new(mapping), geometry.fence_mode, generation);
+        Ok(Self { file, memory, geometry })
+    }
+
+    /// The mapped memory.
+    pub fn memory(&self) -> &MappedMemory {
+        &self.memory
+    }
+
+    /// What was agreed when the segment was created or attached.
+    pub fn geometry(&self) -> &ChannelGeometry {
+        &self.geometry
+    }
+
+    /// A new descriptor of the same memory, closed on exec, for the process that is to attach. It
+    /// shares no locks and no flags with this one.
+    ///
+    /// # Errors
+    /// [`SegmentError::Os`], where descriptors have run out or `/proc` is missing.
+    pub fn descriptor(&self) -> Result<OwnedFd, SegmentError> {
+        memfd::reopen(self.file.as_fd()).map_err(os("open(/proc/self/fd)"))
+    }
+
+    /// Ends the time in which the peer could punch holes: forbids every later writable mapping,
+    /// write or hole, in any process, and fills the holes there are. Call it when both sides have
+    /// mapped the segment; until then, a hole is zeros that the peer could have written as well.
+    ///
+    /// # Errors
+    /// [`SegmentError::Os`] where the peer has forbidden sealing: poison the channel.
+    /// [`SegmentError::NoSpace`] where there is no memory to fill the holes.
+    pub fn seal_writes(&self) -> Result<(), SegmentError> {
+        let wanted = memfd::WRITE_SEAL | memfd::SEAL_SEAL;
+        if let Err(error) = memfd::add_seals(self.file.as_fd(), wanted) {
+            // Somebody, we ourselves perhaps, may have sealed it before: that is as good.
+            let seals = memfd::seals(self.file.as_fd()).map_err(os("fcntl(F_GET_SEALS)"))?;
+            if seals & memfd::WRITE_SEAL == 0 {
+                return Err(os("fcntl(F_ADD_SEALS)")(error));
+            }
+        }
+        self.memory.mapping().populate()
+    }
+
+    /// Keeps the segment from being swapped out.
+    ///
+    /// # Errors
+    /// [`SegmentError::Os`], where the process may not lock as much memory.
+    pub fn lock_in_memory(&self) -> Result<(), SegmentError> {
+        self.memory.mapping().lock().map_err(os("mlock"))
+    }
+}
+
+impl AsFd for AnonymousSegment {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// Makes this process one that the fences of the segment reach; returns its fork generation.
+fn register(fence_mode: FenceMode) -> Result<u64, SegmentError> {
+    let generation = fork::generation().map_err(os("mmap"))?;
+    if fence_mode == FenceMode::Asymmetric {
+        membarrier::register(generation).map_err(|source| SegmentError::Membarrier { source })?;
+    }
+    Ok(generation)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::CHANNEL_DATA;
+    use crate::memory::{Memory, Ordering};
+
+    #[test]
+    fn what_one_side_stores_the_other_loads() {
+        for fence_mode in [FenceMode::Real, FenceMode::detect()] {
+            let ours = AnonymousSegment::create([4096, 64], 8, fence_mode, 7).unwrap();
+            let theirs = AnonymousSegment::attach(ours.descriptor().unwrap()).unwrap();
+            assert_eq!(ours.geometry(), theirs.geometry());
+            assert_eq!(theirs.memory().fence_mode(), fence_mode);
+            assert_eq!(theirs.geometry().type_fingerprint, 7);
+            ours.memory().store_u64(CHANNEL_DATA, 42, Ordering::Release);
+            assert_eq!(theirs.memory().load_u64(CHANNEL_DATA, Ordering::Acquire), 42);
+        }
+    }
+
+    #[test]
+    fn a_tool_may_look_and_not_write() {
+        let ours = AnonymousSegment::create([64, 64], 8, FenceMode::Real, 0).unwrap();
+        ours.seal_writes().unwrap();
+        let tool = AnonymousSegment::inspect(ours.descriptor().unwrap()).unwrap();
+        ours.memory().store_u64(CHANNEL_DATA, 42, Ordering::Relaxed);
+        assert_eq!(tool.memory().load_u64(CHANNEL_DATA, Ordering::Relaxed), 42);
+        assert!(!tool.memory().is_writable());
+        let memory = tool.memory().clone();
+        let store = move || memory.store_u64(CHANNEL_DATA, 1, Ordering::Relaxed);
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(store)).is_err());
+    }
+}

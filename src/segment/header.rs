@@ -1,0 +1,162 @@
+//! The segment header: how geometry is written by the creator and believed by an attacher.
+//!
+//! [`AnonymousSegment`](super::AnonymousSegment) writes one into a new segment and checks the one it
+//! finds.
+//! What always holds: a header in which any one bit was flipped is refused with a typed error, and
+//! a geometry that was accepted is one that a creator could have asked for.
+
+use crate::error::SegmentError;
+use crate::layout::{
+    ChannelLayout, FINGERPRINT, LAYOUT_VERSION, MAGIC, MAX_CAPACITY_BYTES, MIN_CAPACITY_BYTES,
+    segment,
+};
+use crate::memory::{FenceMode, Memory};
+
+/// Length of a header in memory.
+pub(super) const HEADER_BYTES: usize = segment::HEADER_BYTES as usize;
+
+/// What both sides of a channel must know before they touch it. A private copy: it was read from
+/// the segment once and is never read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChannelGeometry {
+    /// Capacity of the ring from the creator to the attacher, and of the other one.
+    pub capacity_bytes: [u64; 2],
+    /// Alignment of payloads in bytes.
+    pub payload_align: u64,
+    /// Who fences.
+    pub fence_mode: FenceMode,
+    /// Fingerprint of the messages' type; 0 where there is none.
+    pub type_fingerprint: u64,
+    /// Random number of this segment.
+    pub incarnation: u128,
+}
+
+impl ChannelGeometry {
+    /// Where everything lies, once the sizes have been checked.
+    ///
+    /// # Errors
+    /// Capacities or an alignment that no channel can have.
+    pub fn layout(&self) -> Result<ChannelLayout, SegmentError> {
+        for found in self.capacity_bytes {
+            let range = MIN_CAPACITY_BYTES..=MAX_CAPACITY_BYTES;
+            if !found.is_power_of_two() || !range.contains(&found) {
+                let (min, max) = (MIN_CAPACITY_BYTES, MAX_CAPACITY_BYTES);
+                return Err(SegmentError::Capacity { found, min, max });
+            }
+        }
+        let smallest = self.capacity_bytes[0].min(self.capacity_bytes[1]);
+        let align = self.payload_align;
+        if !matches!(align, 8 | 16 | 32 | 64) || align > smallest / 2 {
+            return Err(SegmentError::Alignment { found: align });
+        }
+        // Two capacities in range cannot overflow the sum.
+        ChannelLayout::new(self.capacity_bytes).ok_or(SegmentError::Capacity {
+            found: u64::MAX,
+            min: MIN_CAPACITY_BYTES,
+            max: MAX_CAPACITY_BYTES,
+        })
+    }
+}
+
+/// Writes the header of a channel segment. Whoever hands the segment on afterwards orders it before
+/// everything that the receiver does.
+pub(super) fn write(memory: &impl Memory, geometry: &ChannelGeometry) -> Result<(), SegmentError> {
+    memory.copy_in(0, &encode(geometry, geometry.layout()?.len_bytes));
+    Ok(())
+}
+
+fn encode(geometry: &ChannelGeometry, len_bytes: u64) -> [u8; HEADER_BYTES] {
+    let mut header = Header([0; HEADER_BYTES]);
+    header.put_u64(segment::MAGIC, MAGIC);
+    header.put_u32(segment::VERSION, LAYOUT_VERSION);
+    header.put_u32(segment::KIND, segment::KIND_CHANNEL);
+    header.put_u64(segment::FINGERPRINT, FINGERPRINT);
+    header.put_u64(segment::LEN_BYTES, len_bytes);
+    header.put_u64(segment::INCARNATION[0], geometry.incarnation as u64);
+    header.put_u64(segment::INCARNATION[1], (geometry.incarnation >> 64) as u64);
+    header.put_u64(segment::CAPACITY_BYTES[0], geometry.capacity_bytes[0]);
+    header.put_u64(segment::CAPACITY_BYTES[1], geometry.capacity_bytes[1]);
+    header.put_u32(segment::PAYLOAD_ALIGN, geometry.payload_align as u32);
+    header.put_u32(segment::FENCE_MODE, geometry.fence_mode as u32);
+    header.put_u64(segment::TYPE_FINGERPRINT, geometry.type_fingerprint);
+    header.put_u64(segment::CHECKSUM, header.checksum());
+    header.0
+}
+
+/// Checks a private copy of a header, from a segment of `len_bytes` bytes.
+pub(super) fn check(
+    bytes: [u8; HEADER_BYTES],
+    len_bytes: u64,
+) -> Result<ChannelGeometry, SegmentError> {
+    let header = Header(bytes);
+    // In this order, so that a segment of another version is not called damaged.
+    expect("magic", header.u64(segment::MAGIC), MAGIC)?;
+    expect("layout version", header.u32(segment::VERSION).into(), LAYOUT_VERSION.into())?;
+    expect("fingerprint", header.u64(segment::FINGERPRINT), FINGERPRINT)?;
+    expect("checksum", header.u64(segment::CHECKSUM), header.checksum())?;
+    // From here on a difference is a liar's, or a creator's of a later minor version.
+    expect("kind", header.u32(segment::KIND).into(), segment::KIND_CHANNEL.into())?;
+    let fence_mode = header.u32(segment::FENCE_MODE);
+    let geometry = ChannelGeometry {
+        capacity_bytes: segment::CAPACITY_BYTES.map(|offset| header.u64(offset)),
+        payload_align: header.u32(segment::PAYLOAD_ALIGN).into(),
+        fence_mode: FenceMode::from_u32(fence_mode).ok_or(SegmentError::Incompatible {
+            field: "fence mode",
+            found: fence_mode.into(),
+            expected: FenceMode::Asymmetric as u64,
+        })?,
+        type_fingerprint: header.u64(segment::TYPE_FINGERPRINT),
+        incarnation: u128::from(header.u64(segment::INCARNATION[0]))
+            | u128::from(header.u64(segment::INCARNATION[1])) << 64,
+    };
+    let needed = geometry.layout()?.len_bytes;
+    expect("length in the header", header.u64(segment::LEN_BYTES), needed)?;
+    if len_bytes < needed {
+        return Err(SegmentError::TooSmall { found: len_bytes, needed });
+    }
+    expect("length", len_bytes, needed)?;
+    Ok(geometry)
+}
+
+fn expect(field: &'static str, found: u64, expected: u64) -> Result<(), SegmentError> {
+    if found == expected {
+        Ok(())
+    } else {
+        Err(SegmentError::Incompatible { field, found, expected })
+    }
+}
+
+/// A header in private memory.
+struct Header([u8; HEADER_BYTES]);
+
+impl Header {
+    fn field<const N: usize>(&self, offset: u64) -> [u8; N] {
+        let offset = offset as usize;
+        self.0[offset..offset + N].try_into().expect("as long as the array")
+    }
+
+    fn u32(&self, offset: u64) -> u32 {
+        u32::from_ne_bytes(self.field(offset))
+    }
+
+    fn u64(&self, offset: u64) -> u64 {
+        u64::from_ne_bytes(self.field(offset))
+    }
+
+    fn put_u32(&mut self, offset: u64, value: u32) {
+        self.0[offset as usize..][..4].copy_from_slice(&value.to_ne_bytes());
+    }
+
+    fn put_u64(&mut self, offset: u64, value: u64) {
+        self.0[offset as usize..][..8].copy_from_slice(&value.to_ne_bytes());
+    }
+
+    /// FNV-1a over the words before the checksum, mixed downwards after each. Every step is a
+    /// bijection of the sum so far, so words that differ in one place never have the same sum.
+    fn checksum(&self) -> u64 {
+        (0..segment::CHECKSUM).step_by(8).fold(0xcbf2_9ce4_8422_2325, |sum: u64, offset| {
+            let product = (sum ^ self.u64(offset)).wrapping_mul(0x0000_0100_0000_01b3);
+            product ^ product >> 32
+        })
+    }
+}
