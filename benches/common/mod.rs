@@ -1,0 +1,28 @@
+//! What the benches share: a pair of pinned processes, shared memory between them, the yardsticks,
+//! the peers, and the tables.
+//!
+//! The three benches beside this folder call it; each uses only a part, hence `dead_code`.
+//! What always holds: every message carries its number and both sides check it, so that a bench
+//! cannot report what it did not move; and no child outlives the bench.
+//!
+//! - [`cli`]: options, and the arguments with which a bench starts itself again as the child
+//! - [`cpu`], [`process`], [`shared`]: pinning, the child process, memory that both map
+//! - [`link`]: what a message is, and the two drivers: round trip and one way
+//! - [`case`]: one row of a table; [`plan`]: all rows at all sizes, interleaved, against yardsticks
+//! - [`yardstick`], [`os_peers`], [`thread_peers`], [`plain_ring`]: what is measured
+#![allow(dead_code)]
+#![allow(unsafe_code)]
+
+pub mod case;
+pub mod cli;
+pub mod cpu;
+pub mod link;
+pub mod os_peers;
+pub mod plain_ring;
+pub mod plan;
+pub mod process;
+pub mod shared;
+pub mod stats;
+pub mod table;
+pub mod thread_peers;
+pub mod yardstick;

@@ -1,0 +1,169 @@
+//! All rows of a table at all sizes, interleaved, each against a yardstick measured beside it.
+//!
+//! The benches fill a [`Plan`] and print what [`Plan::run`] returns.
+//! What always holds: a run measures, for each size, the yardsticks, then every row, then the
+//! yardsticks again; a ratio divides by the mean of the two; the figure is the median of the runs.
+
+use std::time::Duration;
+
+use super::case::{Case, Setting};
+use super::cli::Options;
+use super::cpu;
+use super::link::{Job, Outcome, Spec};
+use super::stats::{Latencies, median};
+
+/// A row, and which of the plan's yardsticks it is divided by.
+#[derive(Debug, Clone, Copy)]
+pub struct Row {
+    pub case: Case,
+    pub against: usize,
+}
+
+/// What to measure.
+#[derive(Debug)]
+pub struct Plan {
+    /// Heading of the table.
+    pub title: String,
+    pub job: Job,
+    pub yardsticks: Vec<Case>,
+    pub rows: Vec<Row>,
+    pub specs: Vec<Spec>,
+    pub near_cpu: usize,
+    pub far_cpu: usize,
+}
+
+/// What was measured for one row at one size, one value a run.
+#[derive(Debug, Clone)]
+pub struct Series {
+    /// Nanoseconds, or messages a second.
+    pub values: Vec<f64>,
+    /// Each value by its yardstick.
+    pub ratios: Vec<f64>,
+    /// Round trips only, of all runs together.
+    pub each: Latencies,
+}
+
+/// What was measured: yardsticks first, then rows; for each, the sizes.
+#[derive(Debug)]
+pub struct Results {
+    pub plan: Plan,
+    pub yardsticks: Vec<Vec<Series>>,
+    pub rows: Vec<Vec<Series>>,
+}
+
+impl Series {
+    fn new() -> Self {
+        Self { values: Vec::new(), ratios: Vec::new(), each: Latencies::new() }
+    }
+
+    /// Whether this cell was measured.
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
+    /// Median of the values.
+    pub fn value(&self) -> f64 {
+        median(&mut self.values.clone())
+    }
+
+    /// Median of the ratios to the yardstick.
+    pub fn ratio(&self) -> f64 {
+        median(&mut self.ratios.clone())
+    }
+
+    /// Median of the ratios, run by run, to another series of the same plan.
+    pub fn ratio_to(&self, other: &Self) -> f64 {
+        let mut ratios: Vec<f64> =
+            self.values.iter().zip(&other.values).map(|(mine, theirs)| mine / theirs).collect();
+        median(&mut ratios)
+    }
+
+    /// Smallest and largest value.
+    pub fn range(&self) -> (f64, f64) {
+        let fold = |f: fn(f64, f64) -> f64, start| self.values.iter().copied().fold(start, f);
+        (fold(f64::min, f64::INFINITY), fold(f64::max, f64::NEG_INFINITY))
+    }
+}
+
+impl Plan {
+    /// Measures everything, `options.runs` times.
+    pub fn run(mut self, options: &Options) -> Results {
+        self.rows.retain(|row| options.wants(row.case.name));
+        let table = |rows: usize| vec![vec![Series::new(); self.specs.len()]; rows];
+        let (mut yardsticks, mut rows) = (table(self.yardsticks.len()), table(self.rows.len()));
+        cpu::pin(self.near_cpu);
+        for run in 0..options.runs {
+            eprintln!("{}: run {} of {}", self.title, run + 1, options.runs);
+            for (column, spec) in self.specs.iter().enumerate() {
+                self.run_size(spec, options, |is_row, index, value, ratio, each| {
+                    let table = if is_row { &mut rows } else { &mut yardsticks };
+                    let series = &mut table[index][column];
+                    series.values.push(value);
+                    series.ratios.push(ratio);
+                    if let Some(each) = each {
+                        series.each.merge(&each);
+                    }
+                });
+            }
+        }
+        Results { plan: self, yardsticks, rows }
+    }
+
+    fn run_size(
+        &self,
+        spec: &Spec,
+        options: &Options,
+        mut record: impl FnMut(bool, usize, f64, f64, Option<Latencies>),
+    ) {
+        let setting = Setting {
+            spec: *spec,
+            job: self.job,
+            time: Duration::from_millis(options.millis),
+            far_cpu: self.far_cpu,
+        };
+        let measure_yardsticks =
+            || self.yardsticks.iter().map(|case| split(case.measure(&setting))).collect::<Vec<_>>();
+        let before = measure_yardsticks();
+        let measured: Vec<_> = self
+            .rows
+            .iter()
+            .map(|row| (row.case.max_size >= spec.size).then(|| split(row.case.measure(&setting))))
+            .collect();
+        let after = measure_yardsticks();
+        let mut beside = Vec::new();
+        for (index, ((first, first_each), (second, second_each))) in
+            before.into_iter().zip(after).enumerate()
+        {
+            let mean = f64::midpoint(first, second);
+            beside.push(mean);
+            let each = first_each.zip(second_each).map(|(mut each, more)| {
+                each.merge(&more);
+                each
+            });
+            record(false, index, mean, 1.0, each);
+        }
+        for (index, cell) in measured.into_iter().enumerate() {
+            if let Some((value, each)) = cell {
+                record(true, index, value, value / beside[self.rows[index].against], each);
+            }
+        }
+    }
+}
+
+fn split(outcome: Outcome) -> (f64, Option<Latencies>) {
+    match outcome {
+        Outcome::RoundTrip { ns, each } => (ns, Some(each)),
+        Outcome::OneWay { per_second } => (per_second, None),
+    }
+}
+
+/// The first two CPUs that this process may run on; the second is absent on a machine with one.
+pub fn two_cpus() -> (usize, Option<usize>) {
+    let cpus = cpu::allowed();
+    (cpus[0], cpus.get(1).copied())
+}
+
+/// Says on stderr what is not measured, and why.
+pub fn skipped(what: &str, why: &str) {
+    eprintln!("skipped: {what}: {why}");
+}
