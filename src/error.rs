@@ -167,7 +167,7 @@ macro_rules! channel_errors {
             #[error("this end belongs to the process that this one was forked from")]
             Forked,
             /// The plugin at the other end has ended and been started again. Told once; unread
-            /// messages have been carried over.
+            /// messages have been carried over. A message that was to be sent has not been.
             #[error("the peer was restarted: {reason}")]
             Restarted {
                 /// Why the former one ended.
@@ -177,41 +177,64 @@ macro_rules! channel_errors {
     )*};
 }
 
-channel_errors! {
+macro_rules! send_errors {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident($text:literal),)* })*) => {
+        channel_errors! {$(
+            $(#[$doc])*
+            $name {
+                $($(#[$vdoc])* $variant($text),)*
+                /// Longer than the channel takes.
+                TooLong("message of {len} bytes: this channel takes at most {max}") {
+                    /// Length of the message.
+                    len: u64,
+                    /// Longest possible.
+                    max: u64
+                },
+                /// The value could not be serialised.
+                Serialise("the value could not be serialised"),
+            }
+        )*}
+    };
+}
+
+macro_rules! recv_errors {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident($text:literal),)* })*) => {
+        channel_errors! {$(
+            $(#[$doc])*
+            $name {
+                $($(#[$vdoc])* $variant($text),)*
+                /// The message has another length than the buffer or type that was to take it. It
+                /// has not been taken: `recv` still returns it, `skip` drops it.
+                Mismatch("message of {found} bytes where {expected} were expected") {
+                    /// Length of the message.
+                    found: u64,
+                    /// Length that would have fitted.
+                    expected: u64
+                },
+                /// The message is not a value of the type asked for. It has not been taken: `recv`
+                /// still returns it, `skip` drops it.
+                Invalid("the message is not a valid value of the type asked for"),
+            }
+        )*}
+    };
+}
+
+send_errors! {
     /// Why a message was not sent.
-    SendError {
-        /// Longer than the channel takes.
-        TooLong("message of {len} bytes: this channel takes at most {max}") {
-            /// Length of the message.
-            len: u64,
-            /// Longest possible.
-            max: u64
-        },
-    }
+    SendError {}
     /// Why a message was not sent now.
     TrySendError {
         /// No room in the ring.
         Full("the ring is full"),
-        /// Longer than the channel takes.
-        TooLong("message of {len} bytes: this channel takes at most {max}") {
-            /// Length of the message.
-            len: u64,
-            /// Longest possible.
-            max: u64
-        },
     }
     /// Why a message was not sent in time.
     SendTimeoutError {
         /// No room in the ring until the deadline.
         Timeout("the ring was full until the deadline"),
-        /// Longer than the channel takes.
-        TooLong("message of {len} bytes: this channel takes at most {max}") {
-            /// Length of the message.
-            len: u64,
-            /// Longest possible.
-            max: u64
-        },
     }
+}
+
+recv_errors! {
     /// Why no message was received.
     RecvError {}
     /// Why no message was received now.
@@ -225,6 +248,36 @@ channel_errors! {
         Timeout("nothing came until the deadline"),
     }
 }
+
+macro_rules! widen {
+    ($from:ident => $to:ident: { $($variant:ident $({ $($field:ident),* })? $(( $inner:ident ))?),* $(,)? }) => {
+        impl From<$from> for $to {
+            fn from(error: $from) -> Self {
+                match error {
+                    $($from::$variant $({ $($field),* })? $(($inner))? =>
+                        Self::$variant $({ $($field),* })? $(($inner))?,)*
+                }
+            }
+        }
+    };
+    (send: $to:ident) => {
+        widen!(SendError => $to: {
+            TooLong { len, max }, Serialise, Disconnected, Corrupt(corruption), Forked,
+            Restarted { reason },
+        });
+    };
+    (recv: $to:ident) => {
+        widen!(RecvError => $to: {
+            Mismatch { found, expected }, Invalid, Disconnected, Corrupt(corruption), Forked,
+            Restarted { reason },
+        });
+    };
+}
+
+widen!(send: TrySendError);
+widen!(send: SendTimeoutError);
+widen!(recv: TryRecvError);
+widen!(recv: RecvTimeoutError);
 
 /// Everything that can go wrong.
 #[derive(Debug, Error)]

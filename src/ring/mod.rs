@@ -51,11 +51,14 @@ mod geometry;
 mod producer;
 mod record;
 mod reservation;
+mod words;
 
 pub use batch::Batch;
+pub(crate) use batch::BatchDraft;
 pub use consumer::Consumer;
 pub use consumer::ConsumerStats;
 pub use geometry::RingGeometry;
 pub use producer::{Producer, ProducerStats, PushError};
 pub use record::Record;
+pub(crate) use reservation::Draft;
 pub use reservation::Reservation;

@@ -8,7 +8,8 @@ use std::io::IoSlice;
 
 use thiserror::Error;
 
-use super::reservation::WordWriter;
+use super::reservation::Draft;
+use super::words::WordWriter;
 use super::{Batch, Record, Reservation, RingGeometry};
 use crate::error::Corruption;
 use crate::layout::{WORD_BYTES, record, ring};
@@ -130,7 +131,7 @@ impl<M: Memory> Producer<M> {
     #[inline]
     pub fn try_push(&mut self, tag: u16, payload: &[u8]) -> Result<(), PushError> {
         let place = self.place(self.tail, payload.len() as u64)?;
-        self.memory.store_u64(self.geometry.offset(place.end), 0, Ordering::Relaxed);
+        self.zero_ahead(place.end);
         self.memory.copy_in(self.geometry.offset(place.record) + record::HEADER_BYTES, payload);
         self.publish(place, payload.len() as u64, tag);
         Ok(())
@@ -143,7 +144,7 @@ impl<M: Memory> Producer<M> {
     pub fn try_push_vectored(&mut self, tag: u16, parts: &[IoSlice<'_>]) -> Result<(), PushError> {
         let len = parts.iter().fold(0_u64, |sum, part| sum.saturating_add(part.len() as u64));
         let place = self.place(self.tail, len)?;
-        self.memory.store_u64(self.geometry.offset(place.end), 0, Ordering::Relaxed);
+        self.zero_ahead(place.end);
         let mut writer = WordWriter::new(self.geometry.offset(place.record) + record::HEADER_BYTES);
         for part in parts {
             writer.write(&self.memory, part);
@@ -159,8 +160,14 @@ impl<M: Memory> Producer<M> {
     /// # Errors
     /// As [`try_push`](Self::try_push).
     pub fn try_reserve(&mut self, tag: u16, len: usize) -> Result<Reservation<'_, M>, PushError> {
+        let draft = self.draft(tag, len)?;
+        Ok(Reservation::new(self, draft))
+    }
+
+    pub(crate) fn draft(&mut self, tag: u16, len: usize) -> Result<Draft, PushError> {
         let place = self.place(self.tail, len as u64)?;
-        Ok(Reservation::new(self, place, len, tag))
+        let payload = self.geometry.offset(place.record) + record::HEADER_BYTES;
+        Ok(Draft::new(place, payload, len, tag))
     }
 
     /// Starts a batch: records that become visible together.
@@ -187,6 +194,13 @@ impl<M: Memory> Producer<M> {
             self.refresh(next, end)?;
         }
         Ok(Place { start: next, record, end })
+    }
+
+    /// Clears the word behind a record, where the next header will be, before the record's own
+    /// header is stored. Ordered before that by its Release.
+    #[inline]
+    pub(super) fn zero_ahead(&self, end: u64) {
+        self.memory.store_u64(self.geometry.offset(end), 0, Ordering::Relaxed);
     }
 
     #[cold]

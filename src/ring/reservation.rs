@@ -1,12 +1,14 @@
-//! A record that is being filled, and the writer that fills payloads in whole words.
+//! A record that is being filled.
 //!
-//! [`Producer::try_reserve`] makes reservations. What always holds: nothing of a reservation is
-//! visible before `commit`, dropping it commits nothing, and it is written through methods only:
-//! nobody gets a reference to memory that a peer can touch.
+//! [`Producer::try_reserve`] makes reservations; the channel's own are built on the same [`Draft`].
+//! What always holds: nothing of a reservation is visible before `commit`, dropping it commits
+//! nothing, and it is written through methods only: nobody gets a reference to memory that a peer
+//! can touch.
 
 use super::Producer;
 use super::producer::Place;
-use crate::layout::{WORD_BYTES, record};
+use super::words::WordWriter;
+use crate::layout::record;
 use crate::memory::{Memory, Ordering};
 
 /// Space for one record. Fill it with [`write`](Self::write), then [`commit`](Self::commit).
@@ -14,134 +16,113 @@ use crate::memory::{Memory, Ordering};
 #[must_use = "a reservation that is dropped commits nothing"]
 pub struct Reservation<'a, M: Memory> {
     producer: &'a mut Producer<M>,
-    place: Place,
-    writer: WordWriter,
-    len: usize,
-    filled: usize,
-    tag: u16,
+    draft: Draft,
 }
 
 impl<'a, M: Memory> Reservation<'a, M> {
-    pub(super) fn new(producer: &'a mut Producer<M>, place: Place, len: usize, tag: u16) -> Self {
-        let payload = producer.geometry().offset(place.record) + record::HEADER_BYTES;
-        Self { producer, place, writer: WordWriter::new(payload), len, filled: 0, tag }
+    pub(super) fn new(producer: &'a mut Producer<M>, draft: Draft) -> Self {
+        Self { producer, draft }
     }
 
     /// Bytes reserved.
     pub fn len(&self) -> usize {
-        self.len
+        self.draft.len
     }
 
     /// Whether nothing was reserved but the record itself.
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.draft.len == 0
     }
 
     /// Bytes not yet filled.
     pub fn remaining(&self) -> usize {
-        self.len - self.filled
-    }
-
-    /// Changes the tag.
-    pub fn set_tag(&mut self, tag: u16) {
-        self.tag = tag;
+        self.draft.remaining()
     }
 
     /// Appends as many of `bytes` as there is room for; returns how many.
     pub fn write(&mut self, bytes: &[u8]) -> usize {
-        let taken = bytes.len().min(self.remaining());
-        self.writer.write(self.producer.memory(), &bytes[..taken]);
-        self.filled += taken;
-        taken
+        self.draft.write(self.producer, bytes)
     }
 
     /// Commits all reserved bytes; those not filled are zero.
     pub fn commit(mut self) {
-        const ZEROS: [u8; 256] = [0; 256];
-        while self.remaining() > 0 {
-            self.write(&ZEROS);
-        }
-        self.commit_filled();
+        self.draft.fill(self.producer);
+        self.draft.commit(self.producer);
     }
 
     /// Commits only what was filled; the record is as long as that.
-    pub fn commit_filled(mut self) {
-        self.writer.finish(self.producer.memory());
-        let geometry = *self.producer.geometry();
-        // A shorter record ends earlier, inside the reserved space.
-        let size = geometry.record_bytes(self.filled as u64);
-        self.place.end = self.place.record.wrapping_add(size);
-        let memory = self.producer.memory();
-        memory.store_u64(geometry.offset(self.place.end), 0, Ordering::Relaxed);
-        self.producer.publish(self.place, self.filled as u64, self.tag);
+    pub fn commit_filled(self) {
+        self.draft.commit(self.producer);
     }
 
     /// Gives the space back; the same as dropping.
     pub fn abort(self) {}
-
-    /// Offset and length of the payload, for the in-place view of trusted ends.
-    pub(crate) fn payload(&self) -> (u64, usize) {
-        (self.producer.geometry().offset(self.place.record) + record::HEADER_BYTES, self.len)
-    }
-
-    /// Declares all bytes filled, after they were written in place. The rest of the last word must
-    /// have been zeroed before.
-    pub(crate) fn commit_in_place(mut self) {
-        self.filled = self.len;
-        self.commit_filled();
-    }
 }
 
-impl<M: Memory> std::io::Write for Reservation<'_, M> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        Ok(Self::write(self, bytes))
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Writes pieces of any length as whole words: what does not fill a word waits in private memory,
-/// so that shared memory is never read back.
+/// A reservation without its producer, which must be the one that made it, with nothing pushed in
+/// between.
 #[derive(Debug)]
-pub(super) struct WordWriter {
-    offset: u64,
-    pending: [u8; WORD_BYTES as usize],
-    pending_len: usize,
+pub(crate) struct Draft {
+    place: Place,
+    writer: WordWriter,
+    pub(crate) len: usize,
+    filled: usize,
+    pub(crate) tag: u16,
 }
 
-impl WordWriter {
-    /// Starts at an 8-byte aligned offset.
-    pub(super) fn new(offset: u64) -> Self {
-        Self { offset, pending: [0; WORD_BYTES as usize], pending_len: 0 }
+impl Draft {
+    pub(super) fn new(place: Place, payload_offset: u64, len: usize, tag: u16) -> Self {
+        Self { place, writer: WordWriter::new(payload_offset), len, filled: 0, tag }
     }
 
-    pub(super) fn write<M: Memory>(&mut self, memory: &M, mut bytes: &[u8]) {
-        if self.pending_len > 0 {
-            let taken = bytes.len().min(self.pending.len() - self.pending_len);
-            self.pending[self.pending_len..][..taken].copy_from_slice(&bytes[..taken]);
-            self.pending_len += taken;
-            bytes = &bytes[taken..];
-            if self.pending_len < self.pending.len() {
-                return;
-            }
-            memory.copy_in(self.offset, &self.pending);
-            self.offset += WORD_BYTES;
-        }
-        let whole = bytes.len() & !(self.pending.len() - 1);
-        memory.copy_in(self.offset, &bytes[..whole]);
-        self.offset += whole as u64;
-        self.pending_len = bytes.len() - whole;
-        self.pending[..self.pending_len].copy_from_slice(&bytes[whole..]);
+    pub(crate) fn remaining(&self) -> usize {
+        self.len - self.filled
     }
 
-    /// Writes the last, partly filled word, zero-padded.
-    pub(super) fn finish<M: Memory>(&mut self, memory: &M) {
-        if self.pending_len > 0 {
-            memory.copy_in(self.offset, &self.pending[..self.pending_len]);
-            self.offset += WORD_BYTES;
-            self.pending_len = 0;
+    pub(crate) fn write<M: Memory>(&mut self, producer: &Producer<M>, bytes: &[u8]) -> usize {
+        let taken = bytes.len().min(self.remaining());
+        self.writer.write(producer.memory(), &bytes[..taken]);
+        self.filled += taken;
+        taken
+    }
+
+    /// Fills the rest with zeros.
+    pub(crate) fn fill<M: Memory>(&mut self, producer: &Producer<M>) {
+        const ZEROS: [u8; 256] = [0; 256];
+        while self.remaining() > 0 {
+            self.write(producer, &ZEROS);
         }
+    }
+
+    /// Commits what was filled.
+    pub(crate) fn commit<M: Memory>(mut self, producer: &mut Producer<M>) {
+        self.writer.finish(producer.memory());
+        self.publish(producer);
+    }
+
+    /// Offset of the payload, for the in-place view of trusted ends. Zeroes the last word, so that
+    /// nothing behind the payload is left over from an earlier record.
+    pub(crate) fn in_place<M: Memory>(&self, producer: &Producer<M>) -> u64 {
+        let payload = producer.geometry().offset(self.place.record) + record::HEADER_BYTES;
+        if self.len > 0 {
+            let last = payload + (self.len as u64 - 1) / 8 * 8;
+            producer.memory().store_u64(last, 0, Ordering::Relaxed);
+        }
+        payload
+    }
+
+    /// Commits all reserved bytes, after they were written in place.
+    pub(crate) fn commit_in_place<M: Memory>(mut self, producer: &mut Producer<M>) {
+        self.filled = self.len;
+        self.publish(producer);
+    }
+
+    fn publish<M: Memory>(mut self, producer: &mut Producer<M>) {
+        let geometry = *producer.geometry();
+        // A shorter record ends earlier, inside the reserved space.
+        let size = geometry.record_bytes(self.filled as u64);
+        self.place.end = self.place.record.wrapping_add(size);
+        producer.zero_ahead(self.place.end);
+        producer.publish(self.place, self.filled as u64, self.tag);
     }
 }
