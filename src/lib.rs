@@ -7,5 +7,8 @@ mod os;
 pub mod ring;
 #[cfg(not(loom))]
 pub mod segment;
+#[cfg(not(loom))]
+#[allow(dead_code, reason = "the host watches its plugins with it")]
+mod supervisor;
 mod sync;
 pub mod wakeup;

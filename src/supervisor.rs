@@ -1,0 +1,211 @@
+//! Learning of deaths: one thread per process waits on the pidfds of all peers.
+//!
+//! The host watches its plugins with it, and a plugin its host; each says what is to be done when
+//! the process has died (mark channels, wake sleepers, restart).
+//! What always holds: what was registered runs at most once, after the process has died, and not
+//! any more once its [`WatchToken`] has been dropped before the death was noticed.
+//!
+//! A death is noticed when the kernel has torn the process down, which takes longer the more memory
+//! it has. The thread starts with the first watch and then stays. A forked child has no such
+//! thread: it gets a new one with its own first watch, and tokens inherited from the parent do
+//! nothing there, so that a child cannot take the parent's watches away.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use crate::os::epoll::Epoll;
+use crate::os::fork;
+
+/// What to do when a process has died. Runs on the supervisor's thread, so it must be short.
+pub(crate) type OnDeath = Box<dyn FnOnce() + Send>;
+
+/// Keeps a watch alive: dropping it ends the watch and closes its descriptor.
+///
+/// Dropping does not wait: what was registered may be running at that moment on the supervisor's
+/// thread.
+#[derive(Debug)]
+#[must_use = "a watch ends when its token is dropped"]
+pub(crate) struct WatchToken {
+    supervisor: Arc<Supervisor>,
+    id: u64,
+}
+
+impl Drop for WatchToken {
+    fn drop(&mut self) {
+        // In a forked child the epoll instance still is the parent's.
+        if fork::is_current(self.supervisor.generation) {
+            drop(self.supervisor.take(self.id));
+        }
+    }
+}
+
+/// Calls `on_death` once the process behind `pidfd` has died; at once where it is dead already.
+///
+/// # Errors
+/// The thread could not be started, or descriptors have run out. Nothing is kept.
+pub(crate) fn watch(pidfd: OwnedFd, on_death: OnDeath) -> io::Result<WatchToken> {
+    let supervisor = Supervisor::of_this_process()?;
+    let id = supervisor.add(pidfd, on_death)?;
+    Ok(WatchToken { supervisor, id })
+}
+
+/// The supervisor of this process, once there is one.
+static CURRENT: Mutex<Option<Arc<Supervisor>>> = Mutex::new(None);
+
+#[derive(Debug)]
+struct Supervisor {
+    epoll: Epoll,
+    /// The fork generation that its thread runs in.
+    generation: u64,
+    watches: Mutex<Watches>,
+}
+
+#[derive(Debug, Default)]
+struct Watches {
+    last_id: u64,
+    by_id: HashMap<u64, Watch>,
+}
+
+struct Watch {
+    pidfd: OwnedFd,
+    on_death: OnDeath,
+}
+
+impl fmt::Debug for Watch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watch").field("pidfd", &self.pidfd).finish_non_exhaustive()
+    }
+}
+
+/// No code under these locks leaves anything half done, so a panic elsewhere means nothing here.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Supervisor {
+    fn of_this_process() -> io::Result<Arc<Self>> {
+        let generation = fork::generation()?;
+        let mut current = lock(&CURRENT);
+        if let Some(supervisor) = &*current
+            && supervisor.generation == generation
+        {
+            return Ok(Arc::clone(supervisor));
+        }
+        let watches = Mutex::default();
+        let supervisor = Arc::new(Self { epoll: Epoll::new()?, generation, watches });
+        let running = Arc::clone(&supervisor);
+        thread::Builder::new().name("ringway-supervisor".into()).spawn(move || running.run())?;
+        Ok(Arc::clone(current.insert(supervisor)))
+    }
+
+    fn add(&self, pidfd: OwnedFd, on_death: OnDeath) -> io::Result<u64> {
+        let mut watches = lock(&self.watches);
+        watches.last_id += 1;
+        let id = watches.last_id;
+        // Under the lock, so that a process that is dead already is not looked up before it is in
+        // the table.
+        self.epoll.add(pidfd.as_fd(), id)?;
+        watches.by_id.insert(id, Watch { pidfd, on_death });
+        Ok(id)
+    }
+
+    /// Ends a watch, if it has not ended.
+    fn take(&self, id: u64) -> Option<Watch> {
+        let watch = lock(&self.watches).by_id.remove(&id)?;
+        // A copy of the descriptor may be open in a child that is just being started, so closing
+        // ours would not be enough. Failing is impossible: it was added and is open.
+        let _ = self.epoll.remove(watch.pidfd.as_fd());
+        Some(watch)
+    }
+
+    fn run(&self) {
+        let mut tokens = Vec::new();
+        // Waiting on an epoll instance that is open cannot fail but by a signal.
+        while self.epoll.wait(&mut tokens).is_ok() {
+            for &id in &tokens {
+                if let Some(watch) = self.take(id) {
+                    (watch.on_death)();
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::os::pidfd::PidFd;
+    use std::process::{Child, Command, Stdio};
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    /// Long enough for any machine; reached only when the test has failed.
+    const NEVER: Duration = Duration::from_secs(30);
+
+    /// A process that lives until it is killed or dropped.
+    struct Victim(Child);
+
+    impl Victim {
+        fn start() -> Self {
+            Self(Command::new("cat").stdin(Stdio::piped()).spawn().unwrap())
+        }
+
+        fn pidfd(&self) -> OwnedFd {
+            PidFd::open(self.0.id()).unwrap().as_fd().try_clone_to_owned().unwrap()
+        }
+
+        fn kill(&mut self) {
+            self.0.kill().unwrap();
+            self.0.wait().unwrap();
+        }
+    }
+
+    impl Drop for Victim {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    #[test]
+    fn a_death_is_told_once() {
+        let mut victim = Victim::start();
+        let (told, deaths) = mpsc::channel();
+        let token = watch(victim.pidfd(), Box::new(move || told.send(()).unwrap())).unwrap();
+        assert_eq!(deaths.try_recv(), Err(mpsc::TryRecvError::Empty));
+        victim.kill();
+        assert_eq!(deaths.recv_timeout(NEVER), Ok(()));
+        assert_eq!(deaths.recv_timeout(NEVER), Err(mpsc::RecvTimeoutError::Disconnected));
+        drop(token);
+    }
+
+    #[test]
+    fn a_process_that_is_dead_already_is_told_too() {
+        let mut victim = Victim::start();
+        let pidfd = victim.pidfd();
+        victim.kill();
+        let (told, deaths) = mpsc::channel();
+        let _token = watch(pidfd, Box::new(move || told.send(()).unwrap())).unwrap();
+        assert_eq!(deaths.recv_timeout(NEVER), Ok(()));
+    }
+
+    #[test]
+    fn a_dropped_token_ends_its_watch_alone() {
+        let mut victim = Victim::start();
+        let (told, deaths) = mpsc::channel();
+        let told_too = told.clone();
+        let first = watch(victim.pidfd(), Box::new(move || told.send(1).unwrap())).unwrap();
+        let _second = watch(victim.pidfd(), Box::new(move || told_too.send(2).unwrap())).unwrap();
+        let (supervisor, id) = (Arc::clone(&first.supervisor), first.id);
+        assert!(lock(&supervisor.watches).by_id.contains_key(&id));
+        drop(first);
+        assert!(!lock(&supervisor.watches).by_id.contains_key(&id));
+        victim.kill();
+        assert_eq!(deaths.recv_timeout(NEVER), Ok(2));
+        assert_eq!(deaths.recv_timeout(NEVER), Err(mpsc::RecvTimeoutError::Disconnected));
+    }
+}
