@@ -1,4 +1,5 @@
 //! ringway (skeleton)
+pub mod channel;
 pub mod error;
 pub mod layout;
 pub mod memory;

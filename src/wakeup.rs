@@ -80,6 +80,11 @@ impl Waiter {
         self.strategy
     }
 
+    /// Whether spinning can pay off at all.
+    pub fn may_spin(&self) -> bool {
+        self.may_spin
+    }
+
     /// Waits until `ready` returns something or the deadline has passed (then it has looked once
     /// after it). `slept` is called before each sleep.
     ///

@@ -123,7 +123,6 @@ impl MappedMemory {
     /// # Panics
     /// The bytes do not lie inside the memory.
     #[inline]
-    #[allow(dead_code, reason = "the trusted ends of a channel borrow in place")]
     pub(crate) unsafe fn slice(&self, offset: u64, len_bytes: usize) -> &[u8] {
         let start = self.range(offset, len_bytes, self.len_bytes);
         // SAFETY:
@@ -140,9 +139,25 @@ impl MappedMemory {
     /// # Panics
     /// The bytes do not lie inside the memory, or it is read-only.
     #[inline]
-    #[allow(dead_code, reason = "the trusted ends of a channel borrow in place")]
     pub(crate) fn slice_mut(&self, offset: u64, len_bytes: usize) -> NonNull<[u8]> {
         NonNull::slice_from_raw_parts(self.range(offset, len_bytes, self.writable_bytes), len_bytes)
+    }
+
+    /// Sleeps while the word at each offset is `expected`, until one is woken or the deadline
+    /// passes; at most [`MAX_WAIT_MANY`](futex::MAX_WAIT_MANY) words are watched, and where there are
+    /// more, or the kernel cannot, no longer than a millisecond. May return early for no reason.
+    pub(crate) fn wait_any_u32(words: &[(Self, u64)], expected: u32, deadline: Deadline) {
+        let soon = Deadline::at_ns(monotonic_ns().saturating_add(1_000_000));
+        let watched: Vec<_> = words
+            .iter()
+            .take(futex::MAX_WAIT_MANY)
+            .map(|(memory, offset)| (memory.u32_at(*offset, memory.len_bytes), expected))
+            .collect();
+        let until = if watched.len() < words.len() { deadline.min(soon) } else { deadline };
+        let Some((first, _)) = watched.first() else { return };
+        if futex::wait_many(&watched, until) == futex::Woken::Unsupported {
+            futex::wait(first, expected, deadline.min(soon));
+        }
     }
 
     /// Pointer to the first of some bytes that end at `end` or before.

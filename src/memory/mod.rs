@@ -23,6 +23,13 @@ pub use heap::HeapMemory;
 #[cfg(not(loom))]
 pub use mapped::{FenceMode, MappedMemory};
 
+/// The memory that channels live in: mapped, or, under loom, modelled.
+#[cfg(not(loom))]
+pub type SharedMemory = MappedMemory;
+/// The memory that channels live in: mapped, or, under loom, modelled.
+#[cfg(loom)]
+pub type SharedMemory = ModelMemory;
+
 /// An absolute time on the monotonic clock, or never.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Deadline(u64);

@@ -5,7 +5,7 @@
 //! that it was added with.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr::null_mut;
 
 /// An epoll instance. Any thread may add and remove while another waits.

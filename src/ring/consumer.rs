@@ -155,6 +155,18 @@ impl<M: Memory> Consumer<M> {
         self.memory.store_u64(self.geometry.control(word), value, Ordering::Relaxed);
     }
 
+    /// Position of the next record.
+    #[inline]
+    pub(crate) fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Bytes of the ring that were taken and not yet released.
+    #[inline]
+    pub(crate) fn held_bytes(&self) -> u64 {
+        self.position.wrapping_sub(self.released)
+    }
+
     /// Whether the producer, if it waits, has what it waits for.
     #[inline]
     pub(crate) fn has_released(&self, head_needed: u64) -> bool {

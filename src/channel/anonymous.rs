@@ -1,0 +1,133 @@
+//! Channels in segments without a name: create, hand the descriptor over, attach.
+//!
+//! The host makes its plugins' channels here. What always holds: a channel exists as a whole or not
+//! at all, and its memory is gone with its last user.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::process;
+use std::sync::Arc;
+
+use super::connection::Connection;
+use super::duplex::Channel;
+use super::{ChannelOptions, Receiver, Sender};
+use crate::error::{ExitReason, SegmentError};
+use crate::layout::{CHANNEL_DATA, ring};
+use crate::memory::FenceMode;
+use crate::os::affinity;
+use crate::os::pidfd::PidFd;
+use crate::ring::RingGeometry;
+use crate::segment::AnonymousSegment;
+use crate::supervisor;
+use crate::wakeup::{WaitStrategy, Waiter};
+
+impl Channel {
+    /// Creates a channel in a sealed anonymous segment and takes its first side.
+    /// [`descriptor`](Self::descriptor) is what the other process needs to attach the second.
+    ///
+    /// # Errors
+    /// [`SegmentError`]; nothing is kept then.
+    pub fn create(options: &ChannelOptions) -> Result<Self, SegmentError> {
+        let fence = options.fence.unwrap_or_else(|| match options.wait {
+            // A sleeper pays for the asymmetric fence at every sleep; see the wakeup benchmark.
+            WaitStrategy::Park => FenceMode::Real,
+            _ => FenceMode::detect(),
+        });
+        let capacities = options.capacities();
+        let segment = AnonymousSegment::create(capacities, options.payload_align, fence, 0)?;
+        Self::over(segment, 0, options)
+    }
+
+    /// Attaches the second side of a channel. Of the options, only how this side waits is used; the
+    /// rest was settled when the channel was created.
+    ///
+    /// # Errors
+    /// [`SegmentError::AlreadyAttached`] where somebody has done so before; the others as
+    /// [`AnonymousSegment::attach`]. The descriptor is closed.
+    pub fn attach(fd: OwnedFd, options: &ChannelOptions) -> Result<Self, SegmentError> {
+        Self::over(AnonymousSegment::attach(fd)?, 1, options)
+    }
+
+    /// Both sides of a new channel, for two threads of one process.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub fn pair(options: &ChannelOptions) -> Result<(Self, Self), SegmentError> {
+        let first = Self::create(options)?;
+        let second = Self::attach(first.descriptor()?, options)?;
+        Ok((first, second))
+    }
+
+    fn over(
+        segment: AnonymousSegment,
+        side: usize,
+        options: &ChannelOptions,
+    ) -> Result<Self, SegmentError> {
+        let segment = Arc::new(segment);
+        let (memory, geometry) = (segment.memory(), segment.geometry());
+        let layout = geometry.layout()?;
+        let ring = |index: usize| {
+            let (control, data) = (ring::CONTROL[index], layout.data[index]);
+            let capacity_bytes = geometry.capacity_bytes[index];
+            RingGeometry::new(memory, control, data, capacity_bytes, geometry.payload_align)
+        };
+        let rings = [ring(0)?, ring(1)?];
+        debug_assert_eq!(layout.data[0], CHANNEL_DATA);
+        let connection = Arc::new(Connection::new(memory.clone(), rings, side));
+        // One more than one processor: else the peer cannot run while this side spins.
+        let may_spin = affinity::available_cpus().is_none_or(|cpus| cpus > 1);
+        let waiter = || Waiter::new(options.wait, may_spin);
+        // Before the claim: a side that was claimed is a side that works.
+        let impossible = |_| SegmentError::Incompatible { field: "ring", found: 0, expected: 0 };
+        let sender = Sender::new(Arc::clone(&connection), waiter()).map_err(impossible)?;
+        let receiver = Receiver::new(Arc::clone(&connection), waiter()).map_err(impossible)?;
+        if !connection.claim_side(process::id()) {
+            sender.forget();
+            receiver.forget();
+            return Err(SegmentError::AlreadyAttached);
+        }
+        Ok(Self { sender, receiver, segment, watch: None })
+    }
+
+    /// What the other process needs to attach: a descriptor of the segment, closed on exec.
+    ///
+    /// # Errors
+    /// [`SegmentError::Os`], where descriptors have run out or `/proc` is missing.
+    pub fn descriptor(&self) -> Result<OwnedFd, SegmentError> {
+        self.segment.descriptor()
+    }
+
+    /// Seals the segment against holes and further mappings, once both sides have mapped it; see
+    /// [`AnonymousSegment::seal_writes`].
+    ///
+    /// # Errors
+    /// As there. A peer that keeps the segment from being sealed is not to be trusted any further.
+    pub fn seal_writes(&self) -> Result<(), SegmentError> {
+        self.segment.seal_writes()
+    }
+
+    /// Watches the process that has the other side: when it dies, this side's calls return
+    /// `Disconnected` after the last committed message, and whoever sleeps on them is woken.
+    /// `pidfd` must be a pidfd of that process; the peer's own word for its identity would not do.
+    ///
+    /// # Errors
+    /// [`SegmentError::Os`], where descriptors or threads have run out.
+    pub fn watch_peer(&mut self, pidfd: &impl AsFd) -> Result<(), SegmentError> {
+        let os = |call| move |source| SegmentError::Os { call, source };
+        let own = pidfd.as_fd().try_clone_to_owned().map_err(os("dup"))?;
+        let connection = Arc::clone(self.connection());
+        let died = Box::new(move || connection.peer_died(ExitReason::Unknown, false));
+        self.watch = Some(supervisor::watch(own, died).map_err(os("watching the peer"))?);
+        Ok(())
+    }
+
+    /// Watches the process with this id; for a child of this process that has not been waited for,
+    /// whose id cannot have been given to another. See [`watch_peer`](Self::watch_peer).
+    ///
+    /// # Errors
+    /// As [`watch_peer`](Self::watch_peer), and where there is no such process.
+    pub fn watch_peer_id(&mut self, pid: u32) -> Result<(), SegmentError> {
+        let pidfd =
+            PidFd::open(pid).map_err(|source| SegmentError::Os { call: "pidfd_open", source })?;
+        self.watch_peer(&pidfd)
+    }
+}

@@ -1,0 +1,339 @@
+//! One incarnation of a channel, as one of its two processes sees it.
+//!
+//! Both ends of a side share it: the memory, the geometry of both rings, and what this process
+//! knows of the peer. The supervisor and the host write that knowledge; the ends look at one
+//! process-local word on every call. What always holds: nothing in that word comes from shared
+//! memory, so a peer cannot forge its own death, or its successor.
+
+use std::fmt;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use crate::error::{Corruption, ExitReason};
+use crate::layout::{ring, side};
+use crate::memory::{Memory, Ordering, SharedMemory};
+use crate::ring::{Consumer, Producer, RingGeometry};
+use crate::sync::AtomicU32;
+use crate::wakeup;
+
+/// What this process knows of the peer. Process-local.
+///
+/// | value | meaning | who sets it |
+/// |---|---|---|
+/// | `ALIVE` | not known to be dead | initially |
+/// | `GONE` | dead, or given up; no successor | supervisor or host, from `ALIVE`, `AWAITED` |
+/// | `AWAITED` | dead; a successor is being started | supervisor or host, from `ALIVE` |
+/// | `SUCCEEDED` | dead; the ends must move to the successor | host, once |
+pub(crate) mod peer {
+    pub(crate) const ALIVE: u32 = 0;
+    pub(crate) const GONE: u32 = 1;
+    pub(crate) const AWAITED: u32 = 2;
+    pub(crate) const SUCCEEDED: u32 = 3;
+}
+
+/// See the module.
+pub(crate) struct Connection<M: Memory = SharedMemory> {
+    memory: M,
+    rings: [RingGeometry; 2],
+    /// 0 = creator, 1 = attacher.
+    side: usize,
+    peer: AtomicU32,
+    /// 1 where the host starts successors.
+    follows: AtomicU32,
+    /// Ends of this side that are still open.
+    open_ends: AtomicU32,
+    fate: Mutex<Fate<M>>,
+    settled: Condvar,
+}
+
+struct Fate<M: Memory> {
+    reason: ExitReason,
+    successor: Option<Succession<M>>,
+}
+
+/// What the ends find when they move to the next incarnation.
+struct Succession<M: Memory> {
+    connection: Arc<Connection<M>>,
+    producer: Option<Producer<M>>,
+    consumer: Option<Consumer<M>>,
+    /// Reads the old outgoing ring from where the hand-over stopped.
+    rest: Option<Consumer<M>>,
+}
+
+/// What a hand-over moved.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CarryReport {
+    /// Messages carried over into the new segment.
+    pub carried: u64,
+    /// Messages dropped because too many incarnations had died over them: tag and length.
+    pub dropped: Option<(u16, usize)>,
+    /// Messages that the dead peer had released in its lifetime: 0 means that the first message
+    /// carried over is the one that was first before.
+    pub released: u64,
+    /// What stopped the hand-over early.
+    pub corruption: Option<Corruption>,
+}
+
+impl<M: Memory> fmt::Debug for Connection<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("side", &self.side)
+            .field("peer", &self.peer())
+            .field("rings", &self.rings)
+            .finish_non_exhaustive()
+    }
+}
+
+#[allow(dead_code, reason = "the host uses what nobody else does")]
+impl<M: Memory> Connection<M> {
+    pub(crate) fn new(memory: M, rings: [RingGeometry; 2], side: usize) -> Self {
+        Self {
+            memory,
+            rings,
+            side,
+            peer: AtomicU32::new(peer::ALIVE),
+            follows: AtomicU32::new(0),
+            open_ends: AtomicU32::new(2),
+            fate: Mutex::new(Fate { reason: ExitReason::Unknown, successor: None }),
+            settled: Condvar::new(),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn memory(&self) -> &M {
+        &self.memory
+    }
+
+    /// The ring that this side writes.
+    pub(crate) fn outgoing(&self) -> &RingGeometry {
+        &self.rings[self.side]
+    }
+
+    /// The ring that this side reads.
+    pub(crate) fn incoming(&self) -> &RingGeometry {
+        &self.rings[1 - self.side]
+    }
+
+    /// 0 for the creator, 1 for the attacher.
+    pub(crate) fn side(&self) -> usize {
+        self.side
+    }
+
+    /// What is known of the peer; see [`peer`].
+    #[inline]
+    pub(crate) fn peer(&self) -> u32 {
+        self.peer.load(Ordering::Relaxed)
+    }
+
+    /// Whether the peer is not known to be dead. The ends ask on every call.
+    #[inline]
+    pub(crate) fn is_alive(&self) -> bool {
+        self.peer() == peer::ALIVE
+    }
+
+    pub(crate) fn reason(&self) -> ExitReason {
+        self.fate().reason
+    }
+
+    pub(crate) fn follows(&self) -> bool {
+        self.follows.load(Ordering::Relaxed) != 0
+    }
+
+    /// Declares that somebody starts successors when the peer dies.
+    pub(crate) fn follow(&self) {
+        self.follows.store(1, Ordering::Relaxed);
+    }
+
+    fn fate(&self) -> MutexGuard<'_, Fate<M>> {
+        self.fate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the ends that the peer has died, and wakes them. Call it only on proof.
+    pub(crate) fn peer_died(&self, reason: ExitReason, successor_expected: bool) {
+        let mut fate = self.fate();
+        let next = if successor_expected { peer::AWAITED } else { peer::GONE };
+        if matches!(self.peer(), peer::ALIVE | peer::AWAITED) {
+            fate.reason = reason;
+            // Pairs with the fence between announcing and looking in `wakeup::wait`.
+            self.peer.store(next, Ordering::Release);
+        }
+        drop(fate);
+        self.wake_ends();
+    }
+
+    /// Says that no successor will come after all.
+    pub(crate) fn abandon(&self) {
+        let reason = self.reason();
+        self.peer_died(reason, false);
+    }
+
+    /// Wakes both ends of this side.
+    fn wake_ends(&self) {
+        wakeup::wake_always(&self.memory, self.outgoing().control(ring::PRODUCER_WAITING));
+        wakeup::wake_always(&self.memory, self.incoming().control(ring::CONSUMER_WAITING));
+    }
+
+    /// Hands this channel over to its next incarnation: copies what the dead peer had not released
+    /// into the new outgoing ring, and sends the ends there.
+    ///
+    /// Runs while the ends of this side may be in use in other threads. `SUCCEEDED` is stored and
+    /// fenced before the copy; an end that committed a record without seeing it has it in the copy,
+    /// and one that sees it afterwards carries the rest itself (`take_producer`).
+    ///
+    /// `drop_first` drops the first unread message, over which too many incarnations have died.
+    ///
+    /// # Errors
+    /// [`Corruption`] where the new segment is not fresh; nothing has happened then. What was wrong
+    /// with the old one stands in the report.
+    pub(crate) fn succeed(
+        &self,
+        new: Arc<Self>,
+        drop_first: bool,
+    ) -> Result<CarryReport, Corruption> {
+        // Both rings of the new incarnation are fresh, and nobody else has them yet.
+        let mut producer = Producer::attach(new.memory.clone(), *new.outgoing())?;
+        let consumer = Consumer::attach(new.memory.clone(), *new.incoming())?;
+        self.peer.store(peer::SUCCEEDED, Ordering::Release);
+        self.memory.heavy_fence();
+        let mut report = CarryReport::default();
+        let mut rest = Consumer::attach(self.memory.clone(), *self.outgoing());
+        let carried = rest.as_mut().map_err(|corruption| *corruption).and_then(|rest| {
+            report.released = rest.stats().messages;
+            if drop_first {
+                report.dropped = drop_record(rest);
+            }
+            carry(rest, &mut producer)
+        });
+        match carried {
+            Ok(carried) => report.carried = carried,
+            Err(corruption) => report.corruption = Some(corruption),
+        }
+        self.fate().successor = Some(Succession {
+            connection: new,
+            producer: Some(producer),
+            consumer: Some(consumer),
+            rest: rest.ok(),
+        });
+        self.settled.notify_all();
+        self.wake_ends();
+        Ok(report)
+    }
+
+    /// The successor's connection and outgoing ring, for the sender. What it committed after the
+    /// hand-over's copy has been carried over. Returns `None` where it was taken already.
+    pub(crate) fn take_producer(&self) -> Option<(Arc<Self>, Producer<M>)> {
+        let mut fate = self.successor();
+        let succession = fate.successor.as_mut()?;
+        let mut producer = succession.producer.take()?;
+        if let Some(rest) = succession.rest.as_mut() {
+            // What a hostile peer has made unreadable stays behind.
+            let _ = carry(rest, &mut producer);
+        }
+        Some((Arc::clone(&succession.connection), producer))
+    }
+
+    /// The successor's connection and incoming ring, for the receiver.
+    pub(crate) fn take_consumer(&self) -> Option<(Arc<Self>, Consumer<M>)> {
+        let mut fate = self.successor();
+        let succession = fate.successor.as_mut()?;
+        Some((Arc::clone(&succession.connection), succession.consumer.take()?))
+    }
+
+    /// Waits for `succeed` to finish; call it only after seeing `SUCCEEDED`.
+    fn successor(&self) -> MutexGuard<'_, Fate<M>> {
+        let mut fate = self.fate();
+        while fate.successor.is_none() {
+            fate = self.settled.wait(fate).unwrap_or_else(PoisonError::into_inner);
+        }
+        fate
+    }
+
+    /// Declares the channel corrupt, for the peer and for tools to see.
+    #[cold]
+    pub(crate) fn declare_poisoned(&self) {
+        let word = side::LINE[self.side] + side::POISONED;
+        self.memory.store_u32(word, 1, Ordering::Release);
+        wakeup::wake_always(&self.memory, self.outgoing().control(ring::CONSUMER_WAITING));
+        wakeup::wake_always(&self.memory, self.incoming().control(ring::PRODUCER_WAITING));
+    }
+
+    /// Whether the peer has declared the channel corrupt.
+    pub(crate) fn poisoned_by_peer(&self) -> bool {
+        let word = side::LINE[1 - self.side] + side::POISONED;
+        self.memory.load_u32(word, Ordering::Acquire) != 0
+    }
+
+    /// The state that the peer shows: `side::ABSENT`, `ATTACHED` or `CLOSED`; anything else counts
+    /// as closed.
+    pub(crate) fn peer_shows(&self) -> u32 {
+        self.memory.load_u32(self.state_word(1 - self.side), Ordering::Acquire).min(side::CLOSED)
+    }
+
+    /// Offset of the word in which the peer shows its state, on which one can sleep.
+    pub(crate) fn state_word(&self, of_side: usize) -> u64 {
+        side::LINE[of_side] + side::STATE
+    }
+
+    /// Takes this side; false where somebody has it.
+    pub(crate) fn claim_side(&self, pid: u32) -> bool {
+        let line = side::LINE[self.side];
+        let claimed = self.memory.compare_exchange_u32(
+            line + side::STATE,
+            side::ABSENT,
+            side::ATTACHED,
+            Ordering::AcqRel,
+        );
+        if claimed.is_err() {
+            return false;
+        }
+        self.memory.store_u32(line + side::PID, pid, Ordering::Relaxed);
+        self.memory.wake_u32(line + side::STATE, u32::MAX);
+        // Whoever announced itself before we could see it looks again.
+        wakeup::wake_always(&self.memory, self.outgoing().control(ring::CONSUMER_WAITING));
+        wakeup::wake_always(&self.memory, self.incoming().control(ring::PRODUCER_WAITING));
+        true
+    }
+
+    /// An end of this side closes: `word` is its closed word, `waiting` the peer's waiting word.
+    pub(crate) fn close_end(&self, word: u64, waiting: u64) {
+        if !self.memory.is_ours() {
+            return;
+        }
+        // Pairs with the Acquire of the peer's look at it: what we committed before is visible.
+        self.memory.store_u32(word, 1, Ordering::Release);
+        if self.open_ends.fetch_sub(1, Ordering::AcqRel) == 1 {
+            let state = self.state_word(self.side);
+            self.memory.store_u32(state, side::CLOSED, Ordering::Release);
+            self.memory.wake_u32(state, u32::MAX);
+        }
+        wakeup::wake_always(&self.memory, waiting);
+    }
+}
+
+/// Takes the first unread message away.
+fn drop_record<M: Memory>(from: &mut Consumer<M>) -> Option<(u16, usize)> {
+    let record = from.peek().ok().flatten()?;
+    from.advance(&record);
+    Some((record.tag(), record.len_bytes()))
+}
+
+/// Copies all committed records of one ring, at most as many bytes as it holds, into another.
+/// The reading end is private: `head` is not published. Wakes nobody.
+fn carry<M: Memory>(from: &mut Consumer<M>, to: &mut Producer<M>) -> Result<u64, Corruption> {
+    let mut carried = 0;
+    let mut left = from.geometry().capacity_bytes();
+    let mut buffer = Vec::new();
+    while let Some(record) = from.peek()? {
+        let Some(rest) = left.checked_sub(record.len_bytes() as u64 + 8) else { break };
+        left = rest;
+        buffer.resize(record.len_bytes(), 0);
+        from.copy_out(&record, &mut buffer);
+        // A fresh ring of the same capacity holds what the old one held; only a peer that lies can
+        // make it fail.
+        if to.try_push(record.tag(), &buffer).is_err() {
+            break;
+        }
+        from.advance(&record);
+        carried += 1;
+    }
+    Ok(carried)
+}

@@ -1,0 +1,199 @@
+//! Both ends of one side of a channel in one object.
+//!
+//! What most callers hold; [`Channel::split`] takes it apart for two threads. What always holds:
+//! messages sent here are received by the peer only, never by this side itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytemuck::{AnyBitPattern, NoUninit};
+
+use super::connection::{Connection, peer};
+use super::sender::deadline_after;
+use super::{Message, OwnedMessage, Receiver, Sender};
+use crate::error::{
+    Error, ExitReason, RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError,
+    TrySendError,
+};
+use crate::layout::side;
+use crate::memory::{Deadline, Memory};
+use crate::segment::AnonymousSegment;
+use crate::supervisor::WatchToken;
+
+/// One side of a duplex channel.
+#[derive(Debug)]
+pub struct Channel {
+    pub(super) sender: Sender,
+    pub(super) receiver: Receiver,
+    pub(super) segment: Arc<AnonymousSegment>,
+    /// Keeps the supervisor's eye on the peer.
+    pub(super) watch: Option<WatchToken>,
+}
+
+/// What is known of the process at the other side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PeerState {
+    /// Nobody has attached yet.
+    Absent,
+    /// Somebody has attached, and is not known to be dead.
+    Attached,
+    /// It has closed both its ends.
+    Closed,
+    /// It is dead, by the word of the kernel.
+    Died(ExitReason),
+}
+
+impl Channel {
+    pub(crate) fn connection(&self) -> &Arc<Connection> {
+        &self.sender.connection
+    }
+
+    /// For the host, which makes this channel the next incarnation of another one: the ends of that
+    /// one will take the rings over.
+    #[allow(dead_code, reason = "the host restarts plugins with it")]
+    pub(crate) fn into_successor(self) -> (Arc<Connection>, Arc<AnonymousSegment>) {
+        let Self { sender, receiver, segment, .. } = self;
+        let connection = Arc::clone(&sender.connection);
+        sender.forget();
+        receiver.forget();
+        (connection, segment)
+    }
+
+    /// What is known of the peer. `Attached` and `Closed` are the peer's own word.
+    pub fn peer_state(&self) -> PeerState {
+        let connection = self.connection();
+        if connection.peer() != peer::ALIVE {
+            return PeerState::Died(connection.reason());
+        }
+        match connection.peer_shows() {
+            side::ABSENT => PeerState::Absent,
+            side::ATTACHED => PeerState::Attached,
+            _ => PeerState::Closed,
+        }
+    }
+
+    /// Waits until somebody has attached the other side.
+    ///
+    /// # Errors
+    /// [`Error::Timeout`] where nobody does in time.
+    pub fn wait_for_peer(&self, timeout: Duration) -> Result<(), Error> {
+        let connection = self.connection();
+        let memory = connection.memory();
+        let deadline = deadline_after(memory, timeout);
+        let word = connection.state_word(self.peer_side());
+        while self.peer_state() == PeerState::Absent {
+            let now = memory.now_ns();
+            if now >= deadline.as_ns() {
+                return Err(Error::Timeout(timeout));
+            }
+            // Slices, because a peer that dies between its store and its wake wakes nobody.
+            let slice = Deadline::at_ns(now.saturating_add(crate::wakeup::MAX_SLEEP_NS));
+            memory.wait_u32(word, side::ABSENT, deadline.min(slice));
+        }
+        Ok(())
+    }
+
+    fn peer_side(&self) -> usize {
+        1 - self.connection().side()
+    }
+
+    /// Takes the two ends apart. The sender may go to one thread and the receiver to another.
+    pub fn split(self) -> (Sender, Receiver) {
+        let Self { sender, mut receiver, watch, .. } = self;
+        receiver.watch = watch;
+        (sender, receiver)
+    }
+
+    /// The sending end.
+    pub fn sender(&mut self) -> &mut Sender {
+        &mut self.sender
+    }
+
+    /// The receiving end.
+    pub fn receiver(&mut self) -> &mut Receiver {
+        &mut self.receiver
+    }
+
+    /// As [`Sender::send`].
+    ///
+    /// # Errors
+    /// As there.
+    #[inline]
+    pub fn send(&mut self, payload: &[u8]) -> Result<(), SendError> {
+        self.sender.send(payload)
+    }
+
+    /// As [`Sender::try_send`].
+    ///
+    /// # Errors
+    /// As there.
+    #[inline]
+    pub fn try_send(&mut self, payload: &[u8]) -> Result<(), TrySendError> {
+        self.sender.try_send(payload)
+    }
+
+    /// As [`Sender::send_timeout`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn send_timeout(
+        &mut self,
+        payload: &[u8],
+        timeout: Duration,
+    ) -> Result<(), SendTimeoutError> {
+        self.sender.send_timeout(payload, timeout)
+    }
+
+    /// As [`Receiver::recv`].
+    ///
+    /// # Errors
+    /// As there.
+    #[inline]
+    pub fn recv(&mut self) -> Result<Message<'_>, RecvError> {
+        self.receiver.recv()
+    }
+
+    /// As [`Receiver::try_recv`].
+    ///
+    /// # Errors
+    /// As there.
+    #[inline]
+    pub fn try_recv(&mut self) -> Result<Message<'_>, TryRecvError> {
+        self.receiver.try_recv()
+    }
+
+    /// As [`Receiver::recv_timeout`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Message<'_>, RecvTimeoutError> {
+        self.receiver.recv_timeout(timeout)
+    }
+
+    /// As [`Receiver::recv_owned`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn recv_owned(&mut self) -> Result<OwnedMessage, RecvError> {
+        self.receiver.recv_owned()
+    }
+
+    /// As [`Sender::send_pod`].
+    ///
+    /// # Errors
+    /// As there.
+    #[inline]
+    pub fn send_pod<T: NoUninit>(&mut self, value: &T) -> Result<(), SendError> {
+        self.sender.send_pod(value)
+    }
+
+    /// As [`Receiver::recv_pod`].
+    ///
+    /// # Errors
+    /// As there.
+    #[inline]
+    pub fn recv_pod<T: AnyBitPattern>(&mut self) -> Result<T, RecvError> {
+        self.receiver.recv_pod()
+    }
+}

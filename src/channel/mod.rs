@@ -1,0 +1,50 @@
+//! Channels: two rings, one each way, with waiting, waking, typed messages and an idea of the peer.
+//!
+//! What a process uses to talk to another one: [`Channel::create`] on one side, the descriptor
+//! handed over, [`Channel::attach`] on the other; or the [host](crate::host), which does all that
+//! for its plugins. What always holds: every wait has its deadline, every error is typed, and
+//! nothing that the peer writes is believed before it has been checked.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `connection` | one incarnation of a channel as one side sees it; death, hand-over |
+//! | `sender`, `receiver` | the blocking ends |
+//! | `drafts`, `message`, `typed` | messages in the making, received, as values |
+//! | `trusted` | borrowing ring memory (`unsafe` to get) |
+//! | `selector` | many receivers, one thread |
+//! | `duplex`, `anonymous`, `options` | the pair of ends, and how to get one |
+
+mod connection;
+mod drafts;
+mod message;
+mod receiver;
+mod sender;
+mod typed;
+
+#[cfg(not(loom))]
+mod anonymous;
+#[cfg(not(loom))]
+mod duplex;
+#[cfg(not(loom))]
+mod options;
+#[cfg(not(loom))]
+mod selector;
+#[cfg(not(loom))]
+mod trusted;
+
+pub use connection::CarryReport;
+#[allow(unused_imports, reason = "the host uses it")]
+pub(crate) use connection::Connection;
+pub use drafts::{Batch, Reservation};
+pub use message::{Message, OwnedMessage};
+pub use receiver::Receiver;
+pub use sender::Sender;
+
+#[cfg(not(loom))]
+pub use duplex::{Channel, PeerState};
+#[cfg(not(loom))]
+pub use options::ChannelOptions;
+#[cfg(not(loom))]
+pub use selector::{Event, Selector};
+#[cfg(not(loom))]
+pub use trusted::{InPlace, ReservationInPlace, Trusted};

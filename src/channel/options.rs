@@ -1,0 +1,55 @@
+//! What can be chosen about a channel.
+
+use crate::layout::MAX_CAPACITY_BYTES;
+use crate::memory::FenceMode;
+use crate::wakeup::WaitStrategy;
+
+/// Choices about a channel. All have defaults:
+///
+/// ```
+/// use ringway::channel::ChannelOptions;
+///
+/// let options = ChannelOptions { capacity_bytes: 1 << 20, ..ChannelOptions::default() };
+/// # assert_eq!(options.payload_align, 8);
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChannelOptions {
+    /// Capacity of each of the two rings in bytes: a power of two. Default 256 KiB. The longest
+    /// message is half of it, less 8 bytes.
+    pub capacity_bytes: u64,
+    /// Capacity of the ring from the attaching side back to the creator, where it should differ.
+    pub reply_capacity_bytes: Option<u64>,
+    /// Alignment of payloads in the ring in bytes: 8, 16, 32 or 64. Default 8.
+    pub payload_align: u64,
+    /// How this side waits. Each side has its own.
+    pub wait: WaitStrategy,
+    /// Who fences when somebody sleeps; found out where `None`. The creator decides for both.
+    pub fence: Option<FenceMode>,
+}
+
+impl Default for ChannelOptions {
+    fn default() -> Self {
+        Self {
+            capacity_bytes: 256 << 10,
+            reply_capacity_bytes: None,
+            payload_align: 8,
+            wait: WaitStrategy::default(),
+            fence: None,
+        }
+    }
+}
+
+impl ChannelOptions {
+    /// Capacities of both rings.
+    pub(super) fn capacities(&self) -> [u64; 2] {
+        [self.capacity_bytes, self.reply_capacity_bytes.unwrap_or(self.capacity_bytes)]
+    }
+
+    /// The smallest capacity whose ring takes messages of `len` bytes, at least 4096; `None` where
+    /// no ring does.
+    pub fn capacity_for(len: u64) -> Option<u64> {
+        let twice = len.checked_add(8 + 64)?.checked_mul(2)?;
+        let capacity = twice.checked_next_power_of_two()?.max(4096);
+        (capacity <= MAX_CAPACITY_BYTES).then_some(capacity)
+    }
+}

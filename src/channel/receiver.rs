@@ -1,0 +1,427 @@
+//! The blocking end that reads.
+//!
+//! Wraps the ring's consumer with waiting, waking, a private buffer, and what is known of the peer.
+//! `Send`, not `Sync`. What always holds: what it lends is a private copy that no peer can change,
+//! and a message stays in the ring until the next call asks for another one (at-least-once: a
+//! receiver that is killed while it works on a message leaves it to its successor).
+
+use std::cell::Cell;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rkyv::util::AlignedVec;
+
+use super::connection::{Connection, peer};
+use super::message::{Message, OwnedMessage};
+use super::sender::{CLOSING_GRACE_NS, deadline_after};
+use crate::error::{Corruption, RecvError, RecvTimeoutError, TryRecvError};
+use crate::layout::ring;
+use crate::memory::{Deadline, Memory, Ordering, SharedMemory};
+use crate::ring::{Consumer, ConsumerStats, Record};
+use crate::wakeup::{self, Waiter};
+
+/// The receiving end of a channel.
+#[derive(Debug)]
+pub struct Receiver<M: Memory = SharedMemory> {
+    pub(super) consumer: Consumer<M>,
+    pub(super) connection: Arc<Connection<M>>,
+    pub(super) waiter: Waiter,
+    /// Whether the restart of the current incarnation's peer has been told.
+    pub(super) told: bool,
+    /// Position up to which a dead peer's ring is believed.
+    last_position: Option<u64>,
+    /// When the sender of a plugin that may be restarted was first seen closed.
+    closed_since: Option<u64>,
+    buffer: AlignedVec<64>,
+    /// Keeps the supervisor's eye on the peer.
+    #[cfg(not(loom))]
+    pub(super) watch: Option<crate::supervisor::WatchToken>,
+    /// False where this end was never really taken.
+    open: bool,
+    not_sync: PhantomData<Cell<()>>,
+}
+
+impl<M: Memory> Receiver<M> {
+    pub(crate) fn new(connection: Arc<Connection<M>>, waiter: Waiter) -> Result<Self, Corruption> {
+        let consumer = Consumer::attach(connection.memory().clone(), *connection.incoming())?;
+        Ok(Self::over(connection, consumer, waiter))
+    }
+
+    pub(super) fn over(
+        connection: Arc<Connection<M>>,
+        consumer: Consumer<M>,
+        waiter: Waiter,
+    ) -> Self {
+        Self {
+            consumer,
+            connection,
+            waiter,
+            told: false,
+            last_position: None,
+            closed_since: None,
+            buffer: AlignedVec::new(),
+            #[cfg(not(loom))]
+            watch: None,
+            open: true,
+            not_sync: PhantomData,
+        }
+    }
+
+    /// Receives a message, waiting for it as long as it takes. The message is lent: it lies in this
+    /// receiver's own buffer until the next call.
+    ///
+    /// # Errors
+    /// [`RecvError::Disconnected`] once the peer has closed or died and everything it committed has
+    /// been read; the others as they say.
+    #[inline]
+    pub fn recv(&mut self) -> Result<Message<'_>, RecvError> {
+        let record = self.next()?;
+        Ok(self.lend(&record))
+    }
+
+    /// Receives a message if there is one now.
+    ///
+    /// # Errors
+    /// [`TryRecvError::Empty`] where there is none; the others as [`recv`](Self::recv).
+    #[inline]
+    pub fn try_recv(&mut self) -> Result<Message<'_>, TryRecvError> {
+        let record = self.try_next()?;
+        Ok(self.lend(&record))
+    }
+
+    /// Receives a message, waiting for at most `timeout`.
+    ///
+    /// # Errors
+    /// [`RecvTimeoutError::Timeout`] where none came; the others as [`recv`](Self::recv).
+    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Message<'_>, RecvTimeoutError> {
+        let deadline = deadline_after(self.consumer.memory(), timeout);
+        self.recv_deadline(deadline)
+    }
+
+    /// Receives a message, waiting until `deadline`.
+    ///
+    /// # Errors
+    /// As [`recv_timeout`](Self::recv_timeout).
+    pub fn recv_deadline(&mut self, deadline: Deadline) -> Result<Message<'_>, RecvTimeoutError> {
+        let record = self.next_by(deadline)?.ok_or(RecvTimeoutError::Timeout)?;
+        Ok(self.lend(&record))
+    }
+
+    /// [`recv`](Self::recv) into a vector of the caller's own.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv).
+    pub fn recv_owned(&mut self) -> Result<OwnedMessage, RecvError> {
+        Ok(self.recv()?.to_owned())
+    }
+
+    /// [`recv`](Self::recv) straight into `bytes`, with one copy. Returns the message's length and
+    /// tag.
+    ///
+    /// # Errors
+    /// [`RecvError::Mismatch`] where the message is longer than `bytes`: it stays, and `expected`
+    /// is the length of `bytes`. The others as [`recv`](Self::recv).
+    pub fn recv_into(&mut self, bytes: &mut [u8]) -> Result<(usize, u16), RecvError> {
+        let record = self.next()?;
+        let len = record.len_bytes();
+        if len > bytes.len() {
+            let (found, expected) = (len as u64, bytes.len() as u64);
+            return Err(RecvError::Mismatch { found, expected });
+        }
+        self.consumer.copy_out(&record, bytes);
+        self.consumer.advance(&record);
+        Ok((len, record.tag()))
+    }
+
+    /// Waits for a message, then hands up to `budget` messages that are there to `each`. Returns
+    /// how many. Space is given back as they are handed out.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv), only where there was no message at all; an error behind the first
+    /// one is told by the next call.
+    pub fn recv_batch(
+        &mut self,
+        budget: usize,
+        mut each: impl FnMut(Message<'_>),
+    ) -> Result<usize, RecvError> {
+        if budget == 0 {
+            return Ok(0);
+        }
+        let mut record = self.next()?;
+        let mut taken = 0;
+        loop {
+            each(self.lend(&record));
+            taken += 1;
+            if taken == budget {
+                break;
+            }
+            match self.consumer.peek() {
+                Ok(Some(next)) => record = next,
+                Ok(None) | Err(_) => break,
+            }
+            if self.consumer.held_bytes() >= self.consumer.geometry().capacity_bytes() / 4 {
+                self.release();
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Drops the next message without looking at it, if there is one.
+    ///
+    /// # Errors
+    /// As [`try_recv`](Self::try_recv).
+    pub fn skip(&mut self) -> Result<(), TryRecvError> {
+        let record = self.try_next()?;
+        self.consumer.advance(&record);
+        Ok(())
+    }
+
+    /// Gives the room of the message received last back to the sender now, not at the next call:
+    /// declares the work on it done.
+    pub fn release(&mut self) {
+        if self.consumer.memory().is_ours() && self.consumer.release() {
+            self.wake_producer();
+        }
+    }
+
+    /// Copies a record into the buffer and takes it.
+    #[inline]
+    pub(super) fn lend(&mut self, record: &Record) -> Message<'_> {
+        self.fetch(record);
+        self.consumer.advance(record);
+        Message::new(&self.buffer[..record.len_bytes()], record.tag())
+    }
+
+    /// Copies a record into the buffer without taking it.
+    #[inline]
+    pub(super) fn fetch(&mut self, record: &Record) -> &[u8] {
+        let len = record.len_bytes();
+        if self.buffer.len() < len {
+            self.grow(len);
+        }
+        self.consumer.copy_out(record, &mut self.buffer[..len]);
+        &self.buffer[..len]
+    }
+
+    /// The buffer grows with the longest message seen, which is at most half the ring.
+    #[cold]
+    fn grow(&mut self, len: usize) {
+        self.buffer.resize(len.next_power_of_two().max(256), 0);
+    }
+
+    /// Bytes of the message fetched last.
+    pub(super) fn fetched(&self, record: &Record) -> &[u8] {
+        &self.buffer[..record.len_bytes()]
+    }
+
+    /// The next record, waiting for it; not taken.
+    #[inline]
+    pub(super) fn next(&mut self) -> Result<Record, RecvError> {
+        loop {
+            if let Some(record) = self.next_by(Deadline::NEVER)? {
+                return Ok(record);
+            }
+        }
+    }
+
+    /// The next record if there is one; not taken.
+    #[inline]
+    pub(super) fn try_next(&mut self) -> Result<Record, TryRecvError> {
+        match self.attempt()? {
+            Some(record) => Ok(record),
+            None if self.look_behind()? => self.attempt()?.ok_or(TryRecvError::Empty),
+            None => Err(TryRecvError::Empty),
+        }
+    }
+
+    /// The next record, waiting until `deadline`; not taken.
+    #[inline]
+    pub(super) fn next_by(&mut self, deadline: Deadline) -> Result<Option<Record>, RecvError> {
+        loop {
+            if let Some(record) = self.attempt()? {
+                return Ok(Some(record));
+            }
+            if !self.look_behind()? && !self.wait(deadline)? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Gives back what was taken before, then looks for the next record.
+    #[inline]
+    fn attempt(&mut self) -> Result<Option<Record>, RecvError> {
+        if (!self.consumer.memory().is_ours() || !self.connection.is_alive()) && !self.attend()? {
+            return Ok(None);
+        }
+        if self.consumer.release() {
+            self.wake_producer();
+        }
+        match self.consumer.peek() {
+            Ok(record) => Ok(record),
+            Err(corruption) => Err(self.corrupt(corruption)),
+        }
+    }
+
+    #[cold]
+    fn corrupt(&mut self, corruption: Corruption) -> RecvError {
+        self.connection.declare_poisoned();
+        RecvError::Corrupt(corruption)
+    }
+
+    /// The process has forked, or the peer is dead. Returns whether its ring may still be read.
+    #[cold]
+    fn attend(&mut self) -> Result<bool, RecvError> {
+        if !self.consumer.memory().is_ours() {
+            return Err(RecvError::Forked);
+        }
+        if self.connection.peer() == peer::SUCCEEDED && !self.told {
+            self.told = true;
+            return Err(RecvError::Restarted { reason: self.connection.reason() });
+        }
+        // A forked child of the dead peer may go on writing: no more than a ring full is believed.
+        let capacity_bytes = self.consumer.geometry().capacity_bytes();
+        let position = self.consumer.position();
+        let last = *self.last_position.get_or_insert(position.wrapping_add(capacity_bytes));
+        Ok((1..=capacity_bytes).contains(&last.wrapping_sub(position)))
+    }
+
+    /// The ring is empty: is that all? True where there may be more after all.
+    #[cold]
+    fn look_behind(&mut self) -> Result<bool, RecvError> {
+        if self.connection.poisoned_by_peer() {
+            return Err(RecvError::Corrupt(Corruption::ByPeer));
+        }
+        let state = self.connection.peer();
+        if state == peer::ALIVE {
+            return self.look_closed();
+        }
+        // The state was set after the death: all that the dead committed is visible now.
+        if self.attend()? && matches!(self.consumer.peek(), Ok(Some(_))) {
+            return Ok(true);
+        }
+        match state {
+            peer::GONE => Err(RecvError::Disconnected),
+            peer::SUCCEEDED => Ok(self.follow()),
+            _ => Ok(false),
+        }
+    }
+
+    /// Moves to the next incarnation. False where another end has done so, which cannot be.
+    #[cold]
+    fn follow(&mut self) -> bool {
+        let Some((connection, consumer)) = self.connection.take_consumer() else { return false };
+        self.connection = connection;
+        self.consumer = consumer;
+        self.told = false;
+        self.last_position = None;
+        self.closed_since = None;
+        true
+    }
+
+    /// The ring is empty and the peer lives: has it closed?
+    fn look_closed(&mut self) -> Result<bool, RecvError> {
+        let memory = self.consumer.memory();
+        let closed = self.consumer.geometry().control(ring::PRODUCER_CLOSED);
+        // Pairs with the Release in Connection::close_end.
+        if memory.load_u32(closed, Ordering::Acquire) == 0 {
+            return Ok(false);
+        }
+        let now = memory.now_ns();
+        if matches!(self.consumer.peek(), Ok(Some(_))) {
+            return Ok(true);
+        }
+        if self.connection.follows() {
+            let since = *self.closed_since.get_or_insert(now);
+            if now.saturating_sub(since) < CLOSING_GRACE_NS {
+                return Ok(false);
+            }
+        }
+        Err(RecvError::Disconnected)
+    }
+
+    /// Sleeps until there is a record or something else to look at. False at the deadline.
+    #[cold]
+    fn wait(&mut self, deadline: Deadline) -> Result<bool, RecvError> {
+        let Self { consumer, connection, waiter, closed_since, .. } = self;
+        let (memory, geometry) = (consumer.memory().clone(), *consumer.geometry());
+        let known_peer = connection.peer();
+        let closed = geometry.control(ring::PRODUCER_CLOSED);
+        let until = match closed_since {
+            Some(since) => deadline.min(Deadline::at_ns(since.saturating_add(CLOSING_GRACE_NS))),
+            None => deadline,
+        };
+        let known_closed = closed_since.is_some();
+        let sleeps = Cell::new(0_u32);
+        let news = waiter.wait(
+            &memory,
+            geometry.control(ring::CONSUMER_WAITING),
+            until,
+            || match consumer.peek() {
+                Ok(None) => (connection.peer() != known_peer
+                    || connection.poisoned_by_peer()
+                    || !known_closed && memory.load_u32(closed, Ordering::Relaxed) != 0)
+                    .then_some(()),
+                // The next attempt finds it again.
+                Ok(Some(_)) | Err(_) => Some(()),
+            },
+            || sleeps.set(sleeps.get() + 1),
+        );
+        for _ in 0..sleeps.get() {
+            consumer.count_sleep();
+        }
+        // The grace of a closed sender may be over before the deadline: look once more.
+        Ok(news.is_some() || until != deadline)
+    }
+
+    /// After a release: wakes the sender if it waits for no more than was released.
+    #[inline]
+    fn wake_producer(&mut self) {
+        let (memory, geometry) = (self.consumer.memory(), self.consumer.geometry());
+        memory.light_fence();
+        let waiting = geometry.control(ring::PRODUCER_WAITING);
+        // Relaxed: the fence orders it after the release. Its partner is the store in `park`.
+        if memory.load_u32(waiting, Ordering::Relaxed) != 0 {
+            self.wake_waiting_producer();
+        }
+    }
+
+    #[cold]
+    fn wake_waiting_producer(&mut self) {
+        let (memory, geometry) = (self.consumer.memory(), self.consumer.geometry());
+        // A stale value is an earlier, smaller one: a wakeup too early, never one too few.
+        let wanted = memory.load_u64(geometry.control(ring::SPACE_WANTED), Ordering::Relaxed);
+        if self.consumer.has_released(wanted)
+            && wakeup::wake_if_waiting(memory, geometry.control(ring::PRODUCER_WAITING))
+        {
+            self.consumer.count_wakeup();
+        }
+    }
+
+    /// What this end has counted.
+    pub fn stats(&self) -> ConsumerStats {
+        self.consumer.stats()
+    }
+
+    /// Closes this end: the sender's next call gets `Disconnected`. The same as dropping it.
+    pub fn close(self) {}
+
+    /// Drops this end without closing it: its side belongs to somebody else.
+    pub(super) fn forget(mut self) {
+        self.open = false;
+    }
+}
+
+impl<M: Memory> Drop for Receiver<M> {
+    fn drop(&mut self) {
+        if !self.open {
+            return;
+        }
+        let geometry = *self.consumer.geometry();
+        if self.consumer.memory().is_ours() {
+            self.consumer.release();
+        }
+        let closed = geometry.control(ring::CONSUMER_CLOSED);
+        self.connection.close_end(closed, geometry.control(ring::PRODUCER_WAITING));
+    }
+}

@@ -1,0 +1,173 @@
+//! Borrowing ring memory itself, for ends whose peer the caller vouches for.
+//!
+//! [`Sender::trust_peer`] and [`Receiver::trust_peer`], both `unsafe`, wrap an end in [`Trusted`],
+//! which adds the calls that lend memory of the ring. What always holds: no safe path leads to a
+//! `Trusted`; whoever holds one has promised that the peer follows the protocol.
+#![allow(unsafe_code)]
+
+use std::ops::{Deref, DerefMut};
+
+use super::{Receiver, Sender};
+use crate::error::{RecvError, SendError, TryRecvError};
+use crate::memory::Deadline;
+use crate::ring::{Draft, Record};
+
+/// An end whose peer is trusted to follow the protocol. Derefs to the end.
+#[derive(Debug)]
+pub struct Trusted<E> {
+    end: E,
+}
+
+impl<E> Deref for Trusted<E> {
+    type Target = E;
+
+    fn deref(&self) -> &E {
+        &self.end
+    }
+}
+
+impl<E> DerefMut for Trusted<E> {
+    fn deref_mut(&mut self) -> &mut E {
+        &mut self.end
+    }
+}
+
+impl Receiver {
+    /// Declares the peer trusted, so that messages can be read where they lie.
+    ///
+    /// # Safety
+    /// Every process that can write the channel's segment, now and in later incarnations, follows
+    /// the protocol: it never writes to a committed record that this end has not released. A
+    /// process that was handed the descriptor and runs other code is not such a process.
+    pub unsafe fn trust_peer(self) -> Trusted<Self> {
+        Trusted { end: self }
+    }
+}
+
+impl Sender {
+    /// Declares the peer trusted, so that messages can be written where they will lie.
+    ///
+    /// # Safety
+    /// Every process that can map the channel's segment, now and in later incarnations, follows the
+    /// protocol: it touches nothing between `tail` and `head`.
+    pub unsafe fn trust_peer(self) -> Trusted<Self> {
+        Trusted { end: self }
+    }
+}
+
+impl Trusted<Receiver> {
+    /// Receives a message without copying it: the slice lies in the ring, until the next call.
+    ///
+    /// # Errors
+    /// As [`Receiver::recv`].
+    #[inline]
+    pub fn recv_in_place(&mut self) -> Result<InPlace<'_>, RecvError> {
+        let record = self.end.next()?;
+        Ok(self.borrow(&record))
+    }
+
+    /// As [`recv_in_place`](Self::recv_in_place), if there is a message now.
+    ///
+    /// # Errors
+    /// As [`Receiver::try_recv`].
+    #[inline]
+    pub fn try_recv_in_place(&mut self) -> Result<InPlace<'_>, TryRecvError> {
+        let record = self.end.try_next()?;
+        Ok(self.borrow(&record))
+    }
+
+    #[inline]
+    fn borrow(&mut self, record: &Record) -> InPlace<'_> {
+        let consumer = &mut self.end.consumer;
+        let offset = consumer.payload_offset(record);
+        consumer.advance(record);
+        // SAFETY:
+        // - the record lies inside the ring: `Record::decode` checked it against the geometry, and
+        //   `slice` checks the range against the mapping;
+        // - nobody writes to it while it is borrowed: it is committed and not released, the caller
+        //   of `trust_peer` established that the peer then leaves it alone, and this end releases
+        //   it only in a call on `&mut self`, which ends the borrow;
+        // - the mapping outlives the borrow: the consumer, which `self` owns, holds it.
+        let bytes = unsafe { consumer.memory().slice(offset, record.len_bytes()) };
+        InPlace { bytes, tag: record.tag() }
+    }
+}
+
+/// A message in the ring itself. Derefs to its bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct InPlace<'a> {
+    bytes: &'a [u8],
+    tag: u16,
+}
+
+impl<'a> InPlace<'a> {
+    /// The payload.
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// The tag that the sender gave it.
+    pub fn tag(&self) -> u16 {
+        self.tag
+    }
+}
+
+impl Deref for InPlace<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.bytes
+    }
+}
+
+impl Trusted<Sender> {
+    /// Reserves room for a message of `len` bytes, to be written in the ring itself. What it holds
+    /// at first is left over from earlier messages.
+    ///
+    /// # Errors
+    /// As [`Sender::reserve`].
+    pub fn reserve_in_place(&mut self, len: usize) -> Result<ReservationInPlace<'_>, SendError> {
+        loop {
+            if let Some(draft) = self.end.by(Deadline::NEVER, |producer| producer.draft(0, len))? {
+                let offset = draft.in_place(&self.end.producer);
+                return Ok(ReservationInPlace { sender: &mut self.end, draft, offset });
+            }
+        }
+    }
+}
+
+/// Room for one message, in the ring itself.
+#[derive(Debug)]
+#[must_use = "a reservation that is dropped sends nothing"]
+pub struct ReservationInPlace<'a> {
+    sender: &'a mut Sender,
+    draft: Draft,
+    offset: u64,
+}
+
+impl ReservationInPlace<'_> {
+    /// The message's bytes.
+    #[inline]
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        let mut bytes = self.sender.producer.memory().slice_mut(self.offset, self.draft.len);
+        // SAFETY:
+        // - the range lies inside the ring: the draft's place was computed from the geometry, and
+        //   `slice_mut` has checked it against the mapping;
+        // - nobody else touches it: it lies between `tail` and `head`, the caller of `trust_peer`
+        //   established that the peer leaves that alone, and this end writes there only through
+        //   this reservation, which is borrowed mutably;
+        // - the mapping outlives the borrow: the producer, which the sender owns, holds it.
+        unsafe { bytes.as_mut() }
+    }
+
+    /// Sets the tag.
+    pub fn set_tag(&mut self, tag: u16) {
+        self.draft.tag = tag;
+    }
+
+    /// Sends the message.
+    pub fn commit(self) {
+        self.draft.commit_in_place(&mut self.sender.producer);
+        self.sender.notify();
+    }
+}

@@ -1,0 +1,147 @@
+//! Messages that are values: plain data through `bytemuck`, structures through `rkyv`.
+//!
+//! More calls on [`Sender`] and [`Receiver`]. What always holds: a value is looked at in the
+//! receiver's private copy, after its length or its structure has been checked there; a message of
+//! the wrong shape stays in the ring.
+
+use std::mem;
+use std::time::Duration;
+
+use bytemuck::{AnyBitPattern, CheckedBitPattern, NoUninit};
+use rkyv::api::high::{HighSerializer, HighValidator};
+use rkyv::bytecheck::CheckBytes;
+use rkyv::rancor;
+use rkyv::ser::allocator::ArenaHandle;
+use rkyv::util::AlignedVec;
+use rkyv::{Archive, Portable, Serialize};
+
+use super::{Receiver, Sender};
+use crate::error::{RecvError, RecvTimeoutError, SendError, TryRecvError, TrySendError};
+use crate::memory::Memory;
+use crate::ring::Record;
+
+impl<M: Memory> Sender<M> {
+    /// Sends a plain value: `size_of::<T>()` bytes in native order.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    #[inline]
+    pub fn send_pod<T: NoUninit>(&mut self, value: &T) -> Result<(), SendError> {
+        self.send(bytemuck::bytes_of(value))
+    }
+
+    /// Sends a plain value if there is room now.
+    ///
+    /// # Errors
+    /// As [`try_send`](Self::try_send).
+    #[inline]
+    pub fn try_send_pod<T: NoUninit>(&mut self, value: &T) -> Result<(), TrySendError> {
+        self.try_send(bytemuck::bytes_of(value))
+    }
+
+    /// Serialises a value with `rkyv` and sends it. The scratch memory is kept for the next one.
+    ///
+    /// # Errors
+    /// [`SendError::Serialise`] where the value cannot be serialised; the others as
+    /// [`send`](Self::send).
+    pub fn send_archived<T>(&mut self, value: &T) -> Result<(), SendError>
+    where
+        T: for<'a> Serialize<HighSerializer<AlignedVec, ArenaHandle<'a>, rancor::Failure>>,
+    {
+        let mut scratch = mem::take(&mut self.scratch);
+        scratch.clear();
+        let bytes = rkyv::api::high::to_bytes_in::<_, rancor::Failure>(value, scratch)
+            .map_err(|_| SendError::Serialise)?;
+        let sent = self.send(&bytes);
+        self.scratch = bytes;
+        sent
+    }
+}
+
+impl<M: Memory> Receiver<M> {
+    /// Receives a plain value; every bit pattern is one.
+    ///
+    /// # Errors
+    /// [`RecvError::Mismatch`] where the message has another length than `T`; it stays. The others
+    /// as [`recv`](Self::recv).
+    #[inline]
+    pub fn recv_pod<T: AnyBitPattern>(&mut self) -> Result<T, RecvError> {
+        let record = self.next()?;
+        self.take_pod(&record)
+    }
+
+    /// Receives a plain value if there is one now.
+    ///
+    /// # Errors
+    /// As [`recv_pod`](Self::recv_pod) and [`try_recv`](Self::try_recv).
+    #[inline]
+    pub fn try_recv_pod<T: AnyBitPattern>(&mut self) -> Result<T, TryRecvError> {
+        let record = self.try_next()?;
+        Ok(self.take_pod(&record)?)
+    }
+
+    /// Receives a plain value, waiting for at most `timeout`.
+    ///
+    /// # Errors
+    /// As [`recv_pod`](Self::recv_pod) and [`recv_timeout`](Self::recv_timeout).
+    pub fn recv_pod_timeout<T: AnyBitPattern>(
+        &mut self,
+        timeout: Duration,
+    ) -> Result<T, RecvTimeoutError> {
+        let deadline = super::sender::deadline_after(self.consumer.memory(), timeout);
+        let record = self.next_by(deadline)?.ok_or(RecvTimeoutError::Timeout)?;
+        Ok(self.take_pod(&record)?)
+    }
+
+    /// Receives a plain value of a type that not every bit pattern is valid for (`bool`, enums).
+    ///
+    /// # Errors
+    /// [`RecvError::Mismatch`] and [`RecvError::Invalid`] where the message is no such value; it
+    /// stays. The others as [`recv`](Self::recv).
+    pub fn recv_checked<T: CheckedBitPattern>(&mut self) -> Result<T, RecvError> {
+        let record = self.next()?;
+        let bytes = self.fetch_exactly(&record, size_of::<T>())?;
+        let value = bytemuck::checked::try_pod_read_unaligned(bytes);
+        let value = value.map_err(|_| RecvError::Invalid)?;
+        self.consumer.advance(&record);
+        Ok(value)
+    }
+
+    /// Receives a value that was sent with [`Sender::send_archived`]. It is validated in the
+    /// private copy and read there.
+    ///
+    /// # Errors
+    /// [`RecvError::Invalid`] where the message is not a valid archive of a `T`; it stays. The
+    /// others as [`recv`](Self::recv).
+    pub fn recv_archived<T>(&mut self) -> Result<&T::Archived, RecvError>
+    where
+        T: Archive,
+        T::Archived: Portable + for<'a> CheckBytes<HighValidator<'a, rancor::Failure>>,
+    {
+        let record = self.next()?;
+        self.fetch(&record);
+        if rkyv::access::<T::Archived, rancor::Failure>(self.fetched(&record)).is_err() {
+            return Err(RecvError::Invalid);
+        }
+        self.consumer.advance(&record);
+        // Validated once more instead of borrowed across `advance`: the bytes are the same.
+        rkyv::access::<T::Archived, rancor::Failure>(self.fetched(&record))
+            .map_err(|_| RecvError::Invalid)
+    }
+
+    #[inline]
+    fn take_pod<T: AnyBitPattern>(&mut self, record: &Record) -> Result<T, RecvError> {
+        let value = bytemuck::pod_read_unaligned(self.fetch_exactly(record, size_of::<T>())?);
+        self.consumer.advance(record);
+        Ok(value)
+    }
+
+    #[inline]
+    fn fetch_exactly(&mut self, record: &Record, len: usize) -> Result<&[u8], RecvError> {
+        if record.len_bytes() != len {
+            let (found, expected) = (record.len_bytes() as u64, len as u64);
+            return Err(RecvError::Mismatch { found, expected });
+        }
+        Ok(self.fetch(record))
+    }
+}
