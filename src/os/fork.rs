@@ -130,3 +130,69 @@ extern "C" fn in_child() {
         word().store(0, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::os::tests::child_says;
+
+    #[test]
+    fn f30_a_generation_is_current_where_it_was_given_out_and_in_no_copy() {
+        let ours = generation().unwrap();
+        assert_ne!(ours, 0);
+        assert_eq!(generation().unwrap(), ours);
+        assert!(is_current(ours));
+        assert!(child_says(|| {
+            if is_current(ours) {
+                return false;
+            }
+            let theirs = generation().unwrap();
+            let grandchild = || {
+                let newest = generation().unwrap();
+                newest != ours && newest != theirs && is_current(newest) && !is_current(theirs)
+            };
+            theirs != ours && is_current(theirs) && !is_current(ours) && child_says(grandchild)
+        }));
+        assert!(is_current(ours));
+    }
+
+    #[test]
+    fn f30_a_clone_that_runs_no_handlers_is_detected_too() {
+        let ours = generation().unwrap();
+        let flags = libc::c_long::from(libc::SIGCHLD);
+        // SAFETY: like fork, without the library's handlers: the child has a copy of the address
+        // space and goes on here with the same stack. It makes two loads and one system call.
+        let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
+        if pid == 0 {
+            let code = libc::c_int::from(is_current(ours));
+            // SAFETY: ends the child without running anything of the parent's.
+            unsafe { libc::_exit(code) };
+        }
+        assert!(pid > 0);
+        let mut status = 0;
+        // SAFETY: our child; `status` outlives the call.
+        unsafe { libc::waitpid(pid as libc::pid_t, &mut status, 0) };
+        assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0, "{status:#x}");
+        assert!(is_current(ours));
+    }
+
+    #[test]
+    fn threads_that_ask_at_once_get_the_same_generation() {
+        assert!(child_says(|| {
+            let threads: Vec<_> = (0..8).map(|_| std::thread::spawn(generation)).collect();
+            let mut found: Vec<_> =
+                threads.into_iter().map(|thread| thread.join().unwrap().unwrap()).collect();
+            found.dedup();
+            found.len() == 1 && is_current(found[0])
+        }));
+    }
+
+    #[test]
+    fn without_the_advice_the_handler_does_the_same() {
+        assert!(child_says(|| {
+            let ours = generation().unwrap();
+            in_child();
+            !is_current(ours) && generation().unwrap() != ours
+        }));
+    }
+}

@@ -107,3 +107,73 @@ pub(crate) fn wait_many(words: &[(&AtomicU32, u32)], deadline: Deadline) -> Woke
         _ => Woken::Unsupported,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+    use crate::os::clock::monotonic_ns;
+
+    /// Far enough away that only a wait which nothing ends reaches it.
+    fn far() -> Deadline {
+        Deadline::at_ns(monotonic_ns() + 30_000_000_000)
+    }
+
+    /// Runs `sleep` in a thread and `wake` until it has returned.
+    fn wake_until_awake<T: Send>(sleep: impl FnOnce() -> T + Send, wake: impl Fn()) -> T {
+        thread::scope(|scope| {
+            let (awake, woken) = mpsc::channel();
+            scope.spawn(move || awake.send(sleep()));
+            loop {
+                match woken.try_recv() {
+                    Ok(result) => return result,
+                    Err(mpsc::TryRecvError::Empty) => wake(),
+                    Err(mpsc::TryRecvError::Disconnected) => panic!("the sleeper has panicked"),
+                }
+                thread::yield_now();
+            }
+        })
+    }
+
+    #[test]
+    fn a_wake_ends_a_wait() {
+        let word = AtomicU32::new(7);
+        let deadline = far();
+        wake_until_awake(|| wait(&word, 7, deadline), || wake(&word, 1));
+        assert!(monotonic_ns() < deadline.as_ns(), "the wait ended by itself");
+        wake_until_awake(|| wait(&word, 7, Deadline::NEVER), || wake(&word, u32::MAX));
+    }
+
+    #[test]
+    fn another_value_or_a_past_deadline_ends_a_wait_at_once() {
+        let word = AtomicU32::new(7);
+        let deadline = far();
+        wait(&word, 8, deadline);
+        assert!(monotonic_ns() < deadline.as_ns(), "slept on another value");
+        wait(&word, 7, Deadline::at_ns(0));
+        wait(&word, 7, Deadline::at_ns(monotonic_ns()));
+    }
+
+    #[test]
+    fn a_wait_on_many_words_says_which_was_woken() {
+        let words: Vec<_> = (0..3).map(AtomicU32::new).collect();
+        let waiters: Vec<_> = words.iter().zip(0..).collect();
+        if wait_many(&waiters, Deadline::at_ns(0)) == Woken::Unsupported {
+            return;
+        }
+        let woken = wake_until_awake(|| wait_many(&waiters, far()), || wake(&words[2], 1));
+        assert_eq!(woken, Woken::Index(2));
+        assert_eq!(wait_many(&waiters, Deadline::at_ns(0)), Woken::TimedOut);
+        assert_eq!(wait_many(&[(&words[0], 0), (&words[1], 9)], far()), Woken::LookAgain);
+    }
+
+    #[test]
+    fn a_wait_on_as_many_words_as_possible_is_possible() {
+        let words: Vec<_> = (0..MAX_WAIT_MANY).map(|_| AtomicU32::new(0)).collect();
+        let waiters: Vec<_> = words.iter().map(|word| (word, 0)).collect();
+        let woken = wait_many(&waiters, Deadline::at_ns(0));
+        assert!(matches!(woken, Woken::TimedOut | Woken::Unsupported), "{woken:?}");
+    }
+}

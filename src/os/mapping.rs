@@ -111,3 +111,60 @@ impl Mapping {
         NonNull::new(self.raw.as_mut_ptr()).expect("the kernel maps nothing at address 0")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+    use crate::os::memfd;
+
+    const LEN_BYTES: u64 = 4 * 4096;
+
+    fn reserved_bytes(file: &File) -> u64 {
+        file.metadata().unwrap().blocks() * 512
+    }
+
+    fn punch(file: &File) {
+        let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+        // SAFETY: the call takes an open descriptor and numbers.
+        let result = unsafe { libc::fallocate(file.as_raw_fd(), mode, 0, LEN_BYTES as i64) };
+        assert_eq!(result, 0);
+        assert_eq!(reserved_bytes(file), 0);
+    }
+
+    #[test]
+    fn populating_and_touching_fill_holes() {
+        let file = memfd::create(LEN_BYTES).unwrap();
+        let mapping = Mapping::read_write(&file, LEN_BYTES).unwrap();
+        punch(&file);
+        mapping.populate().unwrap();
+        assert_eq!(reserved_bytes(&file), LEN_BYTES);
+        punch(&file);
+        mapping.touch();
+        assert_eq!(reserved_bytes(&file), LEN_BYTES);
+    }
+
+    #[test]
+    fn touching_changes_nothing() {
+        let file = memfd::create(LEN_BYTES).unwrap();
+        let mapping = Mapping::read_write(&file, LEN_BYTES).unwrap();
+        let read_only = Mapping::read_only(&file, LEN_BYTES).unwrap();
+        let pattern: Vec<u8> = (0..LEN_BYTES).map(|at| at as u8 | 1).collect();
+        std::os::unix::fs::FileExt::write_all_at(&file, &pattern, 0).unwrap();
+        mapping.touch();
+        read_only.touch();
+        let mut found = vec![0; pattern.len()];
+        std::os::unix::fs::FileExt::read_exact_at(&file, &mut found, 0).unwrap();
+        assert!(found == pattern);
+    }
+
+    #[test]
+    fn a_file_that_ends_too_early_is_an_error_and_not_a_signal() {
+        let file = memfd::create(4096).unwrap();
+        for result in [Mapping::read_write(&file, 8192), Mapping::read_only(&file, 8192)] {
+            assert!(matches!(result, Err(SegmentError::NoSpace { len_bytes: 8192, .. })));
+        }
+    }
+}

@@ -145,3 +145,53 @@ pub(crate) fn reopen(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
         .open(format!("/proc/self/fd/{}", fd.as_raw_fd()))
         .map(OwnedFd::from)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    #[test]
+    fn a_new_file_is_reserved_private_and_closed_on_exec() {
+        let file = create(3 * 4096).unwrap();
+        let found = file.metadata().unwrap();
+        assert_eq!(found.len(), 3 * 4096);
+        assert_eq!(found.blocks() * 512, 3 * 4096, "space is reserved");
+        assert_eq!(found.mode() & 0o777, 0o600);
+        // SAFETY: the call takes an open descriptor.
+        let flags = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFD) };
+        assert_eq!(flags, libc::FD_CLOEXEC);
+    }
+
+    #[test]
+    fn f33_more_than_the_machine_has_is_refused_and_not_tried() {
+        for len_bytes in [1 << 50, u64::MAX] {
+            match create(len_bytes) {
+                Err(SegmentError::NoSpace { len_bytes: found, .. }) => assert_eq!(found, len_bytes),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(
+            available_bytes("MemTotal: 9 kB\nMemAvailable:   12 kB\nX: 1 kB\n"),
+            Some(12288)
+        );
+        assert_eq!(available_bytes("MemTotal: 9 kB\n"), None);
+    }
+
+    #[test]
+    fn a_reopened_file_is_the_same_memory_with_flags_of_its_own() {
+        let file = create(4096).unwrap();
+        let other = File::from(reopen(file.as_fd()).unwrap());
+        file.write_all_at(b"here", 100).unwrap();
+        let mut bytes = [0; 4];
+        other.read_exact_at(&mut bytes, 100).unwrap();
+        assert_eq!(&bytes, b"here");
+        // An offset belongs to the open file description.
+        // SAFETY: the call takes an open descriptor and two numbers.
+        unsafe { libc::lseek(file.as_raw_fd(), 7, libc::SEEK_SET) };
+        // SAFETY: as above.
+        let position = unsafe { libc::lseek(other.as_raw_fd(), 0, libc::SEEK_CUR) };
+        assert_eq!(position, 0);
+    }
+}

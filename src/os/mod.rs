@@ -33,3 +33,26 @@ fn check(result: libc::c_long) -> io::Result<libc::c_long> {
 pub(crate) fn os(call: &'static str) -> impl FnOnce(io::Error) -> SegmentError {
     move |source| SegmentError::Os { call, source }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    /// Runs `claim` in a forked child, which it cannot survive for more than a minute; whether it
+    /// returned `true`. A panic is `false`.
+    pub(crate) fn child_says(claim: impl FnOnce() -> bool) -> bool {
+        // SAFETY: the child runs on a copy of this thread; the library keeps its allocator usable
+        // in such a child, and nothing else that other threads may hold is used.
+        let pid = unsafe { libc::fork() };
+        assert!(pid >= 0, "fork");
+        if pid == 0 {
+            // SAFETY: sets a timer that kills the child.
+            unsafe { libc::alarm(60) };
+            let said = std::panic::catch_unwind(std::panic::AssertUnwindSafe(claim));
+            // SAFETY: ends the child without running anything of the parent's.
+            unsafe { libc::_exit(libc::c_int::from(!said.unwrap_or(false))) };
+        }
+        let mut status = 0;
+        // SAFETY: our child; `status` outlives the call.
+        let reaped = unsafe { libc::waitpid(pid, &mut status, 0) };
+        reaped == pid && libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0
+    }
+}

@@ -123,3 +123,65 @@ fn parse_start_time(stat: &str) -> Option<u64> {
     let (_, behind_name) = stat.rsplit_once(')')?;
     behind_name.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Child, Command};
+
+    use super::*;
+
+    /// Kills and reaps its child, also when a test fails.
+    struct Reaped(Child);
+
+    impl Drop for Reaped {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    fn spawn(script: &str) -> (Reaped, PidFd) {
+        let child = Reaped(Command::new("sh").args(["-c", script]).spawn().unwrap());
+        let pidfd = PidFd::open(child.0.id()).unwrap();
+        (child, pidfd)
+    }
+
+    #[test]
+    fn a_killed_child_is_seen_and_its_signal_told() {
+        let (_child, pidfd) = spawn("exec sleep 600");
+        assert!(!pidfd.wait(Deadline::at_ns(0)).unwrap());
+        assert_eq!(pidfd.reap().unwrap(), None);
+        pidfd.signal(libc::SIGKILL).unwrap();
+        assert!(pidfd.wait(Deadline::NEVER).unwrap());
+        assert_eq!(pidfd.reap().unwrap(), Some(ExitReason::Signal(libc::SIGKILL)));
+        assert_eq!(pidfd.reap().unwrap(), Some(ExitReason::Unknown), "reaped already");
+        assert_eq!(pidfd.signal(0).unwrap_err().raw_os_error(), Some(libc::ESRCH));
+    }
+
+    #[test]
+    fn an_exit_code_is_told() {
+        let (_child, pidfd) = spawn("exit 7");
+        assert!(pidfd.wait(Deadline::NEVER).unwrap());
+        assert_eq!(pidfd.reap().unwrap(), Some(ExitReason::Code(7)));
+    }
+
+    #[test]
+    fn a_stranger_runs_until_it_does_not() {
+        let parent = PidFd::open(std::os::unix::process::parent_id()).unwrap();
+        assert_eq!(parent.reap().unwrap(), None);
+        assert!(PidFd::open(0).is_err());
+        assert!(PidFd::open(u32::MAX).is_err());
+    }
+
+    #[test]
+    fn f12_number_and_start_time_name_a_process() {
+        let (child, _pidfd) = spawn("exec sleep 600");
+        let theirs = start_time(child.0.id()).unwrap();
+        let ours = start_time(std::process::id()).unwrap();
+        assert!(ours > 0 && theirs >= ours);
+        assert_eq!(start_time(child.0.id()).unwrap(), theirs);
+        let stat = format!("12 (a) b) c) S {} 4711 99 98\n", ["7"; 18].join(" "));
+        assert_eq!(parse_start_time(&stat), Some(4711));
+        assert_eq!(parse_start_time("12 (a) S 1 2 3"), None);
+    }
+}
