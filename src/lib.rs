@@ -1,6 +1,8 @@
 //! ringway (skeleton)
 pub mod channel;
 pub mod error;
+#[cfg(not(loom))]
+pub mod host;
 pub mod layout;
 pub mod memory;
 #[cfg(not(loom))]
@@ -9,7 +11,6 @@ pub mod ring;
 #[cfg(not(loom))]
 pub mod segment;
 #[cfg(not(loom))]
-#[allow(dead_code, reason = "the host watches its plugins with it")]
 mod supervisor;
 mod sync;
 pub mod wakeup;

@@ -49,9 +49,13 @@ impl Channel {
         &self.sender.connection
     }
 
+    /// The segment that both rings lie in.
+    pub(crate) fn segment(&self) -> &Arc<AnonymousSegment> {
+        &self.segment
+    }
+
     /// For the host, which makes this channel the next incarnation of another one: the ends of that
     /// one will take the rings over.
-    #[allow(dead_code, reason = "the host restarts plugins with it")]
     pub(crate) fn into_successor(self) -> (Arc<Connection>, Arc<AnonymousSegment>) {
         let Self { sender, receiver, segment, .. } = self;
         let connection = Arc::clone(&sender.connection);

@@ -20,8 +20,8 @@ pub(crate) mod futex;
 pub(crate) mod mapping;
 pub(crate) mod membarrier;
 pub(crate) mod memfd;
-#[allow(dead_code, reason = "the host and the supervisor watch processes")]
 pub(crate) mod pidfd;
+pub(crate) mod process;
 pub(crate) mod random;
 
 /// The result of a C call that returns -1 and sets `errno` where it fails.

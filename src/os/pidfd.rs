@@ -110,6 +110,7 @@ impl AsFd for PidFd {
 
 /// When the process with this number started, in clock ticks since boot. Number and time together
 /// name one process.
+#[allow(dead_code, reason = "processes that are not children are told apart with it")]
 pub(crate) fn start_time(pid: u32) -> io::Result<u64> {
     // The name in it need not be UTF-8.
     let stat = fs::read(format!("/proc/{pid}/stat"))?;

@@ -1,0 +1,204 @@
+//! What can go wrong between a host and its plugins.
+//!
+//! Returned by [`Host`](super::Host), [`PluginHandle`](super::PluginHandle) and
+//! [`Plugin`](super::Plugin). What always holds: after an error no process, descriptor or mapping
+//! of the attempt is left.
+
+use std::io;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::error::{Corruption, ExitReason, SegmentError};
+
+/// Why a host could not be made.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum HostError {
+    /// A system call failed.
+    #[error("{call}: {source}")]
+    Os {
+        /// Which call.
+        call: &'static str,
+        /// What it said.
+        source: io::Error,
+    },
+}
+
+/// What is wrong with a plugin's name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum NameError {
+    /// No characters.
+    #[error("is empty")]
+    Empty,
+    /// Too many bytes.
+    #[error("has {len} bytes, at most {max} are allowed")]
+    TooLong {
+        /// Length of the name.
+        len: usize,
+        /// Longest possible.
+        max: usize,
+    },
+    /// A slash, or a control character such as NUL or a line break.
+    #[error("contains {0:?}; slashes and control characters are not allowed")]
+    Character(char),
+}
+
+/// Why a plugin was not started.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SpawnError {
+    /// A name that no plugin can have.
+    #[error("plugin name {name:?} {problem}")]
+    Name {
+        /// The name.
+        name: String,
+        /// What is wrong with it.
+        problem: NameError,
+    },
+    /// A plugin of this host has that name and has not ended.
+    #[error("a plugin named {name:?} is running already: end it first, or choose another name")]
+    Duplicate {
+        /// The name.
+        name: String,
+    },
+    /// A channel could not be created.
+    #[error("the plugin's channels: {0}")]
+    Segment(#[from] SegmentError),
+    /// The program could not be executed.
+    #[error("{program:?} could not be executed: {source}")]
+    Exec {
+        /// The program.
+        program: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The plugin ended before it was ready.
+    #[error(
+        "the plugin ended before it was ready: {reason}; it must call Plugin::connect and take its channels"
+    )]
+    Exited {
+        /// How it ended.
+        reason: ExitReason,
+    },
+    /// The plugin was not ready in time, and has been killed.
+    #[error(
+        "the plugin was not ready within {timeout:?}: it must call Plugin::connect and take its channels"
+    )]
+    NotReady {
+        /// How long it had.
+        timeout: Duration,
+    },
+    /// The plugin speaks another version of the handshake, and has been killed.
+    #[error("the plugin speaks version {found} of the handshake, this host speaks {expected}")]
+    Version {
+        /// What the plugin speaks.
+        found: u32,
+        /// What it should speak.
+        expected: u32,
+    },
+    /// The plugin broke the handshake, and has been killed.
+    #[error(
+        "the plugin broke the handshake: message {found:#x} of {len} bytes, expected {expected:#x}"
+    )]
+    Handshake {
+        /// Tag of the message that came.
+        found: u16,
+        /// Its length.
+        len: usize,
+        /// Tag of the message that should have come.
+        expected: u16,
+    },
+    /// The plugin damaged a channel, or kept the host from sealing it, and has been killed.
+    #[error("the plugin's channels are corrupt: {0}")]
+    Corrupt(#[from] Corruption),
+    /// The process has forked since the host was made; the host belongs to the parent.
+    #[error("this host belongs to the process that this one was forked from")]
+    Forked,
+    /// The plugin was told to end while it was being started.
+    #[error("the plugin was told to end while it was being started")]
+    Stopped,
+    /// A system call failed.
+    #[error("{call}: {source}")]
+    Os {
+        /// Which call.
+        call: &'static str,
+        /// What it said.
+        source: io::Error,
+    },
+}
+
+/// Why a process could not connect to its host.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// No host has started this process.
+    #[error("not started by a host: the environment variable {variable} is not set")]
+    NoHost {
+        /// The variable.
+        variable: &'static str,
+    },
+    /// The host speaks another version of the handshake.
+    #[error("the host speaks version {found:?} of the handshake, this plugin speaks {expected}")]
+    Version {
+        /// What the host speaks.
+        found: String,
+        /// What this build speaks.
+        expected: u32,
+    },
+    /// The environment variable does not say what it should.
+    #[error("{variable}={value:?} is malformed: {problem}")]
+    Malformed {
+        /// The variable.
+        variable: &'static str,
+        /// Its value.
+        value: String,
+        /// What is missing or wrong.
+        problem: &'static str,
+    },
+    /// A descriptor that was announced is not there.
+    #[error("descriptor {fd} ({what}), which the host announced, was not inherited: {source}")]
+    Descriptor {
+        /// What it should be.
+        what: &'static str,
+        /// Its number.
+        fd: i32,
+        /// What is wrong with it.
+        source: io::Error,
+    },
+    /// A channel could not be attached.
+    #[error("the {what} channel: {source}")]
+    Segment {
+        /// Which channel.
+        what: &'static str,
+        /// What is wrong with it.
+        source: SegmentError,
+    },
+    /// This process has connected already.
+    #[error("this process has connected to its host already")]
+    AlreadyConnected,
+    /// The host is gone, or does not listen.
+    #[error("the host is gone")]
+    HostGone,
+    /// A system call failed.
+    #[error("{call}: {source}")]
+    Os {
+        /// Which call.
+        call: &'static str,
+        /// What it said.
+        source: io::Error,
+    },
+}
+
+/// Why a plugin's channels cannot be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum TakeChannelsError {
+    /// They have been taken already.
+    #[error("the channels have been taken already")]
+    Taken,
+    /// The host is gone.
+    #[error("the host is gone")]
+    HostGone,
+}

@@ -1,0 +1,129 @@
+//! What happened to plugins, for whoever wants to know.
+//!
+//! The host's threads report, callers of [`Host::next_event`](super::Host::next_event) read.
+//! What always holds: events of one plugin come in the order in which they happened; when nobody
+//! reads, the oldest are forgotten and counted.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::error::ExitReason;
+
+/// Something that happened to a plugin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostEvent {
+    /// The plugin's name.
+    pub plugin: String,
+    /// When it happened.
+    pub at: Instant,
+    /// What happened.
+    pub kind: HostEventKind,
+}
+
+/// What can happen to a plugin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HostEventKind {
+    /// Started for the first time, and ready.
+    Started {
+        /// Its process.
+        pid: u32,
+    },
+    /// Its process has ended.
+    Died {
+        /// The process.
+        pid: u32,
+        /// Why.
+        reason: ExitReason,
+    },
+    /// Started again, and ready.
+    Restarted {
+        /// Its process.
+        pid: u32,
+        /// How many processes it has been, this one included.
+        incarnation: u32,
+        /// From when the former one was found dead until this one was ready.
+        downtime: Duration,
+        /// Messages that the former one had not finished with, and that this one gets.
+        carried: u64,
+    },
+    /// A message was dropped, because as many incarnations in a row as
+    /// [`PluginSpec::max_redeliveries`](super::PluginSpec::max_redeliveries) allows, and one more,
+    /// have ended with it as their first unread one.
+    Dropped {
+        /// Tag of the message.
+        tag: u16,
+        /// Its length.
+        len: usize,
+    },
+    /// A further incarnation could not be started; what went wrong, in words.
+    StartFailed {
+        /// The error.
+        error: String,
+    },
+    /// It has failed too often, and stays ended.
+    GaveUp {
+        /// Why it ended the last time.
+        reason: ExitReason,
+    },
+}
+
+/// How many events wait for a reader.
+const MAX_WAITING: usize = 4096;
+
+/// Events that nobody has read yet.
+#[derive(Debug, Default)]
+pub(super) struct Events {
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    events: VecDeque<HostEvent>,
+    forgotten: u64,
+}
+
+impl Events {
+    pub(super) fn report(&self, plugin: &str, kind: HostEventKind) {
+        let event = HostEvent { plugin: plugin.into(), at: Instant::now(), kind };
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if waiting.events.len() == MAX_WAITING {
+            waiting.events.pop_front();
+            waiting.forgotten += 1;
+        }
+        waiting.events.push_back(event);
+        self.changed.notify_all();
+    }
+
+    pub(super) fn next(&self, timeout: Duration) -> Option<HostEvent> {
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut waiting, _) = self
+            .changed
+            .wait_timeout_while(waiting, timeout, |waiting| waiting.events.is_empty())
+            .unwrap_or_else(PoisonError::into_inner);
+        waiting.events.pop_front()
+    }
+
+    pub(super) fn forgotten(&self) -> u64 {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).forgotten
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unread_events_are_bounded_and_counted() {
+        let events = Events::default();
+        assert_eq!(events.next(Duration::ZERO), None);
+        for pid in 0..MAX_WAITING as u32 + 3 {
+            events.report("p", HostEventKind::Started { pid });
+        }
+        assert_eq!(events.forgotten(), 3);
+        let first = events.next(Duration::ZERO).unwrap();
+        assert_eq!(first.kind, HostEventKind::Started { pid: 3 });
+    }
+}

@@ -1,0 +1,137 @@
+//! One start of a plugin's process: descriptors, environment, handshake.
+//!
+//! [`Supervised`](super::supervised::Supervised) calls it for the first start and for each restart.
+//! What always holds: the host keeps no descriptor that it passed on, so nothing of a plugin's
+//! channels is left when both processes are gone; a process that fails the handshake is killed.
+
+use std::os::fd::OwnedFd;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::control::{self, Announcement, CONTROL_CAPACITY_BYTES, VARIABLE};
+use super::error::SpawnError;
+use crate::channel::{Channel, ChannelOptions, Connection};
+use crate::error::{Corruption, ExitReason, RecvTimeoutError};
+use crate::memory::Deadline;
+use crate::os::clock::monotonic_ns;
+use crate::os::pidfd::PidFd;
+use crate::os::process::Inheritance;
+use crate::segment::AnonymousSegment;
+
+/// A command that can be started again and again.
+#[derive(Debug)]
+pub(super) struct Launcher {
+    command: Command,
+    inheritance: Inheritance,
+}
+
+impl Launcher {
+    pub(super) fn new(mut command: Command) -> Self {
+        let inheritance = Inheritance::default();
+        inheritance.install(&mut command);
+        Self { command, inheritance }
+    }
+
+    /// Executes the command with these descriptors: the host's pidfd and the three channels.
+    pub(super) fn start(
+        &mut self,
+        name: &str,
+        descriptors: [&OwnedFd; 4],
+    ) -> Result<(u32, PidFd), SpawnError> {
+        use std::os::fd::AsRawFd;
+        let [host, control, active, passive] = descriptors.map(AsRawFd::as_raw_fd);
+        let announced = Announcement { host, control, active, passive, name: name.into() };
+        self.command.env(VARIABLE, announced.to_text());
+        self.inheritance.set(descriptors);
+        let mut child = self.command.spawn().map_err(|source| SpawnError::Exec {
+            program: self.command.get_program().to_string_lossy().into_owned(),
+            source,
+        })?;
+        // The number still means our child: nobody but us may reap it.
+        match PidFd::open(child.id()) {
+            Ok(pidfd) => Ok((child.id(), pidfd)),
+            Err(source) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                Err(SpawnError::Os { call: "pidfd_open", source })
+            }
+        }
+    }
+}
+
+/// The channels of one incarnation, before the ends go to whom they belong.
+#[derive(Debug)]
+pub(super) struct Channels {
+    pub(super) control: Channel,
+    pub(super) active: Channel,
+    pub(super) passive: Channel,
+}
+
+impl Channels {
+    pub(super) fn create(options: &ChannelOptions) -> Result<Self, SpawnError> {
+        let control = ChannelOptions {
+            capacity_bytes: CONTROL_CAPACITY_BYTES,
+            reply_capacity_bytes: None,
+            ..options.clone()
+        };
+        Ok(Self {
+            control: Channel::create(&control)?,
+            active: Channel::create(options)?,
+            passive: Channel::create(options)?,
+        })
+    }
+
+    /// New descriptions of all three, for the plugin: control, active, passive.
+    pub(super) fn descriptors(&self) -> Result<[OwnedFd; 3], SpawnError> {
+        Ok([self.control.descriptor()?, self.active.descriptor()?, self.passive.descriptor()?])
+    }
+
+    pub(super) fn connections(&self) -> [Arc<Connection>; 3] {
+        [&self.control, &self.active, &self.passive].map(|channel| Arc::clone(channel.connection()))
+    }
+
+    pub(super) fn segments(&self) -> [Arc<AnonymousSegment>; 3] {
+        [&self.control, &self.active, &self.passive].map(|channel| Arc::clone(channel.segment()))
+    }
+}
+
+/// Goes through the handshake as `control` describes it. Does not kill: the caller does, whatever
+/// the error.
+pub(super) fn handshake(
+    control: &mut Channel,
+    segments: &[Arc<AnonymousSegment>; 3],
+    timeout: Duration,
+) -> Result<(), SpawnError> {
+    let timeout_ns = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
+    let deadline = Deadline::at_ns(monotonic_ns().saturating_add(timeout_ns));
+    let attached = expect(control, control::TAG_ATTACHED, deadline, timeout)?;
+    let version = control::version_of_attached(&attached);
+    if version != Some(control::HANDSHAKE_VERSION) {
+        let (found, expected) = (version.unwrap_or(0), control::HANDSHAKE_VERSION);
+        return Err(SpawnError::Version { found, expected });
+    }
+    for segment in segments {
+        segment.seal_writes().map_err(|_| Corruption::Seal)?;
+    }
+    expect(control, control::TAG_READY, deadline, timeout).map(drop)
+}
+
+/// Receives one message of the handshake.
+fn expect(
+    control: &mut Channel,
+    expected: u16,
+    deadline: Deadline,
+    timeout: Duration,
+) -> Result<Vec<u8>, SpawnError> {
+    match control.receiver().recv_deadline(deadline) {
+        Ok(message) if message.tag() == expected && message.len() == 16 => Ok(message.to_vec()),
+        Ok(message) => {
+            Err(SpawnError::Handshake { found: message.tag(), len: message.len(), expected })
+        }
+        Err(RecvTimeoutError::Timeout) => Err(SpawnError::NotReady { timeout }),
+        Err(RecvTimeoutError::Corrupt(corruption)) => Err(corruption.into()),
+        // It closed the control channel, or died; the caller finds out how it ended.
+        Err(_) => Err(SpawnError::Exited { reason: ExitReason::Unknown }),
+    }
+}

@@ -1,0 +1,228 @@
+//! What to start, and what to do when it ends.
+//!
+//! Callers build a [`PluginSpec`] and give it to [`Host::spawn`](super::Host::spawn).
+//! What always holds: everything has a default but the name and the command; a specification is
+//! checked when it is spawned, not before.
+
+use std::process::Command;
+use std::time::Duration;
+
+use super::error::NameError;
+use crate::channel::ChannelOptions;
+use crate::error::ExitReason;
+
+/// Longest name of a plugin in bytes.
+pub const MAX_NAME_BYTES: usize = 64;
+
+/// What a host does when a plugin ends.
+///
+/// A restart waits for a while, at first `backoff_initial`, twice as long after each further
+/// failure, at most `backoff_max`. After `max_restarts` failures in a row the host gives up. A
+/// plugin that has been ready for [`Restart::STABLE`] (or `backoff_max`, if that is longer) before it
+/// failed starts counting anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Restart {
+    /// Nothing.
+    #[default]
+    Never,
+    /// Starts it again when it was killed or exited with a code other than 0.
+    OnFailure {
+        /// How many failures in a row are one too many.
+        max_restarts: u32,
+        /// Pause before the first restart.
+        backoff_initial: Duration,
+        /// Longest pause.
+        backoff_max: Duration,
+    },
+    /// Starts it again whatever it ended of, until it is told to end.
+    Always {
+        /// How many ends in a row are one too many.
+        max_restarts: u32,
+        /// Pause before the first restart.
+        backoff_initial: Duration,
+        /// Longest pause.
+        backoff_max: Duration,
+    },
+}
+
+impl Restart {
+    /// How long a plugin must have been ready for its earlier failures to be forgotten.
+    pub const STABLE: Duration = Duration::from_secs(10);
+
+    const MAX_RESTARTS: u32 = 10;
+    const BACKOFF_INITIAL: Duration = Duration::from_millis(1);
+    const BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+    /// [`OnFailure`](Self::OnFailure) with at most 10 restarts in a row and pauses from 1 ms to 5 s.
+    pub const fn on_failure() -> Self {
+        Self::OnFailure {
+            max_restarts: Self::MAX_RESTARTS,
+            backoff_initial: Self::BACKOFF_INITIAL,
+            backoff_max: Self::BACKOFF_MAX,
+        }
+    }
+
+    /// [`Always`](Self::Always) with the same limits as [`on_failure`](Self::on_failure).
+    pub const fn always() -> Self {
+        Self::Always {
+            max_restarts: Self::MAX_RESTARTS,
+            backoff_initial: Self::BACKOFF_INITIAL,
+            backoff_max: Self::BACKOFF_MAX,
+        }
+    }
+
+    /// Whether there can be successors at all.
+    pub(super) fn is_possible(&self) -> bool {
+        *self != Self::Never
+    }
+
+    /// The pause before the next start, after a plugin that has failed `failures` times in a row
+    /// ended for `reason`; `None` where it is not to be started again.
+    pub(super) fn pause(&self, reason: ExitReason, failures: u32) -> Option<Duration> {
+        let (max_restarts, initial, longest) = match *self {
+            Self::Never => return None,
+            Self::OnFailure { .. } if reason == ExitReason::Code(0) => return None,
+            Self::OnFailure { max_restarts, backoff_initial, backoff_max }
+            | Self::Always { max_restarts, backoff_initial, backoff_max } => {
+                (max_restarts, backoff_initial, backoff_max)
+            }
+        };
+        let doublings = failures.min(31);
+        (failures < max_restarts).then(|| initial.saturating_mul(1 << doublings).min(longest))
+    }
+
+    /// Whether a plugin that was ready for this long has earned that its failures are forgotten.
+    pub(super) fn forgets_after(&self, ready: Duration) -> bool {
+        match *self {
+            Self::Never => false,
+            Self::OnFailure { backoff_max, .. } | Self::Always { backoff_max, .. } => {
+                ready >= backoff_max.max(Self::STABLE)
+            }
+        }
+    }
+}
+
+/// A plugin to be started: its name, its command, and how to treat it.
+///
+/// The command's arguments, environment, directory and standard streams are used as they are. Of
+/// other descriptors the plugin gets only the host's: whatever else is open is closed on exec.
+#[derive(Debug)]
+pub struct PluginSpec {
+    pub(super) name: String,
+    pub(super) command: Command,
+    pub(super) restart: Restart,
+    pub(super) ready_timeout: Duration,
+    pub(super) grace: Duration,
+    pub(super) channel_options: Option<ChannelOptions>,
+    pub(super) max_redeliveries: u32,
+}
+
+impl PluginSpec {
+    /// A plugin that is not restarted, has 10 s to become ready, 1 s to end when told to, and
+    /// channels as the host makes them by default.
+    pub fn new(name: impl Into<String>, command: Command) -> Self {
+        Self {
+            name: name.into(),
+            command,
+            restart: Restart::Never,
+            ready_timeout: Duration::from_secs(10),
+            grace: Duration::from_secs(1),
+            channel_options: None,
+            max_redeliveries: 3,
+        }
+    }
+
+    /// What to do when it ends.
+    #[must_use]
+    pub fn restart(mut self, restart: Restart) -> Self {
+        self.restart = restart;
+        self
+    }
+
+    /// How long it may take from its start until it is ready. It is killed when it takes longer.
+    #[must_use]
+    pub fn ready_timeout(mut self, timeout: Duration) -> Self {
+        self.ready_timeout = timeout;
+        self
+    }
+
+    /// How long it may take to end after SIGTERM. It is killed when it takes longer.
+    #[must_use]
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    /// Capacity, alignment and way of waiting of both channels. Ring 0 is the one that the host
+    /// writes.
+    #[must_use]
+    pub fn channel_options(mut self, options: ChannelOptions) -> Self {
+        self.channel_options = Some(options);
+        self
+    }
+
+    /// How often a message is given to a further incarnation of the plugin, after incarnations that
+    /// ended with it as their first unread message. Then it is dropped and reported, so that one
+    /// message cannot kill every incarnation. Default 3.
+    #[must_use]
+    pub fn max_redeliveries(mut self, redeliveries: u32) -> Self {
+        self.max_redeliveries = redeliveries;
+        self
+    }
+}
+
+/// Checks a plugin's name.
+pub(super) fn check_name(name: &str) -> Result<(), NameError> {
+    if name.is_empty() {
+        return Err(NameError::Empty);
+    }
+    if name.len() > MAX_NAME_BYTES {
+        return Err(NameError::TooLong { len: name.len(), max: MAX_NAME_BYTES });
+    }
+    match name.chars().find(|&c| c == '/' || c.is_control()) {
+        None => Ok(()),
+        Some(c) => Err(NameError::Character(c)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_checked() {
+        assert_eq!(check_name("nonebot 2"), Ok(()));
+        assert_eq!(check_name(&"n".repeat(64)), Ok(()));
+        assert_eq!(check_name(""), Err(NameError::Empty));
+        assert_eq!(check_name(&"n".repeat(65)), Err(NameError::TooLong { len: 65, max: 64 }));
+        assert_eq!(check_name("a/b"), Err(NameError::Character('/')));
+        assert_eq!(check_name("a\0b"), Err(NameError::Character('\0')));
+        assert_eq!(check_name("a\nb"), Err(NameError::Character('\n')));
+    }
+
+    #[test]
+    fn pauses_double_up_to_the_longest() {
+        let restart = Restart::OnFailure {
+            max_restarts: 5,
+            backoff_initial: Duration::from_millis(10),
+            backoff_max: Duration::from_millis(50),
+        };
+        let killed = ExitReason::Signal(9);
+        let pauses: Vec<_> = (0..6).map(|failures| restart.pause(killed, failures)).collect();
+        let expected = [Some(10), Some(20), Some(40), Some(50), Some(50), None];
+        assert_eq!(pauses, expected.map(|pause| pause.map(Duration::from_millis)));
+        assert_eq!(restart.pause(ExitReason::Code(0), 0), None);
+        assert_eq!(restart.pause(ExitReason::Code(1), 0), Some(Duration::from_millis(10)));
+        assert_eq!(Restart::Never.pause(killed, 0), None);
+        assert!(Restart::always().pause(ExitReason::Code(0), 0).is_some());
+        assert_eq!(
+            Restart::OnFailure {
+                max_restarts: u32::MAX,
+                backoff_initial: Duration::from_secs(1),
+                backoff_max: Duration::MAX,
+            }
+            .pause(killed, 4_000_000_000),
+            Some(Duration::from_secs(1 << 31))
+        );
+    }
+}
