@@ -57,8 +57,7 @@ impl HeapMemory {
     /// The word that holds the `u32` at `offset`, and how far it must be shifted right.
     fn half(&self, offset: u64) -> (&AtomicU64, u32) {
         assert!(offset.is_multiple_of(4), "misaligned access at {offset}");
-        let upper = offset % 8 == 4;
-        (self.word(offset & !7), if upper == cfg!(target_endian = "little") { 32 } else { 0 })
+        (self.word(offset & !7), half_shift(offset))
     }
 
     fn update_half(
@@ -76,6 +75,12 @@ impl HeapMemory {
         .map(|old| (old >> shift) as u32)
         .map_err(|old| (old >> shift) as u32)
     }
+}
+
+/// How far the word around the `u32` at `offset` must be shifted right to have it lowest.
+pub(super) fn half_shift(offset: u64) -> u32 {
+    let upper = offset % 8 == 4;
+    if upper == cfg!(target_endian = "little") { 32 } else { 0 }
 }
 
 impl Memory for HeapMemory {

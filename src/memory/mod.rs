@@ -9,19 +9,27 @@
 //! reference into it, so nothing that a peer changes meanwhile is undefined behaviour.
 //! It is generic and never `dyn`: the hot path is monomorphised and inlined.
 
-mod crash;
-mod heap;
-
 #[cfg(not(loom))]
 mod copy;
 #[cfg(not(loom))]
+mod crash;
+#[cfg(not(loom))]
+mod heap;
+#[cfg(not(loom))]
 mod mapped;
+#[cfg(loom)]
+mod model;
 
 pub use crate::sync::Ordering;
 
+#[cfg(not(loom))]
+pub use crash::{Crash, CrashImage, CrashMemory, Store};
+#[cfg(not(loom))]
 pub use heap::HeapMemory;
 #[cfg(not(loom))]
 pub use mapped::{FenceMode, MappedMemory};
+#[cfg(loom)]
+pub use model::ModelMemory;
 
 /// The memory that channels live in: mapped, or, under loom, modelled.
 #[cfg(not(loom))]

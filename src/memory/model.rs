@@ -1,0 +1,192 @@
+//! A memory of loom's atomics, for models that run the shipping source under every interleaving.
+//!
+//! `tests/loom_*.rs` call it, compiled with `--cfg loom` only. What always holds: a word is an
+//! atomic of its own, so loom may show each thread any value that the orderings allow; payload bytes
+//! are read as if without atomics, so that a copy that nothing orders is reported as a race.
+//!
+//! What differs from the mapped memory, and why that is sound:
+//!
+//! - Both fences are `SeqCst`. That the asymmetric pair gives the same guarantee is membarrier's
+//!   contract and not shown here.
+//! - Waiting never times out: a lost wakeup is a deadlock, and loom reports deadlocks. The clock
+//!   stands still.
+//! - Only words that were named exist, and each with one width: halves of a word share no location,
+//!   so the model orders nothing between them that the machine would not.
+#![allow(unsafe_code)]
+
+use loom::sync::atomic::fence;
+use loom::sync::{Arc, Condvar, Mutex};
+
+use super::{Deadline, Memory, Ordering};
+use crate::sync::{AtomicU32, AtomicU64};
+
+/// Words in loom's memory model; clones share them.
+#[derive(Debug, Clone)]
+pub struct ModelMemory {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    len_bytes: u64,
+    words: Vec<Option<AtomicU64>>,
+    halves: Vec<Option<Half>>,
+}
+
+/// A `u32` on which threads may sleep.
+#[derive(Debug)]
+struct Half {
+    value: AtomicU32,
+    /// Guards the step from "the word is as expected" to sleeping, as the kernel does.
+    sleeping: Mutex<()>,
+    woken: Condvar,
+}
+
+impl ModelMemory {
+    /// A memory of `len_bytes` in which the `u32` at each offset of `halves` and the `u64` at each
+    /// offset of `words` exist, all zero.
+    pub fn new(
+        len_bytes: u64,
+        halves: impl IntoIterator<Item = u64>,
+        words: impl IntoIterator<Item = u64>,
+    ) -> Self {
+        let slots = |width: u64| usize::try_from(len_bytes / width).expect("fits");
+        let mut inner = Inner {
+            len_bytes,
+            words: std::iter::repeat_with(|| None).take(slots(8)).collect(),
+            halves: std::iter::repeat_with(|| None).take(slots(4)).collect(),
+        };
+        for offset in words {
+            inner.words[slot(offset, 8)] = Some(AtomicU64::new(0));
+        }
+        for offset in halves {
+            let (value, sleeping, woken) = (AtomicU32::new(0), Mutex::new(()), Condvar::new());
+            inner.halves[slot(offset, 4)] = Some(Half { value, sleeping, woken });
+        }
+        Self { inner: Arc::new(inner) }
+    }
+
+    fn word(&self, offset: u64) -> &AtomicU64 {
+        let word = &self.inner.words[slot(offset, 8)];
+        word.as_ref().unwrap_or_else(|| panic!("the model has no u64 at {offset}"))
+    }
+
+    fn half(&self, offset: u64) -> &Half {
+        let half = &self.inner.halves[slot(offset, 4)];
+        half.as_ref().unwrap_or_else(|| panic!("the model has no u32 at {offset}"))
+    }
+}
+
+fn slot(offset: u64, width: u64) -> usize {
+    assert!(offset.is_multiple_of(width), "misaligned access at {offset}");
+    usize::try_from(offset / width).expect("fits")
+}
+
+impl Memory for ModelMemory {
+    fn len_bytes(&self) -> u64 {
+        self.inner.len_bytes
+    }
+
+    fn is_ours(&self) -> bool {
+        true
+    }
+
+    fn load_u32(&self, offset: u64, order: Ordering) -> u32 {
+        self.half(offset).value.load(order)
+    }
+
+    fn store_u32(&self, offset: u64, value: u32, order: Ordering) {
+        self.half(offset).value.store(value, order);
+    }
+
+    fn swap_u32(&self, offset: u64, value: u32, order: Ordering) -> u32 {
+        self.half(offset).value.swap(value, order)
+    }
+
+    fn compare_exchange_u32(
+        &self,
+        offset: u64,
+        current: u32,
+        new: u32,
+        order: Ordering,
+    ) -> Result<u32, u32> {
+        self.half(offset).value.compare_exchange(current, new, order, Ordering::Relaxed)
+    }
+
+    fn fetch_add_u32(&self, offset: u64, value: u32, order: Ordering) -> u32 {
+        self.half(offset).value.fetch_add(value, order)
+    }
+
+    fn load_u64(&self, offset: u64, order: Ordering) -> u64 {
+        self.word(offset).load(order)
+    }
+
+    fn store_u64(&self, offset: u64, value: u64, order: Ordering) {
+        self.word(offset).store(value, order);
+    }
+
+    fn swap_u64(&self, offset: u64, value: u64, order: Ordering) -> u64 {
+        self.word(offset).swap(value, order)
+    }
+
+    fn compare_exchange_u64(
+        &self,
+        offset: u64,
+        current: u64,
+        new: u64,
+        order: Ordering,
+    ) -> Result<u64, u64> {
+        self.word(offset).compare_exchange(current, new, order, Ordering::Relaxed)
+    }
+
+    fn fetch_add_u64(&self, offset: u64, value: u64, order: Ordering) -> u64 {
+        self.word(offset).fetch_add(value, order)
+    }
+
+    fn copy_in(&self, offset: u64, bytes: &[u8]) {
+        for (at, chunk) in (offset..).step_by(8).zip(bytes.chunks(8)) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.store_u64(at, u64::from_ne_bytes(word), Ordering::Relaxed);
+        }
+    }
+
+    fn copy_out(&self, offset: u64, bytes: &mut [u8]) {
+        for (at, chunk) in (offset..).step_by(8).zip(bytes.chunks_mut(8)) {
+            // SAFETY: loom checks the obligation, that no other thread stores concurrently, on this
+            // very call and ends the model with an error where it does not hold.
+            let word = unsafe { self.word(at).unsync_load() }.to_ne_bytes();
+            chunk.copy_from_slice(&word[..chunk.len()]);
+        }
+    }
+
+    fn light_fence(&self) {
+        fence(Ordering::SeqCst);
+    }
+
+    fn heavy_fence(&self) {
+        fence(Ordering::SeqCst);
+    }
+
+    fn pause(&self) {
+        loom::thread::yield_now();
+    }
+
+    fn now_ns(&self) -> u64 {
+        0
+    }
+
+    fn wait_u32(&self, offset: u64, expected: u32, _deadline: Deadline) {
+        let half = self.half(offset);
+        let guard = half.sleeping.lock().expect("loom's locks are not poisoned");
+        if half.value.load(Ordering::Relaxed) == expected {
+            drop(half.woken.wait(guard));
+        }
+    }
+
+    fn wake_u32(&self, offset: u64, _count: u32) {
+        let half = self.half(offset);
+        drop(half.sleeping.lock().expect("loom's locks are not poisoned"));
+        half.woken.notify_all();
+    }
+}

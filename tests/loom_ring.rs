@@ -1,0 +1,186 @@
+//! Models of the ring: its shipping source under every interleaving and every value that the
+//! orderings allow. Run with `RUSTFLAGS="--cfg loom" cargo test --release --test loom_ring`;
+//! `LOOM_MAX_PREEMPTIONS=2` bounds the work.
+#![cfg(loom)]
+
+mod model;
+
+use loom::thread;
+use model::{check, ends, payload, push, ring, take, try_take};
+use ringway::memory::{Memory, ModelMemory};
+use ringway::ring::{Consumer, Producer};
+
+/// One thread produces `lens.len()` messages of these lengths, one consumes them.
+fn stream(start: u64, lens: &'static [usize]) {
+    loom::model(move || {
+        let (mut producer, mut consumer) = ends(64, start);
+        let producing = thread::spawn(move || {
+            for (n, len) in (0..).zip(lens) {
+                push(&mut producer, n, *len);
+            }
+        });
+        for (n, len) in (0..).zip(lens) {
+            take(&mut consumer, n, *len);
+        }
+        producing.join().expect("joined");
+        assert_eq!(consumer.peek(), Ok(None));
+    });
+}
+
+#[test]
+fn one_record() {
+    stream(0, &[16]);
+}
+
+#[test]
+fn exactly_full_over_the_wrap() {
+    stream(48, &[8, 8, 8]);
+}
+
+#[test]
+fn one_record_more_than_fits() {
+    stream(48, &[8, 8, 8, 8]);
+}
+
+#[test]
+fn space_is_reused_for_records_of_half_the_ring() {
+    stream(0, &[24, 24, 24]);
+}
+
+#[test]
+fn headers_and_payloads_trade_places() {
+    stream(40, &[16, 0, 8, 16]);
+}
+
+#[test]
+fn padding_at_the_end() {
+    stream(48, &[24, 8]);
+}
+
+#[test]
+fn padding_that_must_wait_for_space() {
+    stream(24, &[16, 16, 16]);
+}
+
+#[test]
+fn positions_wrap_at_2_64() {
+    stream(u64::MAX - 15, &[8, 16]);
+}
+
+#[test]
+fn a_batch_is_visible_whole_or_not_at_all() {
+    for start in [0, 24, 48] {
+        loom::model(move || {
+            let (mut producer, mut consumer) = ends(64, start);
+            let producing = thread::spawn(move || {
+                let mut batch = producer.batch();
+                batch.push(0, &payload(0, 16)).expect("room");
+                batch.push(1, &payload(1, 8)).expect("room");
+                assert_eq!(batch.commit(), 2);
+            });
+            take(&mut consumer, 0, 16);
+            assert!(try_take(&mut consumer, 1, 8), "half a batch");
+            assert_eq!(consumer.peek(), Ok(None));
+            producing.join().expect("joined");
+        });
+    }
+}
+
+#[test]
+fn what_a_reservation_or_batch_leaves_behind_is_never_seen() {
+    loom::model(|| {
+        let (mut producer, mut consumer) = ends(64, 0);
+        let producing = thread::spawn(move || {
+            let mut batch = producer.batch();
+            batch.push(8, &payload(8, 8)).expect("room");
+            batch.push(9, &payload(9, 8)).expect("room");
+            batch.abort();
+            let mut reservation = producer.try_reserve(0, 24).expect("room");
+            reservation.write(&payload(0, 8));
+            reservation.commit_filled();
+            push(&mut producer, 1, 8);
+        });
+        take(&mut consumer, 0, 8);
+        take(&mut consumer, 1, 8);
+        producing.join().expect("joined");
+        assert_eq!(consumer.peek(), Ok(None));
+    });
+}
+
+/// The consumer takes both records before it gives either back.
+#[test]
+fn space_of_taken_records_is_kept_until_released() {
+    loom::model(|| {
+        let (mut producer, mut consumer) = ends(64, 32);
+        let producing = thread::spawn(move || {
+            for n in 0..4 {
+                push(&mut producer, n, 8);
+            }
+        });
+        for pair in [0, 2] {
+            let first = wait(&mut consumer);
+            consumer.advance(&first);
+            let second = wait(&mut consumer);
+            consumer.advance(&second);
+            check(&consumer, &first, pair, 8);
+            check(&consumer, &second, pair + 1, 8);
+            assert!(consumer.release());
+        }
+        producing.join().expect("joined");
+    });
+}
+
+fn wait(consumer: &mut Consumer<ModelMemory>) -> ringway::ring::Record {
+    loop {
+        match consumer.peek().expect("no corruption") {
+            Some(record) => return record,
+            None => consumer.memory().pause(),
+        }
+    }
+}
+
+/// A producer's successor walks the committed headers while the consumer releases.
+#[test]
+fn a_producer_is_succeeded_while_the_consumer_runs() {
+    loom::model(|| {
+        let (memory, geometry) = ring(64, 32);
+        let mut consumer = Consumer::attach(memory.clone(), geometry).expect("attach");
+        let producing = thread::spawn(move || {
+            let mut first = Producer::attach(memory.clone(), geometry).expect("attach");
+            push(&mut first, 0, 8);
+            push(&mut first, 1, 16);
+            drop(first);
+            let mut second = Producer::attach(memory, geometry).expect("attach");
+            push(&mut second, 2, 8);
+        });
+        take(&mut consumer, 0, 8);
+        take(&mut consumer, 1, 16);
+        take(&mut consumer, 2, 8);
+        producing.join().expect("joined");
+        assert_eq!(consumer.peek(), Ok(None));
+    });
+}
+
+/// A consumer's successor is given again what was not released, while the producer runs.
+#[test]
+fn a_consumer_is_succeeded_while_the_producer_runs() {
+    loom::model(|| {
+        let (memory, geometry) = ring(64, 48);
+        let mut producer = Producer::attach(memory.clone(), geometry).expect("attach");
+        let producing = thread::spawn(move || {
+            for n in 0..4 {
+                push(&mut producer, n, 8);
+            }
+        });
+        let mut first = Consumer::attach(memory.clone(), geometry).expect("attach");
+        take(&mut first, 0, 8);
+        let unreleased = wait(&mut first);
+        first.advance(&unreleased);
+        drop(first);
+        let mut second = Consumer::attach(memory, geometry).expect("attach");
+        for n in 1..4 {
+            take(&mut second, n, 8);
+        }
+        producing.join().expect("joined");
+    });
+}
