@@ -10,6 +10,7 @@ mod common;
 
 use common::case::{Case, measure_threads, served_as_child};
 use common::cli::Options;
+use common::fixed_slots::FixedSlots;
 use common::link::{Job, Spec};
 use common::os_peers::{PacketSocket, Pipe, StreamSocket};
 use common::plan::{Plan, Row, skipped, two_cpus};
@@ -31,6 +32,7 @@ const FUTEX: Case = Case::processes::<Futex>("raw futex round trip");
 fn spinning() -> Vec<Case> {
     vec![
         Case::processes::<Streaming>("one flag a block, spin"),
+        Case::processes::<FixedSlots>("rigtorp's algorithm, spin"),
         Case::threads("rtrb bytes (threads), spin", measure_threads::<Rtrb>),
         Case::threads("crossbeam (threads), spin", elements::<Crossbeam, true>),
         Case::threads("std mpsc (threads), spin", elements::<Std, true>),

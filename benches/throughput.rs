@@ -11,6 +11,7 @@ mod common;
 
 use common::case::{Case, measure_threads, served_as_child};
 use common::cli::Options;
+use common::fixed_slots::FixedSlots;
 use common::link::{Job, Spec};
 use common::os_peers::{Pipe, StreamSocket};
 use common::plan::{Plan, Row, skipped, two_cpus};
@@ -26,6 +27,7 @@ const STREAMING: Case = Case::processes::<Streaming>("streaming limit");
 
 fn rows() -> Vec<Case> {
     vec![
+        Case::processes::<FixedSlots>("rigtorp's algorithm, spin"),
         Case::threads("rtrb bytes (threads), spin", measure_threads::<Rtrb>),
         Case::threads("crossbeam (threads), spin", elements::<Crossbeam, true>),
         Case::threads("crossbeam (threads), its own wait", elements::<Crossbeam, false>),

@@ -9,13 +9,14 @@
 //! - [`cpu`], [`process`], [`shared`]: pinning, the child process, memory that both map
 //! - [`link`]: what a message is, and the two drivers: round trip and one way
 //! - [`case`]: one row of a table; [`plan`]: all rows at all sizes, interleaved, against yardsticks
-//! - [`yardstick`], [`os_peers`], [`thread_peers`], [`plain_ring`]: what is measured
+//! - [`yardstick`], [`os_peers`], [`thread_peers`], [`fixed_slots`], [`plain_ring`]: what is measured
 #![allow(dead_code)]
 #![allow(unsafe_code)]
 
 pub mod case;
 pub mod cli;
 pub mod cpu;
+pub mod fixed_slots;
 pub mod link;
 pub mod os_peers;
 pub mod plain_ring;
