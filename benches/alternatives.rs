@@ -14,6 +14,7 @@ use common::plain_ring::{
     Base, FlagBesideHead, HeadNotCached, IndexPublished, PlainRing, RealFence,
 };
 use common::plan::{Plan, Row, skipped, two_cpus};
+use common::ringway_ring::RingEnds;
 use common::table;
 
 const SIZES: [usize; 4] = [8, 64, 256, 1 << 10];
@@ -24,6 +25,7 @@ const BASE: Case = Case::processes::<PlainRing<Base>>("as designed");
 
 fn rows() -> Vec<Case> {
     vec![
+        Case::processes::<RingEnds>("ringway ring alone, spin"),
         Case::processes::<PlainRing<IndexPublished>>("index published"),
         Case::processes::<PlainRing<HeadNotCached>>("head read for every message"),
         Case::processes::<PlainRing<FlagBesideHead>>("wait flag on the line of head"),

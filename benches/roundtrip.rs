@@ -14,6 +14,7 @@ use common::fixed_slots::FixedSlots;
 use common::link::{Job, Spec};
 use common::os_peers::{PacketSocket, Pipe, StreamSocket};
 use common::plan::{Plan, Row, skipped, two_cpus};
+use common::ringway_ring::RingEnds;
 use common::table;
 use common::thread_peers::{Crossbeam, Rtrb, Std, elements};
 use common::yardstick::{Futex, Line, Streaming};
@@ -31,6 +32,7 @@ const FUTEX: Case = Case::processes::<Futex>("raw futex round trip");
 /// Rows that never sleep.
 fn spinning() -> Vec<Case> {
     vec![
+        Case::processes::<RingEnds>("ringway ring alone, spin"),
         Case::processes::<Streaming>("one flag a block, spin"),
         Case::processes::<FixedSlots>("rigtorp's algorithm, spin"),
         Case::threads("rtrb bytes (threads), spin", measure_threads::<Rtrb>),

@@ -15,6 +15,7 @@ use common::fixed_slots::FixedSlots;
 use common::link::{Job, Spec};
 use common::os_peers::{Pipe, StreamSocket};
 use common::plan::{Plan, Row, skipped, two_cpus};
+use common::ringway_ring::RingEnds;
 use common::table;
 use common::thread_peers::{Crossbeam, Rtrb, Std, elements};
 use common::yardstick::Streaming;
@@ -27,6 +28,7 @@ const STREAMING: Case = Case::processes::<Streaming>("streaming limit");
 
 fn rows() -> Vec<Case> {
     vec![
+        Case::processes::<RingEnds>("ringway ring alone, spin"),
         Case::processes::<FixedSlots>("rigtorp's algorithm, spin"),
         Case::threads("rtrb bytes (threads), spin", measure_threads::<Rtrb>),
         Case::threads("crossbeam (threads), spin", elements::<Crossbeam, true>),

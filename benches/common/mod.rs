@@ -9,7 +9,8 @@
 //! - [`cpu`], [`process`], [`shared`]: pinning, the child process, memory that both map
 //! - [`link`]: what a message is, and the two drivers: round trip and one way
 //! - [`case`]: one row of a table; [`plan`]: all rows at all sizes, interleaved, against yardsticks
-//! - [`yardstick`], [`os_peers`], [`thread_peers`], [`fixed_slots`], [`plain_ring`]: what is measured
+//! - [`yardstick`], [`os_peers`], [`thread_peers`], [`fixed_slots`], [`plain_ring`],
+//!   [`ringway_ring`]: what is measured
 #![allow(dead_code)]
 #![allow(unsafe_code)]
 
@@ -22,6 +23,7 @@ pub mod os_peers;
 pub mod plain_ring;
 pub mod plan;
 pub mod process;
+pub mod ringway_ring;
 pub mod shared;
 pub mod stats;
 pub mod table;
