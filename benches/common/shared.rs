@@ -129,7 +129,8 @@ pub fn futex_wake(word: &AtomicU32) {
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, 1) };
 }
 
-/// How a poller waits for its next poll: at once at first, then with the processor's pause.
+/// How a poller waits for its next poll: at once at first, then with the processor's pause. Polling
+/// without a pause takes the line away from the side that is writing it.
 #[derive(Debug, Default)]
 pub struct Spin(u32);
 
@@ -137,7 +138,7 @@ impl Spin {
     /// One turn.
     #[inline(always)]
     pub fn turn(&mut self) {
-        if self.0 < 64 {
+        if self.0 < 4 {
             self.0 += 1;
         } else {
             std::hint::spin_loop();
