@@ -82,7 +82,7 @@ impl AnonymousSegment {
         sealed.read_start(&mut bytes)?;
         let len_bytes = sealed.len_bytes();
         let geometry = header::check(bytes, len_bytes)?;
-        let file = sealed.into_file();
+        let file = sealed.into_file()?;
         let (generation, mapping) = if writable {
             (register(geometry.fence_mode)?, Mapping::read_write(&file, len_bytes)?)
         } else {

@@ -160,3 +160,81 @@ impl Header {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::{HeapMemory, Ordering};
+
+    const GEOMETRY: ChannelGeometry = ChannelGeometry {
+        capacity_bytes: [4096, 64],
+        payload_align: 32,
+        fence_mode: FenceMode::Real,
+        type_fingerprint: 0x1122_3344_5566_7788,
+        incarnation: 0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0100,
+    };
+
+    /// What version 1 of the layout looks like on a 64-bit little-endian machine. A peer of another
+    /// minor version must be able to read it: where this test fails, the version has to change.
+    #[test]
+    #[cfg(all(target_endian = "little", target_pointer_width = "64"))]
+    fn the_header_of_layout_version_1() {
+        let memory = HeapMemory::new(segment::HEADER_BYTES);
+        write(&memory, &GEOMETRY).unwrap();
+        let words: Vec<_> =
+            (0..16).map(|word| memory.load_u64(word * 8, Ordering::Relaxed)).collect();
+        assert_eq!(
+            words,
+            [
+                0x0179_6177_676e_6972, // "ringway", 1
+                0x0000_0001_0000_0001, // version, kind
+                0x0201_0008_0000_0080, // fingerprint
+                0x0000_0000_0000_3000, // length
+                0x0706_0504_0302_0100, // incarnation
+                0x0f0e_0d0c_0b0a_0908,
+                0x0000_0000_0000_1000, // capacities
+                0x0000_0000_0000_0040,
+                0x0000_0002_0000_0020, // payload alignment, fence mode
+                0x1122_3344_5566_7788, // type fingerprint
+                0,
+                0,
+                0,
+                0,
+                0,
+                0x8821_15a9_7b6b_9afb, // checksum
+            ]
+        );
+    }
+
+    #[test]
+    fn what_was_written_is_read_back() {
+        let len_bytes = GEOMETRY.layout().unwrap().len_bytes;
+        assert_eq!(check(encode(&GEOMETRY, len_bytes), len_bytes).unwrap(), GEOMETRY);
+    }
+
+    #[test]
+    fn a_checksum_does_not_make_nonsense_believed() {
+        let len_bytes = GEOMETRY.layout().unwrap().len_bytes;
+        let refused = |change: fn(&mut Header)| {
+            let mut header = Header(encode(&GEOMETRY, len_bytes));
+            change(&mut header);
+            header.put_u64(segment::CHECKSUM, header.checksum());
+            check(header.0, len_bytes).unwrap_err().to_string()
+        };
+        let cases: [(fn(&mut Header), &str); 9] = [
+            (|header| header.put_u64(segment::MAGIC, 1), "magic"),
+            (|header| header.put_u32(segment::VERSION, 2), "layout version"),
+            (|header| header.put_u32(segment::KIND, 2), "kind"),
+            (|header| header.put_u64(segment::FINGERPRINT, 0), "fingerprint"),
+            (|header| header.put_u64(segment::LEN_BYTES, 1 << 40), "length in the header"),
+            (|header| header.put_u64(segment::CAPACITY_BYTES[1], 65), "capacity of 65"),
+            (|header| header.put_u64(segment::CAPACITY_BYTES[0], 8192), "length in the header"),
+            (|header| header.put_u32(segment::PAYLOAD_ALIGN, 64), "payload alignment"),
+            (|header| header.put_u32(segment::FENCE_MODE, 3), "fence mode"),
+        ];
+        for (change, part) in cases {
+            let message = refused(change);
+            assert!(message.contains(part), "{message}");
+        }
+    }
+}
