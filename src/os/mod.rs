@@ -10,12 +10,10 @@ use std::io;
 
 use crate::error::SegmentError;
 
-#[allow(dead_code, reason = "the current processor is asked for by the channel")]
 pub(crate) mod affinity;
 pub(crate) mod clock;
 pub(crate) mod epoll;
 pub(crate) mod fork;
-#[allow(dead_code, reason = "a selector waits on many words")]
 pub(crate) mod futex;
 pub(crate) mod mapping;
 pub(crate) mod membarrier;

@@ -166,6 +166,9 @@ mod tests {
     use super::*;
     use crate::memory::{HeapMemory, Ordering};
 
+    /// Something that a liar does to a header.
+    type Change = fn(&mut Header);
+
     const GEOMETRY: ChannelGeometry = ChannelGeometry {
         capacity_bytes: [4096, 64],
         payload_align: 32,
@@ -215,13 +218,13 @@ mod tests {
     #[test]
     fn a_checksum_does_not_make_nonsense_believed() {
         let len_bytes = GEOMETRY.layout().unwrap().len_bytes;
-        let refused = |change: fn(&mut Header)| {
+        let refused = |change: Change| {
             let mut header = Header(encode(&GEOMETRY, len_bytes));
             change(&mut header);
             header.put_u64(segment::CHECKSUM, header.checksum());
             check(header.0, len_bytes).unwrap_err().to_string()
         };
-        let cases: [(fn(&mut Header), &str); 9] = [
+        let cases: [(Change, &str); 9] = [
             (|header| header.put_u64(segment::MAGIC, 1), "magic"),
             (|header| header.put_u32(segment::VERSION, 2), "layout version"),
             (|header| header.put_u32(segment::KIND, 2), "kind"),
