@@ -156,9 +156,12 @@ impl<M: Memory> Receiver<M> {
             if taken == budget {
                 break;
             }
-            match self.consumer.peek() {
-                Ok(Some(next)) => record = next,
-                Ok(None) | Err(_) => break,
+            match self.consumer.peek_simple() {
+                Some(next) => record = next,
+                None => match self.consumer.peek() {
+                    Ok(Some(next)) => record = next,
+                    Ok(None) | Err(_) => break,
+                },
             }
             if self.consumer.held_bytes() >= self.consumer.geometry().capacity_bytes() / 4 {
                 self.release();
@@ -218,6 +221,27 @@ impl<M: Memory> Receiver<M> {
     /// The next record, waiting for it; not taken.
     #[inline]
     pub(super) fn next(&mut self) -> Result<Record, RecvError> {
+        match self.next_simple() {
+            Some(record) => Ok(record),
+            None => self.next_waiting(),
+        }
+    }
+
+    /// The next record if nothing needs attention and it is there for certain; gives back what was
+    /// taken before. Not taken.
+    #[inline(always)]
+    fn next_simple(&mut self) -> Option<Record> {
+        if !self.consumer.memory().is_ours() || !self.connection.is_alive() {
+            return None;
+        }
+        if self.consumer.release() {
+            self.wake_producer();
+        }
+        self.consumer.peek_simple()
+    }
+
+    #[inline(never)]
+    fn next_waiting(&mut self) -> Result<Record, RecvError> {
         loop {
             if let Some(record) = self.next_by(Deadline::NEVER)? {
                 return Ok(record);
@@ -228,6 +252,14 @@ impl<M: Memory> Receiver<M> {
     /// The next record if there is one; not taken.
     #[inline]
     pub(super) fn try_next(&mut self) -> Result<Record, TryRecvError> {
+        match self.next_simple() {
+            Some(record) => Ok(record),
+            None => self.try_next_other(),
+        }
+    }
+
+    #[inline(never)]
+    fn try_next_other(&mut self) -> Result<Record, TryRecvError> {
         match self.attempt()? {
             Some(record) => Ok(record),
             None if self.look_behind()? => self.attempt()?.ok_or(TryRecvError::Empty),

@@ -100,6 +100,24 @@ impl<M: Memory> Sender<M> {
     /// As [`send`](Self::send).
     #[inline]
     pub fn send_tagged(&mut self, tag: u16, payload: &[u8]) -> Result<(), SendError> {
+        if self.send_simple(tag, payload) {
+            return Ok(());
+        }
+        self.send_waiting(tag, payload)
+    }
+
+    /// Sends a message if nothing needs attention and there is room for certain.
+    #[inline(always)]
+    fn send_simple(&mut self, tag: u16, payload: &[u8]) -> bool {
+        let sent = !self.needs_attention() && self.producer.push_simple(tag, payload);
+        if sent {
+            self.notify();
+        }
+        sent
+    }
+
+    #[inline(never)]
+    fn send_waiting(&mut self, tag: u16, payload: &[u8]) -> Result<(), SendError> {
         while self.by(Deadline::NEVER, |producer| producer.try_push(tag, payload))?.is_none() {}
         self.notify();
         Ok(())
@@ -111,6 +129,14 @@ impl<M: Memory> Sender<M> {
     /// As [`try_send`](Self::try_send).
     #[inline]
     pub fn try_send_tagged(&mut self, tag: u16, payload: &[u8]) -> Result<(), TrySendError> {
+        if self.send_simple(tag, payload) {
+            return Ok(());
+        }
+        self.try_send_other(tag, payload)
+    }
+
+    #[inline(never)]
+    fn try_send_other(&mut self, tag: u16, payload: &[u8]) -> Result<(), TrySendError> {
         match self.attempt(|producer| producer.try_push(tag, payload))? {
             Attempt::Done(()) => {
                 self.notify();
@@ -286,7 +312,7 @@ impl<M: Memory> Sender<M> {
     }
 
     /// Whether anything but the ring must be looked at.
-    #[inline]
+    #[inline(always)]
     fn needs_attention(&self) -> bool {
         let memory = self.producer.memory();
         !memory.is_ours()

@@ -33,6 +33,9 @@ pub struct Consumer<M> {
     position: u64,
     /// What `head` says.
     released: u64,
+    /// The longest record possible; 0 once poisoned, so that the one check on the hot path sees
+    /// that too.
+    max_record_bytes: u64,
     poison: Option<Corruption>,
     stats: ConsumerStats,
 }
@@ -58,7 +61,16 @@ impl<M: Memory> Consumer<M> {
             sleeps: count(ring::CONSUMER_SLEEPS),
             wakeups_sent: count(ring::CONSUMER_WAKEUPS),
         };
-        Ok(Self { memory, geometry, position: head, released: head, poison: None, stats })
+        let max_record_bytes = geometry.max_record_bytes();
+        Ok(Self {
+            memory,
+            geometry,
+            position: head,
+            released: head,
+            max_record_bytes,
+            poison: None,
+            stats,
+        })
     }
 
     /// The next committed record, or `None` where there is none yet. Does not take it: call
@@ -68,6 +80,26 @@ impl<M: Memory> Consumer<M> {
     /// [`Corruption`] where the producer wrote something impossible; it latches.
     #[inline]
     pub fn peek(&mut self) -> Result<Option<Record>, Corruption> {
+        match self.peek_simple() {
+            Some(record) => Ok(Some(record)),
+            None => self.peek_other(),
+        }
+    }
+
+    /// The next record, if there is one and it is a plain one. Where not,
+    /// [`peek`](Self::peek) must be asked.
+    #[inline(always)]
+    pub(crate) fn peek_simple(&self) -> Option<Record> {
+        // Pairs with the Release of the producer's commit: the payload, and whatever stands behind
+        // the record, is visible.
+        let header = self.memory.load_u64(self.geometry.offset(self.position), Ordering::Acquire);
+        Record::decode_simple(&self.geometry, self.position, header, self.max_record_bytes)
+    }
+
+    /// The rest of `peek`: nothing there, padding, and all that can be wrong. Reads the header once
+    /// more, since it may have been written in between, and believes only that.
+    #[inline(never)]
+    fn peek_other(&mut self) -> Result<Option<Record>, Corruption> {
         // Pairs with the Release of the producer's commit: the payload, and whatever stands behind
         // the record, is visible.
         let header = self.memory.load_u64(self.geometry.offset(self.position), Ordering::Acquire);
@@ -129,7 +161,6 @@ impl<M: Memory> Consumer<M> {
     /// space stays ours until [`release`](Self::release).
     #[inline]
     pub fn advance(&mut self, record: &Record) {
-        debug_assert_eq!(record.position, self.position, "not the record that was peeked");
         self.position = record.end;
         self.stats.messages = self.stats.messages.wrapping_add(1);
         self.stats.bytes = self.stats.bytes.wrapping_add(u64::from(record.len_bytes() as u32));
@@ -176,6 +207,7 @@ impl<M: Memory> Consumer<M> {
     /// Latches a finding: every later call returns it. Returns the first one.
     #[cold]
     pub fn poison(&mut self, corruption: Corruption) -> Corruption {
+        self.max_record_bytes = 0;
         *self.poison.get_or_insert(corruption)
     }
 

@@ -124,12 +124,47 @@ impl<M: Memory> Producer<M> {
         Ok(Self { memory, geometry, tail, head, room_bytes: capacity_bytes, poison: None, stats })
     }
 
+    /// Writes and commits one record, if that is simple: it fits before the end of the buffer, and
+    /// the cached `head` leaves room. Otherwise does nothing, and [`try_push`](Self::try_push) must
+    /// be asked.
+    #[inline(always)]
+    pub(crate) fn push_simple(&mut self, tag: u16, payload: &[u8]) -> bool {
+        let (geometry, len) = (self.geometry, payload.len() as u64);
+        let size = geometry.record_bytes(len);
+        let end = self.tail.wrapping_add(size);
+        let to_end = geometry.capacity_bytes() - geometry.index(self.tail);
+        // A poisoned ring has no room.
+        if len > geometry.max_payload_bytes()
+            || size > to_end
+            || end.wrapping_sub(self.head) + WORD_BYTES > self.room_bytes
+        {
+            return false;
+        }
+        self.zero_ahead(end);
+        let offset = geometry.offset(self.tail);
+        self.memory.copy_in(offset + record::HEADER_BYTES, payload);
+        let header = record::pack(len as u32, record::DATA, tag);
+        // Pairs with the Acquire in Consumer::peek and in Producer::attach.
+        self.memory.store_u64(offset, header, Ordering::Release);
+        self.committed(end, 1, len);
+        true
+    }
+
     /// Writes and commits one record.
     ///
     /// # Errors
     /// [`PushError`]; nothing has been committed then.
     #[inline]
     pub fn try_push(&mut self, tag: u16, payload: &[u8]) -> Result<(), PushError> {
+        if self.push_simple(tag, payload) {
+            return Ok(());
+        }
+        self.push_other(tag, payload)
+    }
+
+    /// The rest of `try_push`: padding, a stale `head`, and all that can be wrong.
+    #[inline(never)]
+    fn push_other(&mut self, tag: u16, payload: &[u8]) -> Result<(), PushError> {
         let place = self.place(self.tail, payload.len() as u64)?;
         self.zero_ahead(place.end);
         self.memory.copy_in(self.geometry.offset(place.record) + record::HEADER_BYTES, payload);

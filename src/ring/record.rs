@@ -21,6 +21,26 @@ pub struct Record {
 }
 
 impl Record {
+    /// Decodes a header word that may be anything, zero included, where it is that of a data record
+    /// of at most `max_record_bytes` that lies inside the ring.
+    #[inline(always)]
+    pub(super) fn decode_simple(
+        geometry: &RingGeometry,
+        position: u64,
+        header: u64,
+        max_record_bytes: u64,
+    ) -> Option<Self> {
+        let len = record::len(header);
+        let size = geometry.record_bytes(u64::from(len));
+        let room = geometry.capacity_bytes() - geometry.index(position);
+        let plain = record::kind(header) == record::DATA && record::reserved(header) == 0;
+        if !plain || size > room || size > max_record_bytes {
+            return None;
+        }
+        let end = position.wrapping_add(size);
+        Some(Self { position, end, len, tag: record::tag(header), padding: false })
+    }
+
     /// Decodes a non-zero header found at `position`.
     #[inline]
     pub(super) fn decode(
