@@ -11,9 +11,11 @@ mod common;
 use common::case::{Case, measure_threads, served_as_child};
 use common::cli::Options;
 use common::fixed_slots::FixedSlots;
+use common::goals::Goals;
 use common::link::{Job, Spec};
 use common::os_peers::{PacketSocket, Pipe, StreamSocket};
-use common::plan::{Plan, Row, skipped, two_cpus};
+use common::plan::{Plan, Results, Row, skipped, two_cpus};
+use common::ringway_channel::{Copying, InPlace, Parks, Spins, SpinsThenParks};
 use common::ringway_ring::RingEnds;
 use common::table;
 use common::thread_peers::{Crossbeam, Rtrb, Std, elements};
@@ -29,9 +31,16 @@ const LARGEST_PACKET: usize = 64 << 10;
 const LINE: Case = Case::processes::<Line>("line round trip");
 const FUTEX: Case = Case::processes::<Futex>("raw futex round trip");
 
+const SPIN: &str = "ringway, spin";
+const IN_PLACE: &str = "ringway in place, spin";
+const ADAPTIVE: &str = "ringway, spin then park";
+const PARK: &str = "ringway, park";
+
 /// Rows that never sleep.
 fn spinning() -> Vec<Case> {
     vec![
+        Case::processes::<Copying<Spins>>(SPIN),
+        Case::processes::<InPlace<Spins>>(IN_PLACE),
         Case::processes::<RingEnds>("ringway ring alone, spin"),
         Case::processes::<Streaming>("one flag a block, spin"),
         Case::processes::<FixedSlots>("rigtorp's algorithm, spin"),
@@ -44,6 +53,7 @@ fn spinning() -> Vec<Case> {
 /// Rows that spin for a while and then sleep.
 fn adaptive() -> Vec<Case> {
     vec![
+        Case::processes::<Copying<SpinsThenParks>>(ADAPTIVE),
         Case::threads("crossbeam (threads), its own wait", elements::<Crossbeam, false>),
         Case::threads("std mpsc (threads), its own wait", elements::<Std, false>),
     ]
@@ -52,6 +62,7 @@ fn adaptive() -> Vec<Case> {
 /// Rows that sleep at once.
 fn parking() -> Vec<Case> {
     vec![
+        Case::processes::<Copying<Parks>>(PARK),
         Case::processes::<Pipe>("Unix pipe"),
         Case::processes::<StreamSocket>("Unix stream socket"),
         Case::processes::<PacketSocket>("Unix packet socket").up_to(LARGEST_PACKET),
@@ -67,7 +78,8 @@ fn main() {
     println!("# Round trip\n");
     println!(
         "Nanoseconds, median of {} runs, and in brackets the ratio to the yardstick measured beside \
-         it. Capacity max({}, 4 messages). All bytes are copied in and out.",
+         it. Capacity max({}, 4 messages). All bytes are copied in and out; \
+         in place, the first and last 8 are written and read in the ring.",
         options.runs,
         table::bytes(CAPACITY)
     );
@@ -78,17 +90,26 @@ fn main() {
     );
 
     let (first, second) = two_cpus();
+    let mut goals = Goals::default();
     let row = |against| move |case| Row { case, against };
     if let Some(second) = second {
         let mut rows: Vec<Row> =
             [spinning(), adaptive()].concat().into_iter().map(row(0)).collect();
         rows.extend(parking().into_iter().map(row(1)));
-        measure("on two CPUs", vec![LINE, FUTEX], rows, first, second, &options);
+        let two = measure("on two CPUs", vec![LINE, FUTEX], rows, first, second, &options);
+        goals.yardstick_at_most(&two, SPIN, &[8, 48], 0.8);
+        goals.yardstick_at_most(&two, SPIN, &[64], 1.0);
+        goals.yardstick_at_most(&two, SPIN, &[256], 1.3);
+        goals.yardstick_at_most(&two, IN_PLACE, &SIZES, 0.75);
+        goals.at_most(&two, [ADAPTIVE, SPIN], &SIZES, 1.1);
+        goals.yardstick_at_most(&two, PARK, &[8, 64, 1 << 10], 1.05);
     } else {
         skipped("round trips on two CPUs", "this process may run on one only");
     }
     let rows = [adaptive(), parking()].concat().into_iter().map(row(0)).collect();
-    measure("on one CPU", vec![FUTEX], rows, first, first, &options);
+    let one = measure("on one CPU", vec![FUTEX], rows, first, first, &options);
+    goals.yardstick_at_most(&one, PARK, &[8, 64, 1 << 10], 1.05);
+    goals.print();
 }
 
 fn measure(
@@ -98,8 +119,9 @@ fn measure(
     near_cpu: usize,
     far_cpu: usize,
     options: &Options,
-) {
-    let spec = |size| Spec { size, capacity: CAPACITY.max(4 * size) };
+) -> Results {
+    let one_cpu = near_cpu == far_cpu;
+    let spec = |size| Spec { size, capacity: CAPACITY.max(4 * size), one_cpu };
     let specs = options.sizes(&SIZES, &QUICK_SIZES).into_iter().map(spec).collect();
     let (title, job) = (format!("round trip {place}"), Job::RoundTrip);
     let plan = Plan { title, job, yardsticks, rows, specs, near_cpu, far_cpu };
@@ -108,4 +130,5 @@ fn measure(
     table::print("ns (ratio)", &results, |series, _| table::round_trip_cell(series));
     table::print("ns, p50 / p99 / p99.9", &results, |series, _| table::percentile_cell(series));
     table::print_yardsticks(&results);
+    results
 }

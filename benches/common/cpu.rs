@@ -25,14 +25,30 @@ fn current_set() -> libc::cpu_set_t {
     set
 }
 
+/// Calls `f` while the calling thread may run on every CPU there is, then pins it again as before.
+pub fn unpinned<T>(f: impl FnOnce() -> T) -> T {
+    let before = current_set();
+    // SAFETY: a cpu_set_t is an array of integers; any bits are a value, and the kernel ignores
+    // those of CPUs that do not exist or that the process must not use.
+    let every: libc::cpu_set_t = unsafe { mem::transmute([u8::MAX; size_of::<libc::cpu_set_t>()]) };
+    set(&every);
+    let result = f();
+    set(&before);
+    result
+}
+
+fn set(set: &libc::cpu_set_t) {
+    // SAFETY: the kernel reads the given number of bytes from a set that large.
+    let result = unsafe { libc::sched_setaffinity(0, mem::size_of_val(set), set) };
+    assert_eq!(result, 0, "sched_setaffinity: {}", std::io::Error::last_os_error());
+}
+
 /// Pins the calling thread to one CPU.
 pub fn pin(cpu: usize) {
     assert!(cpu < libc::CPU_SETSIZE as usize, "no such CPU: {cpu}");
     // SAFETY: a cpu_set_t is an array of integers, for which zero is a value.
-    let mut set: libc::cpu_set_t = unsafe { mem::zeroed() };
+    let mut only: libc::cpu_set_t = unsafe { mem::zeroed() };
     // SAFETY: `cpu` is below CPU_SETSIZE, checked above.
-    unsafe { libc::CPU_SET(cpu, &mut set) };
-    // SAFETY: the kernel reads the given number of bytes from a set that large.
-    let result = unsafe { libc::sched_setaffinity(0, mem::size_of_val(&set), &set) };
-    assert_eq!(result, 0, "cannot pin to CPU {cpu}: {}", std::io::Error::last_os_error());
+    unsafe { libc::CPU_SET(cpu, &mut only) };
+    set(&only);
 }

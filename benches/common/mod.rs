@@ -8,9 +8,10 @@
 //! - [`cli`]: options, and the arguments with which a bench starts itself again as the child
 //! - [`cpu`], [`process`], [`shared`]: pinning, the child process, memory that both map
 //! - [`link`]: what a message is, and the two drivers: round trip and one way
-//! - [`case`]: one row of a table; [`plan`]: all rows at all sizes, interleaved, against yardsticks
+//! - [`case`]: one row of a table; [`plan`]: all rows at all sizes, interleaved, against yardsticks;
+//!   [`goals`]: what was to be reached
 //! - [`yardstick`], [`os_peers`], [`thread_peers`], [`fixed_slots`], [`plain_ring`],
-//!   [`ringway_ring`]: what is measured
+//!   [`ringway_ring`], [`ringway_channel`]: what is measured
 #![allow(dead_code)]
 #![allow(unsafe_code)]
 
@@ -18,11 +19,13 @@ pub mod case;
 pub mod cli;
 pub mod cpu;
 pub mod fixed_slots;
+pub mod goals;
 pub mod link;
 pub mod os_peers;
 pub mod plain_ring;
 pub mod plan;
 pub mod process;
+pub mod ringway_channel;
 pub mod ringway_ring;
 pub mod shared;
 pub mod stats;

@@ -51,6 +51,17 @@ pub struct Results {
     pub rows: Vec<Vec<Series>>,
 }
 
+impl Results {
+    /// A row's series at a size, where it was measured, and the name of its yardstick.
+    pub fn row(&self, name: &str, size: usize) -> Option<(&Series, &'static str)> {
+        let row = self.plan.rows.iter().position(|row| row.case.name == name)?;
+        let column = self.plan.specs.iter().position(|spec| spec.size == size)?;
+        let series = &self.rows[row][column];
+        let yardstick = self.plan.yardsticks[self.plan.rows[row].against].name;
+        (!series.is_empty()).then_some((series, yardstick))
+    }
+}
+
 impl Series {
     fn new() -> Self {
         Self { values: Vec::new(), ratios: Vec::new(), each: Latencies::new() }
