@@ -57,8 +57,9 @@
 //! +---------+-------+-------+--------------------------+
 //! |   tag   |   0   | kind  |    length of payload     |   header: zero until committed
 //! +---------+-------+-------+--------------------------+
-//! | payload, then zeros to the next multiple of the    |
-//! | record alignment (8 unless the channel asks more)  |
+//! | payload, then zeros to the next multiple of 8; then|
+//! | whatever earlier records left, to the next multiple|
+//! | of the record alignment (8 unless the channel asks)|
 //! +----------------------------------------------------+
 //! ```
 //!

@@ -216,18 +216,19 @@ impl<M: Memory> Consumer<M> {
         self.poison
     }
 
-    /// What this end has counted.
+    /// What this end has counted, on from what stood in the ring when it was attached: a peer can
+    /// have written anything there.
     pub fn stats(&self) -> ConsumerStats {
         self.stats
     }
 
     pub(crate) fn count_sleep(&mut self) {
-        self.stats.sleeps += 1;
+        self.stats.sleeps = self.stats.sleeps.wrapping_add(1);
         self.store_count(ring::CONSUMER_SLEEPS, self.stats.sleeps);
     }
 
     pub(crate) fn count_wakeup(&mut self) {
-        self.stats.wakeups_sent += 1;
+        self.stats.wakeups_sent = self.stats.wakeups_sent.wrapping_add(1);
         self.store_count(ring::CONSUMER_WAKEUPS, self.stats.wakeups_sent);
     }
 

@@ -252,7 +252,7 @@ impl<M: Memory> Producer<M> {
         self.look_at_head(next)?;
         let capacity_bytes = self.geometry.capacity_bytes();
         if end.wrapping_sub(self.head) + WORD_BYTES > capacity_bytes {
-            self.stats.times_full += 1;
+            self.stats.times_full = self.stats.times_full.wrapping_add(1);
             self.store_count(ring::PRODUCER_FULL, self.stats.times_full);
             let head_needed = end.wrapping_add(WORD_BYTES).wrapping_sub(capacity_bytes);
             return Err(PushError::Full { head_needed });
@@ -273,7 +273,7 @@ impl<M: Memory> Producer<M> {
             self.poison(corruption);
             return Err(corruption);
         }
-        let used = next.wrapping_sub(self.head);
+        let used = next.wrapping_sub(found);
         if used > self.stats.high_water_bytes {
             self.stats.high_water_bytes = used;
             self.store_count(ring::PRODUCER_HIGH_WATER, used);
@@ -343,18 +343,19 @@ impl<M: Memory> Producer<M> {
         self.poison
     }
 
-    /// What this end has counted.
+    /// What this end has counted, on from what stood in the ring when it was attached: a peer can
+    /// have written anything there.
     pub fn stats(&self) -> ProducerStats {
         self.stats
     }
 
     pub(crate) fn count_sleep(&mut self) {
-        self.stats.sleeps += 1;
+        self.stats.sleeps = self.stats.sleeps.wrapping_add(1);
         self.store_count(ring::PRODUCER_SLEEPS, self.stats.sleeps);
     }
 
     pub(crate) fn count_wakeup(&mut self) {
-        self.stats.wakeups_sent += 1;
+        self.stats.wakeups_sent = self.stats.wakeups_sent.wrapping_add(1);
         self.store_count(ring::PRODUCER_WAKEUPS, self.stats.wakeups_sent);
     }
 
