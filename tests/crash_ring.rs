@@ -1,0 +1,157 @@
+//! Crashes at every store of every operation on a ring, and in every order that the stores may
+//! become visible in. Survivors must find exactly what was committed, before the operation or after.
+//!
+//! `RINGWAY_CRASH_DEPTH` says how many operations in a row crash; 2 unless it says otherwise.
+#![cfg(not(loom))]
+
+mod rig;
+
+use rig::ops::{End, Machine, Op, Setup, memory_bytes};
+use ringway::layout::{RING_SLACK_BYTES, ring};
+use ringway::memory::{CrashMemory, FenceMode, Memory, Ordering};
+use ringway::ring::{Consumer, Producer, RingGeometry};
+use ringway::segment::AnonymousSegment;
+
+const OPS: [Op; 16] = [
+    Op::Push { len: 0, tag: 1 },
+    Op::Push { len: 13, tag: 2 },
+    Op::Push { len: 24, tag: 3 },
+    Op::Vectored { len: 19, split: 3 },
+    Op::Reserve { len: 24, filled: 24, end: End::Commit },
+    Op::Reserve { len: 24, filled: 5, end: End::Commit },
+    Op::Reserve { len: 24, filled: 5, end: End::CommitFilled },
+    Op::Reserve { len: 24, filled: 9, end: End::Abort },
+    Op::Batch { count: 2, len: 3, commit: true },
+    Op::Batch { count: 3, len: 8, commit: true },
+    Op::Batch { count: 3, len: 8, commit: false },
+    Op::Take,
+    Op::Advance,
+    Op::Release,
+    Op::NewProducer,
+    Op::NewConsumer,
+];
+
+/// Rings of 64 bytes: empty, before the wrap, nearly full, full, with padding, with records taken
+/// but not released, with what was given up left behind.
+fn states() -> Vec<Machine<CrashMemory>> {
+    let push = |len| Op::Push { len, tag: 9 };
+    let histories: [(u64, &[Op]); 9] = [
+        (0, &[]),
+        (u64::MAX - 7, &[]),
+        (48, &[push(8)]),
+        (40, &[push(24)]),
+        (0, &[push(24), push(8)]),
+        (8, &[push(8), push(8), push(0)]),
+        (56, &[push(0), push(8), Op::Advance]),
+        (32, &[push(8), push(8), Op::Advance, Op::Advance]),
+        (16, &[OPS[10], push(0), OPS[7]]),
+    ];
+    let build = |(start, history): (u64, &[Op])| {
+        let setup = Setup { capacity_bytes: 64, align: 8, start };
+        let mut machine = Machine::new(CrashMemory::new(memory_bytes(64)), setup);
+        history.iter().for_each(|op| machine.apply(*op));
+        machine
+    };
+    histories.into_iter().map(build).collect()
+}
+
+/// Everything that may be left after crashes in `depth` of these operations, one after the other,
+/// drained. Returns how many images were recovered on.
+fn crash(state: &Machine<CrashMemory>, ops: &[Op], depth: u32) -> u64 {
+    let mut images = 0;
+    for op in ops {
+        for mut left in state.snapshot().crashes(*op) {
+            images += 1;
+            if depth > 1 {
+                images += crash(&left, ops, depth - 1);
+            }
+            left.drain();
+            left.apply(Op::Push { len: 24, tag: 4 });
+            left.drain();
+        }
+    }
+    images
+}
+
+#[test]
+fn every_operation_at_every_store() {
+    let images: u64 = states().iter().map(|state| crash(state, &OPS, 1)).sum();
+    println!("{images} images");
+    assert!(images > 1000);
+}
+
+#[test]
+fn successors_crash_too() {
+    let depth = std::env::var("RINGWAY_CRASH_DEPTH").ok().and_then(|depth| depth.parse().ok());
+    let ops = [OPS[1], OPS[5], OPS[8], OPS[10], OPS[11], OPS[12], OPS[14]];
+    let depth = depth.unwrap_or(2);
+    let images: u64 = states().iter().map(|state| crash(state, &ops, depth)).sum();
+    println!("{images} images at depth {depth}");
+    assert!(images > 10_000);
+}
+
+/// PROTOCOLS 3: death between header and `tail`, then consumption, then a second death. A producer
+/// that walked from `tail` would lose the record that its predecessor's successor wrote.
+#[test]
+fn a_stale_tail_misleads_nobody() {
+    for state in states() {
+        for mut left in state.snapshot().crashes(OPS[1]) {
+            left.drain();
+            for mut left in left.crashes(Op::Push { len: 13, tag: 7 }) {
+                left.apply(Op::NewProducer);
+                left.apply(Op::Push { len: 3, tag: 8 });
+                left.drain();
+            }
+        }
+    }
+}
+
+/// Larger rings, all alignments, random histories: the last operation crashes.
+#[test]
+fn random_histories() {
+    use proptest::prelude::*;
+    let strategy =
+        (any::<[u8; 2]>(), prop::collection::vec(any::<[u8; 3]>(), 0..40), any::<[u8; 3]>());
+    rig::runner(150)
+        .run(&strategy, |(setup, history, last)| {
+            let setup = Setup::decode(setup);
+            let memory = CrashMemory::new(memory_bytes(setup.capacity_bytes));
+            let mut machine = Machine::new(memory, setup);
+            history.into_iter().for_each(|op| machine.apply(Op::decode(op)));
+            machine.crashes(Op::decode(last)).for_each(|mut left| left.drain());
+            Ok(())
+        })
+        .unwrap_or_else(|failure| panic!("{failure}"));
+}
+
+/// The same images over a mapped segment: both ends attach there as they do on the heap.
+#[test]
+fn images_over_a_mapped_segment() {
+    let segment = AnonymousSegment::create([8192, 64], 8, FenceMode::Real, 0).expect("a segment");
+    let memory = segment.memory();
+    let geometry = RingGeometry::new(memory, 0, ring::CONTROL_BYTES, 64, 8).expect("valid");
+    for state in states() {
+        for op in OPS {
+            for left in state.snapshot().crashes(op) {
+                let words = left.memory().to_words();
+                let end = ring::CONTROL_BYTES + 64 + RING_SLACK_BYTES;
+                for (at, word) in (0..end).step_by(8).zip(&words) {
+                    memory.store_u64(at, *word, Ordering::Relaxed);
+                }
+                let mut producer = Producer::attach(memory.clone(), geometry).expect("attach");
+                let mut consumer = Consumer::attach(memory.clone(), geometry).expect("attach");
+                let mut found = Vec::new();
+                while let Some(record) = consumer.peek().expect("valid") {
+                    let mut bytes = vec![0; record.len_bytes()];
+                    consumer.copy_out(&record, &mut bytes);
+                    consumer.advance(&record);
+                    found.push((record.tag(), bytes));
+                }
+                assert_eq!(found, left.contents());
+                consumer.release();
+                producer.try_push(1, &[9; 24]).expect("room");
+                assert_eq!(consumer.peek().expect("valid").map(|record| record.tag()), Some(1));
+            }
+        }
+    }
+}
