@@ -1,4 +1,4 @@
-//! What can go wrong, one small enum per operation, and [`Error`], which holds them all.
+//! What can go wrong, one small enum per operation, and [`Error`](enum@Error), which holds them all.
 //!
 //! Callers match on the small ones; `?` in a `main` collects them in the large one.
 //! What always holds: an error says what was found and what would have been right, and an operation

@@ -2,7 +2,7 @@
 //!
 //! `memory::copy` calls it with 64 bytes or more.
 //! What always holds: only the bytes named are read and written, some of them twice; the addresses
-//! may have any alignment. (Checked by reading only: no such machine was at hand.)
+//! may have any alignment. (Compiled and read, never run: no such machine was at hand.)
 
 use std::arch::asm;
 

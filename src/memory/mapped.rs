@@ -10,45 +10,11 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::copy::Copier;
-use super::{Deadline, Memory, Ordering};
-use crate::os::affinity;
+use super::{Deadline, FenceMode, Memory, Ordering};
 use crate::os::clock::monotonic_ns;
 use crate::os::mapping::Mapping;
 use crate::os::{fork, futex, membarrier};
 use crate::sync::{AtomicU32, AtomicU64, compiler_fence, full_fence, spin_loop};
-
-/// Who pays for the fence between "I sleep" and "is anybody asleep?". Fixed when a channel is
-/// created, and written in its header.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u32)]
-pub enum FenceMode {
-    /// The sleeper, by `membarrier`. Both processes are registered for it.
-    Asymmetric = 1,
-    /// Both sides, each by a fence of its own.
-    Real = 2,
-}
-
-impl FenceMode {
-    /// What suits this process: asymmetric, unless it runs on one processor only (where the barrier
-    /// costs more than it saves) or the system lacks it.
-    pub fn detect() -> Self {
-        let registers = || fork::generation().and_then(membarrier::register).is_ok();
-        if affinity::available_cpus() != Some(1) && registers() {
-            Self::Asymmetric
-        } else {
-            Self::Real
-        }
-    }
-
-    /// The mode that a header word means.
-    pub(crate) fn from_u32(word: u32) -> Option<Self> {
-        match word {
-            1 => Some(Self::Asymmetric),
-            2 => Some(Self::Real),
-            _ => None,
-        }
-    }
-}
 
 /// Memory that other processes map as well; clones share it.
 #[derive(Clone, Debug)]

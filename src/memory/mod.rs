@@ -14,6 +14,8 @@ mod copy;
 #[cfg(not(loom))]
 mod crash;
 #[cfg(not(loom))]
+mod fence_mode;
+#[cfg(not(loom))]
 mod heap;
 #[cfg(not(loom))]
 mod mapped;
@@ -25,9 +27,11 @@ pub use crate::sync::Ordering;
 #[cfg(not(loom))]
 pub use crash::{Crash, CrashImage, CrashMemory, Store};
 #[cfg(not(loom))]
+pub use fence_mode::FenceMode;
+#[cfg(not(loom))]
 pub use heap::HeapMemory;
 #[cfg(not(loom))]
-pub use mapped::{FenceMode, MappedMemory};
+pub use mapped::MappedMemory;
 #[cfg(loom)]
 pub use model::ModelMemory;
 
