@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 
 use ringway::error::SegmentError;
 use ringway::layout::{CHANNEL_DATA, segment};
-use ringway::memory::{FenceMode, Memory, Ordering};
+use ringway::memory::{Deadline, FenceMode, Memory, Ordering};
 use ringway::segment::AnonymousSegment;
 
 const CAPACITY_BYTES: u64 = 16 * 1024;
@@ -334,4 +334,27 @@ fn a_segment_costs_its_capacity_and_two_pages() {
         let extra = ours.memory().len_bytes() - capacity_bytes[0] - capacity_bytes[1];
         assert!(extra <= 8192, "{extra}");
     }
+}
+
+#[test]
+fn a_wake_reaches_a_sleeper_in_another_process() {
+    let ours = create();
+    let peer = ours.descriptor().unwrap();
+    let woken = std::thread::scope(|scope| {
+        let sleeper = scope.spawn(|| {
+            child_says(|| {
+                let theirs = AnonymousSegment::attach(peer.try_clone().unwrap()).unwrap();
+                let memory = theirs.memory();
+                let deadline = memory.now_ns() + 30_000_000_000;
+                memory.wait_u32(CHANNEL_DATA, 0, Deadline::at_ns(deadline));
+                memory.now_ns() < deadline
+            })
+        });
+        while !sleeper.is_finished() {
+            ours.memory().wake_u32(CHANNEL_DATA, 1);
+            std::thread::yield_now();
+        }
+        sleeper.join().unwrap()
+    });
+    assert!(woken, "the sleep ended by itself");
 }

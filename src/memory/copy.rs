@@ -12,12 +12,12 @@
 //! leaves behind whatever bytes it leaves; the compiler derives nothing from them and moves none of
 //! its own accesses across. What the processor does with racing loads is well defined: each byte is
 //! one that was there at some time during the copy. So a peer that scribbles meanwhile produces
-//! bytes of its choice in a private buffer, which it could have sent in the first place, and nothing
-//! else. That the bytes of a well-behaved peer are complete comes from the acquire and release
-//! around the copy, which order the block like any other access: on x86-64 its stores and loads are
-//! ordinary ones (`rep movsb` stores in any order among themselves, but completes before a later
-//! store becomes visible), on aarch64 `ldar`, `stlr` and the barriers order all accesses of any
-//! width.
+//! bytes of its choice in a private buffer, which it could have sent in the first place, and
+//! nothing else. That the bytes of a well-behaved peer are complete comes from the acquire and
+//! release around the copy, which order the block like any other access: on x86-64 its stores and
+//! loads are ordinary ones (`rep movsb` stores in any order among themselves, but completes before
+//! a later store becomes visible), on aarch64 `ldar`, `stlr` and the barriers order all accesses of
+//! any width.
 
 #![allow(unsafe_code)]
 

@@ -8,27 +8,32 @@ use std::arch::asm;
 
 pub(super) const EXISTS: bool = true;
 
-/// From here on the processor's own copy loop is at least as fast.
+/// From here on the processor's own copy loop is at least as fast, where it is made to be.
 const REP_MIN_BYTES: usize = 4096;
 
+/// What this processor has.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Kind {
-    Sse2,
-    Avx,
+pub(super) struct Kind {
+    /// Registers of 32 bytes.
+    avx: bool,
+    /// A copy loop that moves whole lines.
+    rep: bool,
 }
 
 impl Kind {
     pub(super) fn detect() -> Self {
-        if std::arch::is_x86_feature_detected!("avx") { Self::Avx } else { Self::Sse2 }
+        Self {
+            avx: std::arch::is_x86_feature_detected!("avx"),
+            rep: std::arch::is_x86_feature_detected!("ermsb"),
+        }
     }
 
     /// Every kind that this machine can run.
     #[cfg(test)]
     pub(super) fn all() -> Vec<Self> {
-        match Self::detect() {
-            Self::Sse2 => vec![Self::Sse2],
-            Self::Avx => vec![Self::Sse2, Self::Avx],
-        }
+        let least = Self { avx: false, rep: false };
+        let Self { avx, rep } = Self::detect();
+        vec![least, Self { avx, ..least }, Self { rep, ..least }, Self { avx, rep }]
     }
 }
 
@@ -39,11 +44,14 @@ impl Kind {
 /// detected.
 #[inline]
 pub(super) unsafe fn copy(kind: Kind, to: *mut u8, from: *const u8, len_bytes: usize) {
-    if len_bytes >= REP_MIN_BYTES {
+    if kind.rep && len_bytes >= REP_MIN_BYTES {
         // SAFETY: the caller's promise.
         unsafe { rep(to, from, len_bytes) }
-    } else if len_bytes >= 128 && matches!(kind, Kind::Avx) {
-        // SAFETY: the caller's promise; there are 128 bytes, and the processor has AVX.
+    } else if kind.avx && len_bytes <= 128 {
+        // SAFETY: the caller's promise; there are 64 to 128 bytes, and the processor has AVX.
+        unsafe { avx_short(to, from, len_bytes) }
+    } else if kind.avx {
+        // SAFETY: the caller's promise; there are 128 bytes or more, and the processor has AVX.
         unsafe { avx(to, from, len_bytes) }
     } else {
         // SAFETY: the caller's promise.
@@ -95,11 +103,39 @@ unsafe fn sse2(to: *mut u8, from: *const u8, len_bytes: usize) {
     }
 }
 
+/// The first 64 bytes and the last 64, which may overlap; all are read before any is written.
+#[inline]
+unsafe fn avx_short(to: *mut u8, from: *const u8, len_bytes: usize) {
+    // SAFETY: there are 64 to 128 bytes, so that both blocks lie inside and leave nothing out.
+    // `vzeroupper` clears the upper halves of all sixteen registers, which are all declared as
+    // overwritten.
+    unsafe {
+        asm!(
+            "vmovups ymm0, [{from}]",
+            "vmovups ymm1, [{from} + 32]",
+            "vmovups ymm2, [{from} + {len} - 64]",
+            "vmovups ymm3, [{from} + {len} - 32]",
+            "vmovups [{to}], ymm0",
+            "vmovups [{to} + 32], ymm1",
+            "vmovups [{to} + {len} - 64], ymm2",
+            "vmovups [{to} + {len} - 32], ymm3",
+            "vzeroupper",
+            to = in(reg) to,
+            from = in(reg) from,
+            len = in(reg) len_bytes,
+            out("ymm0") _, out("ymm1") _, out("ymm2") _, out("ymm3") _,
+            out("ymm4") _, out("ymm5") _, out("ymm6") _, out("ymm7") _,
+            out("ymm8") _, out("ymm9") _, out("ymm10") _, out("ymm11") _,
+            out("ymm12") _, out("ymm13") _, out("ymm14") _, out("ymm15") _,
+            options(nostack, preserves_flags),
+        );
+    }
+}
+
 /// 128 bytes at a time, the last 128 overlapping what came before.
 #[inline]
 unsafe fn avx(to: *mut u8, from: *const u8, len_bytes: usize) {
-    // SAFETY: as in `sse2`, with 128 bytes for 64. `vzeroupper` clears the upper halves of all
-    // sixteen registers, which are all declared as overwritten.
+    // SAFETY: as in `sse2`, with 128 bytes for 64; for `vzeroupper` see `avx_short`.
     unsafe {
         asm!(
             "sub {len}, 128",
@@ -143,7 +179,7 @@ unsafe fn avx(to: *mut u8, from: *const u8, len_bytes: usize) {
 #[inline]
 unsafe fn rep(to: *mut u8, from: *const u8, len_bytes: usize) {
     // SAFETY: reads and writes just the bytes that the caller promises; the direction flag is clear
-    // on entry to every assembly block.
+    // at the start of every assembly block.
     unsafe {
         asm!(
             "rep movsb",

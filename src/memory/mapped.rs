@@ -110,8 +110,9 @@ impl MappedMemory {
     }
 
     /// Sleeps while the word at each offset is `expected`, until one is woken or the deadline
-    /// passes; at most [`MAX_WAIT_MANY`](futex::MAX_WAIT_MANY) words are watched, and where there are
-    /// more, or the kernel cannot, no longer than a millisecond. May return early for no reason.
+    /// passes; at most [`MAX_WAIT_MANY`](futex::MAX_WAIT_MANY) words are watched, and where there
+    /// are more, or the kernel cannot, no longer than a millisecond. May return early for no
+    /// reason.
     pub(crate) fn wait_any_u32(words: &[(Self, u64)], expected: u32, deadline: Deadline) {
         let soon = Deadline::at_ns(monotonic_ns().saturating_add(1_000_000));
         let watched: Vec<_> = words

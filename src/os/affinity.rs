@@ -1,7 +1,8 @@
 //! On how many processors this thread may run.
 //!
 //! The choice of the fence and of how long to spin asks here.
-//! What always holds: the answer is a hint, true when it was given; where it is unknown, it says so.
+//! What always holds: the answer is a hint, true when it was given; where it is unknown, it says
+//! so.
 
 /// Number of processors that this thread may run on; `None` where the kernel does not say.
 pub(crate) fn available_cpus() -> Option<usize> {

@@ -1,8 +1,9 @@
-//! Segments without a name: sealed memory files, passed by descriptor and gone with their last user.
+//! Segments without a name: sealed memory files, passed by descriptor and gone with their last
+//! user.
 //!
 //! The host creates one for each channel of a plugin, and the plugin attaches it.
-//! What always holds: a peer cannot make the memory behind a segment go away, neither by cutting the
-//! file nor, once both have mapped it and [`AnonymousSegment::seal_writes`] has succeeded, by
+//! What always holds: a peer cannot make the memory behind a segment go away, neither by cutting
+//! the file nor, once both have mapped it and [`AnonymousSegment::seal_writes`] has succeeded, by
 //! punching holes.
 
 use std::fs::File;
@@ -25,7 +26,8 @@ pub struct AnonymousSegment {
 }
 
 impl AnonymousSegment {
-    /// Creates a segment of zeros with a header: space reserved, pages populated, its length sealed.
+    /// Creates a segment of zeros with a header: space reserved, pages populated, its length
+    /// sealed.
     ///
     /// # Errors
     /// [`Capacity`](SegmentError::Capacity) and [`Alignment`](SegmentError::Alignment) for what no
@@ -55,14 +57,15 @@ impl AnonymousSegment {
         Ok(Self { file, memory, geometry })
     }
 
-    /// Attaches a segment that somebody else created, once everything about it has been checked. The
-    /// segment's pages are populated, so that attaching costs its creator's choice of memory at most.
+    /// Attaches a segment that somebody else created, once everything about it has been checked.
+    /// The segment's pages are populated, so that attaching costs its creator's choice of memory at
+    /// most.
     ///
     /// # Errors
     /// [`NotMemory`](SegmentError::NotMemory), [`Unsealed`](SegmentError::Unsealed),
     /// [`TooSmall`](SegmentError::TooSmall) or [`Incompatible`](SegmentError::Incompatible) where the
-    /// descriptor is not what it should be; otherwise as [`create`](Self::create). The descriptor is
-    /// closed.
+    /// descriptor is not what it should be; otherwise as [`create`](Self::create). The descriptor
+    /// is closed.
     pub fn attach(fd: OwnedFd) -> Result<Self, SegmentError> {
         Self::open(fd, true)
     }
