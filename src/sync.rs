@@ -1,4 +1,4 @@
-//! Atomics and spin hints, from `core` or, under `--cfg loom`, from loom.
+//! Atomics, locks and spin hints, from `std` or, under `--cfg loom`, from loom.
 //!
 //! Everything in the crate that touches an atomic takes it from here, so that the shipping source
 //! is what the models run; CI looks for others.
@@ -10,6 +10,10 @@ pub(crate) use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, compiler_fe
 
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::{AtomicU32, AtomicU64};
+#[cfg(loom)]
+pub(crate) use loom::sync::{Condvar, Mutex, MutexGuard};
+#[cfg(not(loom))]
+pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
 
 pub use core::sync::atomic::Ordering;
 

@@ -6,13 +6,13 @@
 //! memory, so a peer cannot forge its own death, or its successor.
 
 use std::fmt;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use crate::error::{Corruption, ExitReason};
 use crate::layout::{ring, side};
 use crate::memory::{Memory, Ordering, SharedMemory};
 use crate::ring::{Consumer, Producer, RingGeometry};
-use crate::sync::AtomicU32;
+use crate::sync::{AtomicU32, Condvar, Mutex, MutexGuard};
 use crate::wakeup;
 
 /// What this process knows of the peer. Process-local.
@@ -83,7 +83,6 @@ impl<M: Memory> fmt::Debug for Connection<M> {
     }
 }
 
-#[allow(dead_code, reason = "the host uses what nobody else does")]
 impl<M: Memory> Connection<M> {
     pub(crate) fn new(memory: M, rings: [RingGeometry; 2], side: usize) -> Self {
         Self {
@@ -121,13 +120,16 @@ impl<M: Memory> Connection<M> {
     /// What is known of the peer; see [`peer`].
     #[inline]
     pub(crate) fn peer(&self) -> u32 {
-        self.peer.load(Ordering::Relaxed)
+        // Pairs with the Release in `peer_died` and `succeed`: what the dead peer had committed is
+        // visible to whoever has seen its death.
+        self.peer.load(Ordering::Acquire)
     }
 
     /// Whether the peer is not known to be dead. The ends ask on every call.
     #[inline]
     pub(crate) fn is_alive(&self) -> bool {
-        self.peer() == peer::ALIVE
+        // Relaxed: nothing follows from it but a closer look.
+        self.peer.load(Ordering::Relaxed) == peer::ALIVE
     }
 
     pub(crate) fn reason(&self) -> ExitReason {
@@ -153,7 +155,8 @@ impl<M: Memory> Connection<M> {
         let next = if successor_expected { peer::AWAITED } else { peer::GONE };
         if matches!(self.peer(), peer::ALIVE | peer::AWAITED) {
             fate.reason = reason;
-            // Pairs with the fence between announcing and looking in `wakeup::wait`.
+            // Pairs with the Acquire in `peer`; and, through the fence in `wake_ends`, with the look
+            // that a sleeper takes after announcing itself.
             self.peer.store(next, Ordering::Release);
         }
         drop(fate);

@@ -21,6 +21,9 @@ mod receiver;
 mod sender;
 mod typed;
 
+#[cfg(loom)]
+pub mod model;
+
 #[cfg(not(loom))]
 mod anonymous;
 #[cfg(not(loom))]
@@ -33,7 +36,7 @@ mod selector;
 mod trusted;
 
 pub use connection::CarryReport;
-#[allow(unused_imports, reason = "the host uses it")]
+#[cfg(not(loom))]
 pub(crate) use connection::Connection;
 pub use drafts::{Batch, Reservation};
 pub use message::{Message, OwnedMessage};

@@ -14,7 +14,7 @@ use rkyv::util::AlignedVec;
 
 use super::connection::{Connection, peer};
 use super::message::{Message, OwnedMessage};
-use super::sender::{CLOSING_GRACE_NS, deadline_after};
+use super::sender::{CLOSING_GRACE_NS, Seen, deadline_after};
 use crate::error::{Corruption, RecvError, RecvTimeoutError, TryRecvError};
 use crate::layout::ring;
 use crate::memory::{Deadline, Memory, Ordering, SharedMemory};
@@ -262,8 +262,10 @@ impl<M: Memory> Receiver<M> {
     fn try_next_other(&mut self) -> Result<Record, TryRecvError> {
         match self.attempt()? {
             Some(record) => Ok(record),
-            None if self.look_behind()? => self.attempt()?.ok_or(TryRecvError::Empty),
-            None => Err(TryRecvError::Empty),
+            None => match self.look_behind()? {
+                Look::Again => self.attempt()?.ok_or(TryRecvError::Empty),
+                Look::Wait(_) => Err(TryRecvError::Empty),
+            },
         }
     }
 
@@ -274,7 +276,9 @@ impl<M: Memory> Receiver<M> {
             if let Some(record) = self.attempt()? {
                 return Ok(Some(record));
             }
-            if !self.look_behind()? && !self.wait(deadline)? {
+            if let Look::Wait(seen) = self.look_behind()?
+                && !self.wait(seen, deadline)?
+            {
                 return Ok(None);
             }
         }
@@ -318,55 +322,57 @@ impl<M: Memory> Receiver<M> {
         Ok((1..=capacity_bytes).contains(&last.wrapping_sub(position)))
     }
 
-    /// The ring is empty: is that all? True where there may be more after all.
+    /// The ring is empty: is that all?
     #[cold]
-    fn look_behind(&mut self) -> Result<bool, RecvError> {
+    fn look_behind(&mut self) -> Result<Look, RecvError> {
         if self.connection.poisoned_by_peer() {
             return Err(RecvError::Corrupt(Corruption::ByPeer));
         }
+        let (memory, geometry) = (self.consumer.memory(), self.consumer.geometry());
         let state = self.connection.peer();
+        // Pairs with the Release in Connection::close_end.
+        let word = geometry.control(ring::PRODUCER_CLOSED);
+        let closed = memory.load_u32(word, Ordering::Acquire);
+        let seen = Seen { peer: state, closed };
         if state == peer::ALIVE {
-            return self.look_closed();
+            return if closed == 0 { Ok(Look::Wait(seen)) } else { self.look_closed(seen) };
         }
         // The state was set after the death: all that the dead committed is visible now.
         if self.attend()? && matches!(self.consumer.peek(), Ok(Some(_))) {
-            return Ok(true);
+            return Ok(Look::Again);
         }
         match state {
             peer::GONE => Err(RecvError::Disconnected),
-            peer::SUCCEEDED => Ok(self.follow()),
-            _ => Ok(false),
+            peer::SUCCEEDED => {
+                self.follow();
+                Ok(Look::Again)
+            }
+            _ => Ok(Look::Wait(seen)),
         }
     }
 
-    /// Moves to the next incarnation. False where another end has done so, which cannot be.
+    /// Moves to the next incarnation.
     #[cold]
-    fn follow(&mut self) -> bool {
-        let Some((connection, consumer)) = self.connection.take_consumer() else { return false };
+    fn follow(&mut self) {
+        let Some((connection, consumer)) = self.connection.take_consumer() else { return };
         self.connection = connection;
         self.consumer = consumer;
         self.told = false;
         self.last_position = None;
         self.closed_since = None;
-        true
     }
 
-    /// The ring is empty and the peer lives: has it closed?
-    fn look_closed(&mut self) -> Result<bool, RecvError> {
-        let memory = self.consumer.memory();
-        let closed = self.consumer.geometry().control(ring::PRODUCER_CLOSED);
-        // Pairs with the Release in Connection::close_end.
-        if memory.load_u32(closed, Ordering::Acquire) == 0 {
-            return Ok(false);
-        }
-        let now = memory.now_ns();
+    /// The ring is empty, the peer lives, and has closed.
+    fn look_closed(&mut self, seen: Seen) -> Result<Look, RecvError> {
+        let now = self.consumer.memory().now_ns();
+        // Once more, now that the flag has been seen.
         if matches!(self.consumer.peek(), Ok(Some(_))) {
-            return Ok(true);
+            return Ok(Look::Again);
         }
         if self.connection.follows() {
             let since = *self.closed_since.get_or_insert(now);
             if now.saturating_sub(since) < CLOSING_GRACE_NS {
-                return Ok(false);
+                return Ok(Look::Wait(seen));
             }
         }
         Err(RecvError::Disconnected)
@@ -374,25 +380,23 @@ impl<M: Memory> Receiver<M> {
 
     /// Sleeps until there is a record or something else to look at. False at the deadline.
     #[cold]
-    fn wait(&mut self, deadline: Deadline) -> Result<bool, RecvError> {
+    fn wait(&mut self, seen: Seen, deadline: Deadline) -> Result<bool, RecvError> {
         let Self { consumer, connection, waiter, closed_since, .. } = self;
         let (memory, geometry) = (consumer.memory().clone(), *consumer.geometry());
-        let known_peer = connection.peer();
         let closed = geometry.control(ring::PRODUCER_CLOSED);
         let until = match closed_since {
             Some(since) => deadline.min(Deadline::at_ns(since.saturating_add(CLOSING_GRACE_NS))),
             None => deadline,
         };
-        let known_closed = closed_since.is_some();
         let sleeps = Cell::new(0_u32);
         let news = waiter.wait(
             &memory,
             geometry.control(ring::CONSUMER_WAITING),
             until,
             || match consumer.peek() {
-                Ok(None) => (connection.peer() != known_peer
+                Ok(None) => (connection.peer() != seen.peer
                     || connection.poisoned_by_peer()
-                    || !known_closed && memory.load_u32(closed, Ordering::Relaxed) != 0)
+                    || memory.load_u32(closed, Ordering::Relaxed) != seen.closed)
                     .then_some(()),
                 // The next attempt finds it again.
                 Ok(Some(_)) | Err(_) => Some(()),
@@ -442,6 +446,14 @@ impl<M: Memory> Receiver<M> {
     pub(super) fn forget(mut self) {
         self.open = false;
     }
+}
+
+/// What lies behind an empty ring.
+enum Look {
+    /// Perhaps more: attempt once more.
+    Again,
+    /// Nothing yet.
+    Wait(Seen),
 }
 
 impl<M: Memory> Drop for Receiver<M> {

@@ -270,12 +270,12 @@ impl<M: Memory> Sender<M> {
         &mut self,
         push: impl FnOnce(&mut Producer<M>) -> Result<T, PushError>,
     ) -> Result<Attempt<T>, SendError> {
-        if self.needs_attention() {
-            self.attend()?;
-        }
+        let seen = if self.needs_attention() { self.attend()? } else { Seen::NOTHING };
         match push(&mut self.producer) {
             Ok(done) => Ok(Attempt::Done(done)),
-            Err(error) => self.classify(error).map(|head_needed| Attempt::Full { head_needed }),
+            Err(error) => {
+                self.classify(error).map(|head_needed| Attempt::Full { head_needed, seen })
+            }
         }
     }
 
@@ -289,8 +289,8 @@ impl<M: Memory> Sender<M> {
         loop {
             match self.attempt(&mut push)? {
                 Attempt::Done(done) => return Ok(Some(done)),
-                Attempt::Full { head_needed } => {
-                    if !self.wait_for_room(head_needed, deadline)? {
+                Attempt::Full { head_needed, seen } => {
+                    if !self.wait_for_room(head_needed, seen, deadline)? {
                         return Ok(None);
                     }
                 }
@@ -326,14 +326,17 @@ impl<M: Memory> Sender<M> {
         self.producer.geometry().control(ring::CONSUMER_CLOSED)
     }
 
-    /// Looks at everything but the ring.
+    /// Looks at everything but the ring. Returns what it has seen and found no reason to stop in: a
+    /// wait ends when that changes.
     #[cold]
-    fn attend(&mut self) -> Result<(), SendError> {
+    fn attend(&mut self) -> Result<Seen, SendError> {
         if !self.producer.memory().is_ours() {
             return Err(SendError::Forked);
         }
-        if self.connection.peer() == peer::SUCCEEDED {
+        let mut state = self.connection.peer();
+        while state == peer::SUCCEEDED && self.untold.is_none() {
             self.follow();
+            state = self.connection.peer();
         }
         if let Some(reason) = self.untold.take() {
             return Err(SendError::Restarted { reason });
@@ -341,27 +344,25 @@ impl<M: Memory> Sender<M> {
         if let Some(corruption) = self.producer.poisoned() {
             return Err(SendError::Corrupt(corruption));
         }
-        match self.connection.peer() {
-            peer::GONE => Err(SendError::Disconnected),
-            peer::ALIVE => self.attend_closed(),
-            _ => Ok(()),
+        // Pairs with the Release in Connection::close_end.
+        let closed = self.producer.memory().load_u32(self.closed_word(), Ordering::Acquire);
+        match state {
+            peer::GONE => return Err(SendError::Disconnected),
+            peer::ALIVE if closed != 0 => self.attend_closed()?,
+            _ => {}
         }
+        Ok(Seen { peer: state, closed })
     }
 
     /// The receiver has closed, or seems to have.
     fn attend_closed(&mut self) -> Result<(), SendError> {
-        let memory = self.producer.memory();
-        // Pairs with the Release in Connection::close_end.
-        if memory.load_u32(self.closed_word(), Ordering::Acquire) == 0 {
-            return Ok(());
-        }
         if self.connection.poisoned_by_peer() {
             return Err(SendError::Corrupt(Corruption::ByPeer));
         }
         if !self.connection.follows() {
             return Err(SendError::Disconnected);
         }
-        let now = memory.now_ns();
+        let now = self.producer.memory().now_ns();
         let since = *self.closed_since.get_or_insert(now);
         if now.saturating_sub(since) < CLOSING_GRACE_NS {
             return Ok(());
@@ -404,18 +405,21 @@ impl<M: Memory> Sender<M> {
     /// Sleeps until the consumer has released up to `head_needed`, or something else has happened
     /// that another attempt will notice. False at the deadline.
     #[cold]
-    fn wait_for_room(&mut self, head_needed: u64, deadline: Deadline) -> Result<bool, SendError> {
+    fn wait_for_room(
+        &mut self,
+        head_needed: u64,
+        seen: Seen,
+        deadline: Deadline,
+    ) -> Result<bool, SendError> {
         let Self { producer, connection, waiter, closed_since, .. } = self;
         if connection.poisoned_by_peer() {
             return Err(SendError::Corrupt(Corruption::ByPeer));
         }
         let (memory, geometry) = (producer.memory().clone(), *producer.geometry());
-        let known_peer = connection.peer();
         let closed = geometry.control(ring::CONSUMER_CLOSED);
-        let known_closed = memory.load_u32(closed, Ordering::Relaxed);
         // A receiver that has closed decides by its exit; do not wait longer than that.
         let until = match closed_since {
-            Some(since) if known_closed != 0 => {
+            Some(since) if seen.closed != 0 => {
                 deadline.min(Deadline::at_ns(since.saturating_add(CLOSING_GRACE_NS)))
             }
             _ => deadline,
@@ -431,9 +435,9 @@ impl<M: Memory> Sender<M> {
             || match producer.has_room(head_needed) {
                 Ok(true) => Some(Ok(())),
                 Err(corruption) => Some(Err(corruption)),
-                Ok(false) => (connection.peer() != known_peer
+                Ok(false) => (connection.peer() != seen.peer
                     || connection.poisoned_by_peer()
-                    || memory.load_u32(closed, Ordering::Relaxed) != known_closed)
+                    || memory.load_u32(closed, Ordering::Relaxed) != seen.closed)
                     .then_some(Ok(())),
             },
             || sleeps.set(sleeps.get() + 1),
@@ -482,7 +486,21 @@ pub(super) enum Attempt<T> {
     /// No room until the consumer has released up to `head_needed`.
     Full {
         head_needed: u64,
+        seen: Seen,
     },
+}
+
+/// What an attempt has seen of the peer and found no reason to stop in. A wait must end when it
+/// changes, and "changes" is measured against what was acted upon, not against a second look: what
+/// happened between the two would be slept through.
+#[derive(Clone, Copy)]
+pub(super) struct Seen {
+    pub(super) peer: u32,
+    pub(super) closed: u32,
+}
+
+impl Seen {
+    const NOTHING: Self = Self { peer: peer::ALIVE, closed: 0 };
 }
 
 impl<M: Memory> Drop for Sender<M> {

@@ -1,0 +1,144 @@
+//! Models of the channel's own ends: close, death and hand-over against sends and receives.
+//!
+//! Waits have no timeout here, so that whoever is not woken is a deadlock, which loom reports. Run
+//! with `RUSTFLAGS="--cfg loom" cargo test --release --test loom_channel`;
+//! `LOOM_MAX_PREEMPTIONS=2` bounds the work.
+#![cfg(loom)]
+
+use loom::thread;
+use ringway::channel::model::{Side, pair};
+use ringway::error::{ExitReason, RecvError, SendError};
+
+const KILLED: ExitReason = ExitReason::Signal(9);
+
+/// Fails when `close_end` does not wake, or closes before the last record is committed.
+#[test]
+fn a_sleeping_receiver_gets_what_was_sent_and_then_the_end() {
+    loom::model(|| {
+        let [near, far] = pair(64);
+        let Side { mut sender, receiver: _keep, .. } = near;
+        let Side { mut receiver, sender: _far, .. } = far;
+        let sending = thread::spawn(move || {
+            sender.send(&[1; 8]).expect("room");
+            drop(sender);
+        });
+        assert_eq!(&*receiver.recv().expect("sent before the end"), &[1; 8]);
+        assert_eq!(receiver.recv().unwrap_err(), RecvError::Disconnected);
+        sending.join().expect("joined");
+    });
+}
+
+/// Fails when a closing receiver does not wake the sender, or the sender does not look.
+#[test]
+fn a_sender_that_waits_for_room_is_told_that_the_receiver_has_closed() {
+    loom::model(|| {
+        let [near, far] = pair(64);
+        let Side { mut sender, receiver: _keep, .. } = near;
+        let Side { receiver, sender: _far, .. } = far;
+        sender.send(&[1; 24]).expect("room");
+        let closing = thread::spawn(move || drop(receiver));
+        assert_eq!(sender.send(&[2; 24]).unwrap_err(), SendError::Disconnected);
+        closing.join().expect("joined");
+    });
+}
+
+/// Fails when `peer_died` does not fence or wake, or the receiver does not look at the peer's state
+/// between announcing itself and sleeping.
+#[test]
+fn a_death_wakes_a_sleeping_receiver() {
+    loom::model(|| {
+        let [near, far] = pair(64);
+        let handle = near.handle();
+        let Side { mut receiver, sender: _keep, .. } = near;
+        let mut far = far;
+        let dying = thread::spawn(move || {
+            far.sender.send(&[3; 8]).expect("room");
+            far.forget();
+            handle.peer_died(false);
+        });
+        assert_eq!(&*receiver.recv().expect("committed before the death"), &[3; 8]);
+        assert_eq!(receiver.recv().unwrap_err(), RecvError::Disconnected);
+        dying.join().expect("joined");
+    });
+}
+
+/// As above, for the sender.
+#[test]
+fn a_death_wakes_a_sender_that_waits_for_room() {
+    loom::model(|| {
+        let [near, far] = pair(64);
+        let handle = near.handle();
+        let Side { mut sender, receiver: _keep, .. } = near;
+        far.forget();
+        sender.send(&[1; 24]).expect("room");
+        let dying = thread::spawn(move || handle.peer_died(false));
+        assert_eq!(sender.send(&[2; 24]).unwrap_err(), SendError::Disconnected);
+        dying.join().expect("joined");
+    });
+}
+
+/// Whatever a sender commits while its channel is handed over arrives once, in order, in the new
+/// incarnation. Fails when the sender does not look for a hand-over after its commit, when
+/// `succeed` copies before it announces itself, or when either leaves its fence out.
+#[test]
+fn what_is_sent_during_a_hand_over_arrives_once_and_in_order() {
+    loom::model(|| {
+        let [near, far] = pair(64);
+        let [new_near, new_far] = pair(64);
+        let old = near.handle();
+        let Side { mut sender, receiver: _keep, .. } = near;
+        far.forget();
+        old.peer_died(true);
+        sender.send(&[0; 8]).expect("room");
+        let host = thread::spawn(move || {
+            let new = new_near.forget();
+            old.succeed(&new)
+        });
+        let mut sent = 1;
+        if sender.send(&[1; 8]) != Err(SendError::Restarted { reason: KILLED }) {
+            sent += 1;
+        }
+        host.join().expect("joined");
+        let Side { mut receiver, sender: _far, .. } = new_far;
+        for expected in 0..sent {
+            let found = receiver.try_recv().expect("carried over or sent there");
+            assert_eq!(&*found, &[expected; 8]);
+        }
+        assert!(receiver.try_recv().is_err(), "nothing twice");
+    });
+}
+
+/// A receiver that sleeps when its channel is handed over is told once, and then reads what the
+/// dead peer had committed, and then the new one's.
+#[test]
+fn a_sleeping_receiver_follows_a_hand_over() {
+    loom::model(|| {
+        let [near, mut far] = pair(64);
+        let [new_near, mut new_far] = pair(64);
+        let old = near.handle();
+        let Side { mut receiver, sender: _keep, .. } = near;
+        far.sender.send(&[0; 8]).expect("room");
+        far.forget();
+        let host = thread::spawn(move || {
+            old.peer_died(true);
+            let new = new_near.forget();
+            old.succeed(&new);
+            new_far.sender.send(&[1; 8]).expect("room");
+            new_far.forget();
+        });
+        let mut told = 0;
+        let mut found = Vec::new();
+        while found.len() < 2 {
+            match receiver.recv() {
+                Ok(message) => found.push(message[0]),
+                Err(RecvError::Restarted { reason }) => {
+                    assert_eq!(reason, KILLED);
+                    told += 1;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert_eq!((found, told), (vec![0, 1], 1));
+        host.join().expect("joined");
+    });
+}
