@@ -127,8 +127,10 @@ impl Supervisor {
         // Waiting on an epoll instance that is open cannot fail but by a signal.
         while self.epoll.wait(&mut tokens).is_ok() {
             for &id in &tokens {
-                if let Some(watch) = self.take(id) {
-                    (watch.on_death)();
+                if let Some(Watch { pidfd, on_death }) = self.take(id) {
+                    // First, so that nothing is held any more once the death has been told.
+                    drop(pidfd);
+                    on_death();
                 }
             }
         }

@@ -1,16 +1,20 @@
-//! Plugins as real processes: this test binary is executed again, as the plugin.
+//! Plugins as real processes: started, answered, restarted, ended.
 //!
-//! Tests named `fNN_…` show what the failure with that number must lead to. What always holds: a
-//! plugin is ended by its host at the end of each test, also where the test fails.
+//! This test binary is executed again as the plugin. What always holds: a plugin is ended by its
+//! host at the end of each test, also where the test fails.
 #![allow(unsafe_code, missing_docs)]
 
 mod common;
 
+use std::io::Read;
+use std::process::Command;
 use std::time::Duration;
 
 use common::plugin::{self, NEVER};
 use ringway::error::{ExitReason, RecvTimeoutError, SendError};
-use ringway::host::{Host, HostEventKind, PluginState, Restart, SpawnError, TakeChannelsError};
+use ringway::host::{
+    Host, HostEventKind, NameError, PluginState, Restart, SpawnError, TakeChannelsError,
+};
 
 /// Where the plugin's process starts; does nothing in the process that runs the tests.
 #[test]
@@ -18,16 +22,22 @@ fn plugin_entry() {
     plugin::run_role();
 }
 
+const KILLED: ExitReason = ExitReason::Signal(libc::SIGKILL);
+
 fn host() -> Host {
     Host::builder().build().unwrap()
 }
 
-fn quick() -> Restart {
+fn restarts(max_restarts: u32) -> Restart {
     Restart::OnFailure {
-        max_restarts: 50,
+        max_restarts,
         backoff_initial: Duration::ZERO,
         backoff_max: Duration::from_millis(1),
     }
+}
+
+fn events(host: &Host) -> Vec<HostEventKind> {
+    std::iter::from_fn(|| host.next_event(Duration::ZERO)).map(|event| event.kind).collect()
 }
 
 #[test]
@@ -49,6 +59,16 @@ fn a_plugin_answers_on_both_channels_and_ends_when_told() {
     assert_eq!(passive.send(b"?").unwrap_err(), SendError::Disconnected);
     assert_eq!(handle.state(), PluginState::Ended { reason: ExitReason::Signal(libc::SIGTERM) });
     assert_eq!(handle.pid(), None);
+    assert_eq!(handle.wait_exit(NEVER), Some(ExitReason::Signal(libc::SIGTERM)));
+}
+
+#[test]
+fn a_plugin_that_is_hung_up_on_ends_by_itself() {
+    let host = host();
+    let handle = host.spawn(plugin::spec("echo", "echo").restart(Restart::on_failure())).unwrap();
+    drop(handle.take_channels().unwrap());
+    assert_eq!(handle.wait_exit(NEVER), Some(ExitReason::Code(0)));
+    assert_eq!(handle.restarts(), 0, "no failure");
 }
 
 #[test]
@@ -56,7 +76,7 @@ fn killed_in_the_middle_nothing_is_lost_and_each_end_is_told_once() {
     const MESSAGES: u64 = 20_000;
     const WINDOW: u64 = 100;
     let host = host();
-    let handle = host.spawn(plugin::spec("victim", "echo").restart(quick())).unwrap();
+    let handle = host.spawn(plugin::spec("victim", "echo").restart(restarts(50))).unwrap();
     let (active, _passive) = handle.take_channels().unwrap();
     let (mut sender, mut receiver) = active.split();
     let (mut sent, mut answered, mut again) = (0, 0, 0);
@@ -84,33 +104,145 @@ fn killed_in_the_middle_nothing_is_lost_and_each_end_is_told_once() {
                 }
             }
             Err(RecvTimeoutError::Restarted { reason }) => {
-                assert_eq!(reason, ExitReason::Signal(libc::SIGKILL));
+                assert_eq!(reason, KILLED);
                 receiver_told += 1;
             }
             Err(error) => panic!("{error}"),
         }
     }
     assert_eq!((sender_told, receiver_told), (1, 1));
-    assert!(again <= WINDOW, "{again} answers came again");
     assert_eq!(handle.restarts(), 1);
-    let kinds: Vec<_> =
-        std::iter::from_fn(|| host.next_event(Duration::ZERO)).map(|event| event.kind).collect();
-    assert!(matches!(
-        kinds[..],
-        [
-            HostEventKind::Started { .. },
-            HostEventKind::Died { reason: ExitReason::Signal(libc::SIGKILL), .. },
-            HostEventKind::Restarted { incarnation: 2, .. }
-        ]
-    ));
+    let [
+        HostEventKind::Started { .. },
+        HostEventKind::Died { reason: KILLED, .. },
+        HostEventKind::Restarted { incarnation: 2, carried, .. },
+    ] = events(&host)[..]
+    else {
+        panic!("other events")
+    };
+    assert!(again <= carried, "{again} answers came again, {carried} messages were carried over");
 }
 
 #[test]
 fn a_program_that_is_not_executable_is_an_error() {
     let host = host();
-    let missing = plugin::spec_of("missing", std::process::Command::new("/nonexistent/plugin"));
+    let missing = plugin::spec_of("missing", Command::new("/nonexistent/plugin"));
     let error = host.spawn(missing).unwrap_err();
     assert!(matches!(&error, SpawnError::Exec { program, .. } if program == "/nonexistent/plugin"));
-    let directory = plugin::spec_of("directory", std::process::Command::new("/"));
+    let directory = plugin::spec_of("directory", Command::new("/"));
     assert!(matches!(host.spawn(directory).unwrap_err(), SpawnError::Exec { .. }));
+}
+
+#[test]
+fn a_plugin_that_exits_at_once_is_an_error_that_says_how() {
+    let error = host().spawn(plugin::spec("brief", "exit-7")).unwrap_err();
+    assert!(matches!(error, SpawnError::Exited { reason: ExitReason::Code(7) }), "{error}");
+    // A program that knows nothing of hosts.
+    let error = host().spawn(plugin::spec_of("true", Command::new("true"))).unwrap_err();
+    assert!(matches!(error, SpawnError::Exited { reason: ExitReason::Code(0) }), "{error}");
+}
+
+#[test]
+fn a_plugin_that_is_never_ready_is_killed() {
+    let host = host();
+    let timeout = Duration::from_millis(300);
+    let error = host.spawn(plugin::spec("slow", "never-ready").ready_timeout(timeout)).unwrap_err();
+    assert!(matches!(error, SpawnError::NotReady { timeout: found } if found == timeout));
+    assert!(
+        events(&host).iter().any(|kind| matches!(kind, HostEventKind::Died { reason: KILLED, .. }))
+    );
+}
+
+#[test]
+fn names_are_checked_and_unique() {
+    let host = host();
+    for (name, expected) in [
+        (String::new(), NameError::Empty),
+        ("n".repeat(65), NameError::TooLong { len: 65, max: 64 }),
+        ("a/b".into(), NameError::Character('/')),
+        ("a\0b".into(), NameError::Character('\0')),
+    ] {
+        let error = host.spawn(plugin::spec(&name, "echo")).unwrap_err();
+        assert!(matches!(error, SpawnError::Name { problem, .. } if problem == expected));
+    }
+    let first = host.spawn(plugin::spec("twin", "echo")).unwrap();
+    let error = host.spawn(plugin::spec("twin", "echo")).unwrap_err();
+    assert!(matches!(error, SpawnError::Duplicate { name } if name == "twin"));
+    first.terminate();
+    host.spawn(plugin::spec("twin", "echo")).unwrap();
+}
+
+#[test]
+fn standard_error_is_the_commands_own() {
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let mut command = plugin::command("speak");
+    command.stderr(writer);
+    let host = host();
+    let handle = host.spawn(plugin::spec_of("speaker", command)).unwrap();
+    handle.terminate();
+    drop((handle, host));
+    let mut text = String::new();
+    reader.read_to_string(&mut text).unwrap();
+    assert!(text.contains("something went wrong"), "{text:?}");
+}
+
+#[test]
+fn a_plugin_that_ignores_sigterm_is_killed_after_its_grace() {
+    let host = host();
+    let spec = plugin::spec("deaf", "deaf").grace(Duration::from_millis(50));
+    let handle = host.spawn(spec.restart(restarts(50))).unwrap();
+    assert_eq!(handle.terminate(), KILLED);
+    assert_eq!(handle.restarts(), 0, "it was told to end");
+    assert_eq!(handle.terminate(), KILLED, "again is the same");
+}
+
+#[test]
+fn a_plugin_that_fails_again_and_again_is_given_up() {
+    let host = host();
+    let handle = host.spawn(plugin::spec("weak", "fail-when-ready").restart(restarts(3))).unwrap();
+    let (mut active, _passive) = handle.take_channels().unwrap();
+    assert_eq!(handle.wait_exit(NEVER), Some(ExitReason::Code(3)));
+    assert_eq!(handle.restarts(), 3);
+    let kinds = events(&host);
+    let died = kinds.iter().filter(|kind| matches!(kind, HostEventKind::Died { .. })).count();
+    assert_eq!(died, 4);
+    assert_eq!(kinds.last(), Some(&HostEventKind::GaveUp { reason: ExitReason::Code(3) }));
+    let end = loop {
+        match active.recv_timeout(NEVER) {
+            Err(RecvTimeoutError::Restarted { .. }) => {}
+            other => break other.map(drop),
+        }
+    };
+    assert_eq!(end, Err(RecvTimeoutError::Disconnected));
+    assert!(host.spawn(plugin::spec("weak", "echo")).is_ok(), "the name is free again");
+}
+
+#[test]
+fn always_means_after_success_too() {
+    let host = host();
+    let always = Restart::Always {
+        max_restarts: 2,
+        backoff_initial: Duration::ZERO,
+        backoff_max: Duration::ZERO,
+    };
+    let handle = host.spawn(plugin::spec("brief", "exit-when-ready").restart(always)).unwrap();
+    assert_eq!(handle.wait_exit(NEVER), Some(ExitReason::Code(0)));
+    assert_eq!(handle.restarts(), 2);
+}
+
+#[test]
+fn a_host_that_is_dropped_ends_all_its_plugins() {
+    let host = host();
+    let handles = ["a", "b", "c"].map(|name| host.spawn(plugin::spec(name, "echo")).unwrap());
+    drop(host);
+    for handle in handles {
+        let ended = PluginState::Ended { reason: ExitReason::Signal(libc::SIGTERM) };
+        assert_eq!(handle.state(), ended);
+    }
+}
+
+#[test]
+fn connecting_says_what_is_missing() {
+    let output = plugin::command("connect-errors").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

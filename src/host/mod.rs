@@ -130,8 +130,9 @@ impl Host {
     /// Puts a plugin on the list, unless its name is taken.
     fn enlist(&self, spec: PluginSpec) -> Result<Arc<Supervised>, SpawnError> {
         let mut plugins = self.plugins();
-        plugins.retain(|plugin| !matches!(plugin.life().phase, Phase::Ended(_)));
-        if plugins.iter().any(|plugin| plugin.name == spec.name) {
+        plugins.retain(|plugin| !plugin.is_over());
+        let lives = |plugin: &Supervised| !matches!(plugin.life().phase, Phase::Ended(_));
+        if plugins.iter().any(|plugin| plugin.name == spec.name && lives(plugin)) {
             return Err(SpawnError::Duplicate { name: spec.name });
         }
         let (events, host) = (Arc::clone(&self.events), Arc::clone(&self.own_pidfd));
@@ -169,6 +170,8 @@ impl Drop for Host {
         }
         for plugin in plugins.iter().rev() {
             plugin.finish_stop(plugin.grace.saturating_sub(begun.elapsed()));
+            // The ends that nobody has taken.
+            plugin.life().channels = None;
         }
     }
 }

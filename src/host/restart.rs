@@ -48,8 +48,6 @@ impl Suspicion {
 impl Supervised {
     /// Starts the plugin again, which ended for `reason`, until it runs or has failed too often.
     pub(super) fn restart(self: &Arc<Self>, mut reason: ExitReason, died_at: Instant) {
-        // Of a process that was ready it can be that a message killed it; of one that was not, no.
-        let mut was_ready = true;
         loop {
             let failures = self.life().failures;
             let Some(pause) = self.restart.pause(reason, failures) else {
@@ -60,7 +58,7 @@ impl Supervised {
             }
             self.life().failures += 1;
             let mut carried = 0;
-            let started = self.start(|channels| self.hand_over(channels, was_ready, &mut carried));
+            let started = self.start(|channels| self.hand_over(channels, &mut carried));
             match started {
                 Ok(pid) => {
                     let (incarnation, downtime) = (self.life().incarnation, died_at.elapsed());
@@ -75,7 +73,6 @@ impl Supervised {
                     self.report(HostEventKind::StartFailed { error: error.to_string() });
                 }
             }
-            was_ready = false;
         }
     }
 
@@ -92,16 +89,16 @@ impl Supervised {
     }
 
     /// Makes fresh channels the successors of the last incarnation's. Returns the control channel.
-    fn hand_over(&self, channels: Channels, was_ready: bool, carried: &mut u64) -> Channel {
+    fn hand_over(&self, channels: Channels, carried: &mut u64) -> Channel {
         let Channels { control, active, passive } = channels;
         let new = [active, passive].map(|channel| {
             let (connection, _segment) = channel.into_successor();
             connection.follow();
             connection
         });
-        let (old, mut suspicions) = {
+        let (old, mut suspicions, was_ready) = {
             let mut life = self.life();
-            (life.connections.replace(new.clone()), life.suspicions)
+            (life.connections.replace(new.clone()), life.suspicions, life.was_ready)
         };
         for ((old, new), suspicion) in old.iter().flatten().zip(new).zip(&mut suspicions) {
             *carried += self.succeed(old, new, was_ready, suspicion);
@@ -121,6 +118,7 @@ impl Supervised {
         // The dead plugin's own word; with a lie it harms only its successors.
         let head = old.outgoing().control(ring::HEAD);
         let released_any = old.memory().load_u64(head, Ordering::Acquire) != 0;
+        // A message can have killed a process only once that was ready.
         let drop_first = was_ready && suspicion.death(released_any, self.max_redeliveries);
         // Fails only where the new segment is not fresh, and nobody else has it.
         let Ok(report) = old.succeed(new, drop_first) else { return 0 };

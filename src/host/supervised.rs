@@ -70,7 +70,10 @@ pub(super) struct Life {
     pub(super) connections: Option<[Arc<Connection>; 2]>,
     /// The host's ends, until somebody takes them.
     pub(super) channels: Option<(Channel, Channel)>,
-    pub(super) restart_thread: Option<JoinHandle<()>>,
+    /// Threads that restart it; all but the last are about to return.
+    restart_threads: Vec<JoinHandle<()>>,
+    /// Whether the last process has said that it is ready.
+    pub(super) was_ready: bool,
     process: Option<Process>,
     /// How the process of the current start ended, and when that was noticed.
     exit: Option<(ExitReason, Instant)>,
@@ -112,7 +115,8 @@ impl Supervised {
                 failures: 0,
                 connections: None,
                 channels: None,
-                restart_thread: None,
+                restart_threads: Vec::new(),
+                was_ready: false,
                 process: None,
                 exit: None,
                 ready_at: None,
@@ -199,7 +203,10 @@ impl Supervised {
         let descriptors = [&*self.host, &control_fd, &active_fd, &passive_fd];
         let pid = self.launch(descriptors, connections)?;
         drop([control_fd, active_fd, passive_fd]);
-        match handshake(&mut control, &segments, self.ready_timeout) {
+        let greeted = handshake(&mut control, &segments, self.ready_timeout);
+        // Before anybody hears of the outcome.
+        drop(segments);
+        match greeted {
             Ok(()) => self.ready(pid, control),
             Err(error) => Err(self.give_up_start(error)),
         }
@@ -221,7 +228,7 @@ impl Supervised {
         let pidfd = Arc::new(pidfd);
         let on_death = {
             let (this, pidfd) = (Arc::clone(self), Arc::clone(&pidfd));
-            move || this.died(pid, &pidfd, &connections)
+            move || this.died(pid, pidfd, connections)
         };
         let watch = pidfd
             .as_fd()
@@ -231,6 +238,7 @@ impl Supervised {
             Ok(watch) => {
                 life.exit = None;
                 life.ready_at = None;
+                life.was_ready = false;
                 life.incarnation += 1;
                 life.process = Some(Process { pid, pidfd, control: None, _watch: watch });
                 Ok(pid)
@@ -245,16 +253,22 @@ impl Supervised {
     }
 
     /// The handshake is over: the plugin runs, unless it has died since.
-    fn ready(&self, pid: u32, control: Channel) -> Result<u32, SpawnError> {
+    fn ready(self: &Arc<Self>, pid: u32, control: Channel) -> Result<u32, SpawnError> {
         let mut life = self.life();
-        if let Some((reason, _)) = life.exit {
-            return Err(SpawnError::Exited { reason });
+        life.was_ready = true;
+        match (life.exit, life.phase) {
+            // A former incarnation's successor: the restart goes on.
+            (Some((reason, _)), Phase::Restarting(_)) => return Err(SpawnError::Exited { reason }),
+            // It was started; that it has died since is another story.
+            (Some((reason, _)), _) => self.follow_up(&mut life, reason),
+            (None, _) => {
+                if let Some(process) = &mut life.process {
+                    process.control = Some(control);
+                }
+                life.phase = Phase::Running;
+                life.ready_at = Some(Instant::now());
+            }
         }
-        if let Some(process) = &mut life.process {
-            process.control = Some(control);
-        }
-        life.phase = Phase::Running;
-        life.ready_at = Some(Instant::now());
         self.changed.notify_all();
         Ok(pid)
     }
@@ -283,36 +297,57 @@ impl Supervised {
 
     /// The supervisor has seen the process die: reaps it, tells the channels, and starts what is to
     /// follow.
-    fn died(self: &Arc<Self>, pid: u32, pidfd: &PidFd, connections: &[Arc<Connection>; 3]) {
-        let reason = reap(pidfd);
+    fn died(self: &Arc<Self>, pid: u32, pidfd: Arc<PidFd>, connections: [Arc<Connection>; 3]) {
+        let reason = reap(&pidfd);
         let mut life = self.life();
         life.exit = Some((reason, Instant::now()));
-        // Dropped only after the lock: it closes the control channel.
         let process = life.process.take();
         if life.ready_at.is_some_and(|at| self.restart.forgets_after(at.elapsed())) {
             life.failures = 0;
         }
-        let follows = !life.stopping
-            && life.phase != Phase::Starting
-            && self.restart.pause(reason, life.failures).is_some();
-        let [control, active, passive] = connections;
-        active.peer_died(reason, follows);
-        passive.peer_died(reason, follows);
+        let [control, active, passive] = &connections;
         control.peer_died(reason, false);
         self.report(HostEventKind::Died { pid, reason });
-        if life.phase == Phase::Running {
-            if follows {
-                life.phase = Phase::Restarting(reason);
-                life.restart_thread = self.start_restart_thread(reason);
+        match life.phase {
+            Phase::Running => self.follow_up(&mut life, reason),
+            // The thread that restarts it goes on.
+            Phase::Restarting(_) => {
+                let follows = self.is_followed(&life, reason);
+                active.peer_died(reason, follows);
+                passive.peer_died(reason, follows);
             }
-            if life.restart_thread.is_none() || !follows {
-                life.phase = Phase::Ended(reason);
-                life.connections = None;
-            }
+            // Nobody has the ends yet; the thread that starts it decides.
+            Phase::Starting | Phase::Ended(_) => {}
         }
+        // Before anybody hears of it: whoever is told finds nothing of the process left.
+        drop((connections, pidfd, process));
         self.changed.notify_all();
-        drop(life);
-        drop(process);
+    }
+
+    /// Whether a successor is to be started.
+    fn is_followed(&self, life: &Life, reason: ExitReason) -> bool {
+        !life.stopping && self.restart.pause(reason, life.failures).is_some()
+    }
+
+    /// The plugin was ready and has died: tells its channels, and starts it again or not.
+    fn follow_up(self: &Arc<Self>, life: &mut Life, reason: ExitReason) {
+        let follows = self.is_followed(life, reason);
+        for connection in life.connections.iter().flatten() {
+            connection.peer_died(reason, follows);
+        }
+        if follows && let Some(thread) = self.start_restart_thread(reason) {
+            life.restart_threads.retain(|thread| !thread.is_finished());
+            life.restart_threads.push(thread);
+            life.phase = Phase::Restarting(reason);
+            return;
+        }
+        for connection in life.connections.take().iter().flatten() {
+            connection.abandon();
+        }
+        if !life.stopping && self.restart.pause(reason, 0).is_some() {
+            self.report(HostEventKind::GaveUp { reason });
+        }
+        life.phase = Phase::Ended(reason);
     }
 
     /// A thread that lives until the plugin runs again, or is given up: one plugin's restart never
@@ -341,16 +376,21 @@ impl Supervised {
             self.signal(libc::SIGKILL);
         }
         let (mut life, _) = self.wait_until(KILL_TIMEOUT, ended);
-        let (reason, thread) = match life.phase {
-            Phase::Ended(reason) => (reason, life.restart_thread.take()),
-            _ => (ExitReason::Unknown, None),
-        };
+        let Phase::Ended(reason) = life.phase else { return ExitReason::Unknown };
+        let threads = std::mem::take(&mut life.restart_threads);
         drop(life);
-        if let Some(thread) = thread {
-            // It has reported the end and does nothing after that.
+        for thread in threads {
+            // They have nothing to do any more.
             let _ = thread.join();
         }
         reason
+    }
+
+    /// Whether it has ended, and none of its threads is left.
+    pub(super) fn is_over(&self) -> bool {
+        let life = self.life();
+        matches!(life.phase, Phase::Ended(_))
+            && life.restart_threads.iter().all(JoinHandle::is_finished)
     }
 }
 

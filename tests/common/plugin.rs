@@ -1,23 +1,32 @@
 //! This test binary as a plugin: which part it plays is said in an environment variable.
 
 use std::env;
+use std::fs::{self, File, OpenOptions};
+use std::os::fd::{IntoRawFd, OwnedFd};
 use std::process::{self, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use ringway::error::RecvError;
-use ringway::host::{Plugin, PluginSpec};
+use ringway::channel::Channel;
+use ringway::error::{RecvError, SendError};
+use ringway::host::control::VARIABLE;
+use ringway::host::{ConnectError, Host, Plugin, PluginSpec};
+use ringway::layout::ring;
+use ringway::memory::MappedMemory;
+use ringway::ring::{Producer, RingGeometry};
+use ringway::segment::AnonymousSegment;
 
 /// Longer than anything takes; reached only by a test that has failed.
 pub const NEVER: Duration = Duration::from_secs(60);
 
 const ROLE: &str = "RINGWAY_TEST_ROLE";
+const ALONE: &str = "RINGWAY_TEST_ALONE";
 
 /// The command that executes this binary again, in a role.
 pub fn command(role: &str) -> Command {
     let mut command = Command::new(env::current_exe().unwrap());
     command.args(["--exact", "plugin_entry", "--nocapture", "--test-threads=1"]);
-    command.env(ROLE, role).stdin(Stdio::null()).stdout(Stdio::null());
+    command.env(ROLE, role).env_remove(ALONE).stdin(Stdio::null()).stdout(Stdio::null());
     command
 }
 
@@ -29,37 +38,230 @@ pub fn spec_of(name: &str, command: Command) -> PluginSpec {
     PluginSpec::new(name, command).ready_timeout(NEVER)
 }
 
+/// Runs a test in a process of its own, because it counts what its process has. Tells whether this
+/// is that process.
+pub fn alone(test: &str) -> bool {
+    if env::var_os(ALONE).is_some() {
+        return true;
+    }
+    let status = Command::new(env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .env(ALONE, test)
+        .status()
+        .unwrap();
+    assert!(status.success(), "{test}: {status}");
+    false
+}
+
 /// Plays the role that this process was started for, if any, and ends the process.
 pub fn run_role() {
     let Ok(role) = env::var(ROLE) else { return };
     match role.as_str() {
         "echo" => echo(),
+        "exit-7" => process::exit(7),
+        "exit-when-ready" => drop(Plugin::connect().unwrap().take_channels().unwrap()),
+        "fail-when-ready" => {
+            let _channels = Plugin::connect().unwrap().take_channels().unwrap();
+            process::exit(3);
+        }
+        "never-ready" => {
+            let _plugin = Plugin::connect().unwrap();
+            hang();
+        }
+        "killed-in-handshake" => {
+            let _plugin = Plugin::connect().unwrap();
+            raise(libc::SIGKILL);
+        }
+        "deaf" => {
+            ignore_sigterm();
+            let _channels = Plugin::connect().unwrap().take_channels().unwrap();
+            hang();
+        }
+        "speak" => {
+            eprintln!("something went wrong");
+            echo();
+        }
+        "die-of-poison" => die_of_poison(),
+        "seal-first" => seal_first(),
+        "silent-commit" => silent_commit(),
+        "fork" => fork_on_demand(),
+        "flood" => flood(),
+        "connect-errors" => connect_errors(),
+        "host-of-two" => host_of_two(),
         other => panic!("unknown role {other}"),
     }
     process::exit(0);
 }
 
-/// Answers every message on either channel with itself.
-fn echo() {
-    let plugin = Plugin::connect().unwrap();
-    let (active, passive) = plugin.take_channels().unwrap();
-    let threads = [active, passive].map(|channel| {
-        thread::spawn(move || {
-            let (mut sender, mut receiver) = channel.split();
-            loop {
-                match receiver.recv() {
-                    Ok(message) => {
-                        if sender.send_tagged(message.tag(), &message).is_err() {
-                            return;
-                        }
-                    }
-                    Err(RecvError::Disconnected) => return,
+pub fn raise(signal: i32) {
+    // SAFETY: the call takes a number.
+    unsafe { libc::raise(signal) };
+}
+
+fn hang() -> ! {
+    loop {
+        thread::park();
+    }
+}
+
+fn ignore_sigterm() {
+    // SAFETY: ignoring a signal installs no handler.
+    unsafe { libc::signal(libc::SIGTERM, libc::SIG_IGN) };
+}
+
+/// Answers every message with itself, until the host hangs up.
+fn answer(channel: Channel, mut before: impl FnMut(&[u8])) {
+    let (mut sender, mut receiver) = channel.split();
+    loop {
+        match receiver.recv() {
+            Ok(message) => {
+                before(&message);
+                match sender.send_tagged(message.tag(), &message) {
+                    Ok(()) => {}
+                    Err(SendError::Disconnected) => return,
                     Err(error) => panic!("{error}"),
                 }
             }
-        })
-    });
+            Err(RecvError::Disconnected) => return,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// Answers on both channels.
+fn echo() {
+    let plugin = Plugin::connect().unwrap();
+    let (active, passive) = plugin.take_channels().unwrap();
+    let threads = [active, passive].map(|channel| thread::spawn(move || answer(channel, |_| ())));
     for thread in threads {
         thread.join().unwrap();
     }
+}
+
+fn die_of_poison() {
+    let plugin = Plugin::connect().unwrap();
+    let (active, _passive) = plugin.take_channels().unwrap();
+    answer(active, |message| {
+        if message == b"poison" {
+            process::exit(9);
+        }
+    });
+}
+
+/// The number that the host has announced under this key.
+fn announced(key: &str) -> i32 {
+    let text = env::var(VARIABLE).unwrap();
+    let value = text.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+    value.unwrap().parse().unwrap()
+}
+
+/// Another open description of an inherited memory file, as a hostile plugin would make it.
+fn reopen(key: &str) -> OwnedFd {
+    let path = format!("/proc/self/fd/{}", announced(key));
+    OpenOptions::new().read(true).write(true).open(path).unwrap().into()
+}
+
+/// Keeps the host from sealing.
+fn seal_first() {
+    // SAFETY: the call takes numbers.
+    let result = unsafe { libc::fcntl(announced("active"), libc::F_ADD_SEALS, libc::F_SEAL_SEAL) };
+    assert_eq!(result, 0);
+    let plugin = Plugin::connect().unwrap();
+    let _channels = plugin.take_channels().unwrap();
+    hang();
+}
+
+/// The bare ring from the plugin to the host, mapped a second time behind the library's back.
+fn bare_producer(segment: &AnonymousSegment) -> Producer<MappedMemory> {
+    let (memory, geometry) = (segment.memory().clone(), segment.geometry());
+    let data = geometry.layout().unwrap().data[1];
+    let (capacity, align) = (geometry.capacity_bytes[1], geometry.payload_align);
+    let geometry = RingGeometry::new(&memory, ring::CONTROL[1], data, capacity, align).unwrap();
+    Producer::attach(memory, geometry).unwrap()
+}
+
+/// Commits a record and never wakes the receiver: as if killed, or stopped, in between.
+fn silent_commit() {
+    let segment = AnonymousSegment::attach(reopen("active")).unwrap();
+    let plugin = Plugin::connect().unwrap();
+    let (mut active, _passive) = plugin.take_channels().unwrap();
+    let then = active.recv_owned().unwrap();
+    bare_producer(&segment).try_push(1, b"silent").unwrap();
+    raise(if &*then == b"die" { libc::SIGKILL } else { libc::SIGSTOP });
+    hang();
+}
+
+/// Answers; asked to fork, leaves a child that holds everything open and, once its parent is dead,
+/// writes into the ring for as long as it lives.
+fn fork_on_demand() {
+    let segment = AnonymousSegment::attach(reopen("active")).unwrap();
+    let plugin = Plugin::connect().unwrap();
+    let (mut active, _passive) = plugin.take_channels().unwrap();
+    loop {
+        let message = match active.recv_owned() {
+            Ok(message) => message,
+            Err(RecvError::Disconnected) => return,
+            Err(error) => panic!("{error}"),
+        };
+        if &*message != b"fork" {
+            active.send(&message).unwrap();
+            continue;
+        }
+        let parent = process::id();
+        // SAFETY: the child calls nothing that another thread could have locked.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            // SAFETY: the call takes a number; it ends the child should nobody else do so.
+            unsafe { libc::alarm(60) };
+            while std::os::unix::process::parent_id() == parent {
+                thread::yield_now();
+            }
+            let mut producer = bare_producer(&segment);
+            loop {
+                let _ = producer.try_push(0xbad, b"from the grave");
+            }
+        }
+        active.send(&child.to_ne_bytes()).unwrap();
+    }
+}
+
+/// Sends as much as fits, for ever.
+fn flood() {
+    let plugin = Plugin::connect().unwrap();
+    let (mut active, _passive) = plugin.take_channels().unwrap();
+    while active.send(b"flood").is_ok() {}
+}
+
+/// In a process that no host has started: every way in which connecting can fail.
+fn connect_errors() {
+    let set = |text: &str| {
+        // SAFETY: this process has one thread that looks at the environment.
+        unsafe { env::set_var(VARIABLE, text) };
+        Plugin::connect()
+    };
+    assert!(matches!(Plugin::connect(), Err(ConnectError::NoHost { .. })));
+    assert!(matches!(set("2 new"), Err(ConnectError::Version { .. })));
+    assert!(matches!(set("1 host=3"), Err(ConnectError::Malformed { .. })));
+    // A file that is not memory, inheritable as the host's descriptors are.
+    let numbers = [0; 4].map(|_| {
+        let file = File::open("/proc/self/exe").unwrap();
+        // SAFETY: the call takes numbers.
+        unsafe { libc::fcntl(file.into_raw_fd(), libc::F_DUPFD, 50) }
+    });
+    let [host, control, active, passive] = numbers;
+    let text =
+        format!("1 host={host} control={control} active={active} passive={passive} name=wrong");
+    assert!(matches!(set(&text), Err(ConnectError::Segment { what: "control", .. })));
+    let left = numbers.iter().filter(|fd| fs::exists(format!("/proc/self/fd/{fd}")).unwrap());
+    assert_eq!(left.count(), 0, "the descriptors were taken, so they are closed");
+    assert!(matches!(set(&text), Err(ConnectError::AlreadyConnected)));
+}
+
+/// A host that tells its plugins' numbers, and then waits to be killed.
+fn host_of_two() {
+    let host = Host::builder().build().unwrap();
+    let first = host.spawn(spec("first", "echo")).unwrap();
+    let second = host.spawn(spec("second", "deaf")).unwrap();
+    eprintln!("plugins {} {}", first.pid().unwrap(), second.pid().unwrap());
+    hang();
 }

@@ -1,0 +1,419 @@
+//! The rows of the table of failures that concern host and plugins, each shown on real processes.
+//!
+//! Tests named `fNN_…` belong to the failure with that number. This test binary is executed again
+//! as the plugin. What always holds: what a test starts is ended when it ends, also where it fails.
+#![allow(unsafe_code, missing_docs)]
+
+mod common;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use common::plugin::{self, NEVER};
+use ringway::channel::{Channel, Event, OwnedMessage, Selector};
+use ringway::error::{
+    Corruption, ExitReason, RecvError, RecvTimeoutError, SendError, SendTimeoutError,
+};
+use ringway::host::{Host, HostEventKind, PluginHandle, PluginState, Restart, SpawnError};
+
+/// Where the plugin's process starts; does nothing in the process that runs the tests.
+#[test]
+fn plugin_entry() {
+    plugin::run_role();
+}
+
+const KILLED: ExitReason = ExitReason::Signal(libc::SIGKILL);
+
+fn host() -> Host {
+    Host::builder().build().unwrap()
+}
+
+fn restarts(max_restarts: u32) -> Restart {
+    Restart::OnFailure {
+        max_restarts,
+        backoff_initial: Duration::ZERO,
+        backoff_max: Duration::from_millis(1),
+    }
+}
+
+/// The next message, whatever restarts are told before it.
+fn next(channel: &mut Channel) -> OwnedMessage {
+    loop {
+        match channel.recv_timeout(NEVER) {
+            Ok(message) => return message.to_owned(),
+            Err(RecvTimeoutError::Restarted { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// Sends, whatever restart is told before it.
+fn send(channel: &mut Channel, message: &[u8]) {
+    loop {
+        match channel.send(message) {
+            Ok(()) => return,
+            Err(SendError::Restarted { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+fn signal(handle: &PluginHandle, signal: i32) {
+    let pid = handle.pid().unwrap() as libc::pid_t;
+    // SAFETY: the call takes numbers; the process is a child that has not been reaped.
+    assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
+}
+
+/// Stops a plugin, and returns when it has stopped: a signal that is sent before that may be taken
+/// first.
+fn stop(handle: &PluginHandle) {
+    signal(handle, libc::SIGSTOP);
+    let stat = format!("/proc/{}/stat", handle.pid().unwrap());
+    while !fs::read_to_string(&stat).unwrap().contains(") T ") {
+        std::thread::yield_now();
+    }
+}
+
+/// Open descriptors, and mappings of segments, of this process.
+fn holdings() -> (usize, usize) {
+    let descriptors = fs::read_dir("/proc/self/fd").unwrap().count();
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    (descriptors, maps.lines().filter(|line| line.contains("memfd:ringway")).count())
+}
+
+/// Whether this process has a child, dead or alive.
+fn has_children() -> bool {
+    // SAFETY: a null status is allowed; nothing is reaped with WNOWAIT's cousin WNOHANG unless a
+    // child is dead, and then the test fails anyway.
+    unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) != -1 }
+}
+
+/// Waits until another process than a child has ended.
+fn wait_for_end_of(pidfd: &OwnedFd) {
+    use std::os::fd::AsRawFd;
+    let mut poll = libc::pollfd { fd: pidfd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one pollfd, alive until the call is over.
+    assert_eq!(unsafe { libc::poll(&mut poll, 1, NEVER.as_millis() as i32) }, 1, "still alive");
+}
+
+fn pidfd_of(pid: i32) -> OwnedFd {
+    // SAFETY: the call takes numbers.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    assert!(fd >= 0, "{}", std::io::Error::last_os_error());
+    // SAFETY: just opened, and nobody else's.
+    unsafe { OwnedFd::from_raw_fd(fd as i32) }
+}
+
+/// A process that is killed when the test is over.
+struct Stray(OwnedFd);
+
+/// Makes a plugin fork. It has finished with the request when this returns.
+fn fork(active: &mut Channel) -> Stray {
+    active.send(b"fork").unwrap();
+    let child = i32::from_ne_bytes(next(active)[..].try_into().unwrap());
+    active.send(b"done?").unwrap();
+    assert_eq!(&*next(active), b"done?");
+    Stray(pidfd_of(child))
+}
+
+impl Drop for Stray {
+    fn drop(&mut self) {
+        use std::os::fd::AsRawFd;
+        let (fd, none) = (self.0.as_raw_fd(), std::ptr::null_mut::<libc::siginfo_t>());
+        // SAFETY: an open pidfd, a signal, no information to go with it.
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, libc::SIGKILL, none, 0) };
+    }
+}
+
+#[test]
+fn f02_a_commit_without_a_wake_is_found_within_the_bounded_wait() {
+    for then in ["stop", "die"] {
+        let host = host();
+        let handle = host.spawn(plugin::spec("silent", "silent-commit")).unwrap();
+        let (mut active, _passive) = handle.take_channels().unwrap();
+        active.send(then.as_bytes()).unwrap();
+        assert_eq!(active.recv_timeout(NEVER).unwrap().bytes(), b"silent");
+        let end = active.recv_timeout(Duration::from_millis(10)).map(drop);
+        match then {
+            "stop" => assert_eq!(end, Err(RecvTimeoutError::Timeout)),
+            _ => assert_eq!(
+                active.recv_timeout(NEVER).map(drop),
+                Err(RecvTimeoutError::Disconnected)
+            ),
+        }
+    }
+}
+
+#[test]
+fn f08_killed_during_the_handshake_nothing_is_left() {
+    if !plugin::alone("f08_killed_during_the_handshake_nothing_is_left") {
+        return;
+    }
+    let host = host();
+    // What stays for the life of the process: the supervisor.
+    drop(host.spawn(plugin::spec("first", "exit-7")).unwrap_err());
+    let before = holdings();
+    for round in 0..5 {
+        let name = format!("victim-{round}");
+        let error = host.spawn(plugin::spec(&name, "killed-in-handshake")).unwrap_err();
+        assert!(matches!(error, SpawnError::Exited { reason: KILLED }), "{error}");
+        let late = plugin::spec(&name, "never-ready").ready_timeout(Duration::from_millis(100));
+        assert!(matches!(host.spawn(late).unwrap_err(), SpawnError::NotReady { .. }));
+        drop(host.spawn(plugin::spec(&name, "exit-7")).unwrap_err());
+        drop(host.spawn(plugin::spec_of(&name, Command::new("/nonexistent"))).unwrap_err());
+        let handle = host.spawn(plugin::spec(&name, "fail-when-ready").restart(restarts(2)));
+        assert_eq!(handle.unwrap().wait_exit(NEVER), Some(ExitReason::Code(3)));
+        assert!(!has_children(), "everything has been reaped");
+    }
+    // Joins the restart threads, which may be about to close what they hold.
+    drop(host);
+    let after = holdings();
+    assert_eq!(after.1, before.1, "mappings");
+    assert!(after.0 <= before.0, "{} descriptors, {} before", after.0, before.0);
+}
+
+#[test]
+fn f12_a_reused_process_number_is_not_taken_for_the_plugin() {
+    let host = host();
+    let handle = host.spawn(plugin::spec("original", "echo")).unwrap();
+    let pid = handle.pid().unwrap();
+    handle.terminate();
+    for _ in 0..200 {
+        // Ask for the same number again; other processes may be faster.
+        if fs::write("/proc/sys/kernel/ns_last_pid", (pid - 1).to_string()).is_err() {
+            eprintln!("skipped: process numbers cannot be chosen here");
+            return;
+        }
+        let mut other = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let reused = other.id() == pid;
+        if reused {
+            handle.kill();
+            assert_eq!(handle.terminate(), ExitReason::Signal(libc::SIGTERM));
+            assert_eq!(other.try_wait().unwrap(), None, "the other process lives");
+        }
+        other.kill().unwrap();
+        other.wait().unwrap();
+        if reused {
+            return;
+        }
+    }
+    eprintln!("skipped: the number was not given out again");
+}
+
+#[test]
+fn f15_a_plugin_that_forbids_the_seal_is_refused() {
+    let host = host();
+    let error = host.spawn(plugin::spec("sealer", "seal-first")).unwrap_err();
+    assert!(matches!(error, SpawnError::Corrupt(Corruption::Seal)), "{error}");
+    let died = |kind: &HostEventKind| matches!(kind, HostEventKind::Died { reason: KILLED, .. });
+    assert!(std::iter::from_fn(|| host.next_event(Duration::ZERO)).any(|event| died(&event.kind)));
+}
+
+#[test]
+fn f15_after_the_handshake_the_segments_cannot_be_punched() {
+    let host = host();
+    let handle = host.spawn(plugin::spec("echo", "echo")).unwrap();
+    let (active, passive) = handle.take_channels().unwrap();
+    for channel in [active, passive] {
+        let fd = channel.descriptor().unwrap();
+        // SAFETY: the call takes numbers.
+        let seals = unsafe { libc::fcntl(std::os::fd::AsRawFd::as_raw_fd(&fd), libc::F_GET_SEALS) };
+        for seal in [libc::F_SEAL_SHRINK, libc::F_SEAL_GROW, libc::F_SEAL_FUTURE_WRITE] {
+            assert_ne!(seals & seal, 0, "seals {seals:#x} lack {seal:#x}");
+        }
+    }
+}
+
+#[test]
+fn f27_a_stopped_plugin_costs_its_caller_no_more_than_the_deadline() {
+    let host = host();
+    let spec = plugin::spec("sleeper", "echo").grace(Duration::from_millis(50));
+    let handle = host.spawn(spec).unwrap();
+    let (mut active, _passive) = handle.take_channels().unwrap();
+    stop(&handle);
+    let mut sent = 0_u32;
+    let full = loop {
+        match active.send_timeout(&[0; 1000], Duration::from_millis(20)) {
+            Ok(()) => sent += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(full, SendTimeoutError::Timeout);
+    // It may have answered some before it stopped.
+    let mut answers = 0;
+    while let Ok(message) = active.recv_timeout(Duration::from_millis(20)) {
+        assert_eq!(message.len(), 1000);
+        answers += 1;
+    }
+    signal(&handle, libc::SIGCONT);
+    for _ in answers..sent {
+        assert_eq!(active.recv_timeout(NEVER).unwrap().len(), 1000);
+    }
+    stop(&handle);
+    assert_eq!(handle.terminate(), KILLED, "SIGTERM waits, SIGKILL does not");
+}
+
+#[test]
+fn f29_a_dead_plugins_child_writes_into_the_void() {
+    let host = host();
+    let handle = host.spawn(plugin::spec("parent", "fork").restart(restarts(5))).unwrap();
+    let (mut active, _passive) = handle.take_channels().unwrap();
+    let _stray = fork(&mut active);
+    handle.kill();
+    let (mut told, mut void) = (0, 0);
+    for number in 0..1000_u32 {
+        send(&mut active, &number.to_ne_bytes());
+        let answer = loop {
+            match active.recv_timeout(NEVER) {
+                Ok(message) if message.tag() == 0xbad => void += told,
+                // It may be delivered again.
+                Ok(message) if message.bytes() == b"done?" => {}
+                Ok(message) => break message.to_owned(),
+                Err(RecvTimeoutError::Restarted { .. }) => told += 1,
+                Err(error) => panic!("{error}"),
+            }
+        };
+        assert_eq!(answer[..], number.to_ne_bytes());
+    }
+    assert_eq!(told, 1);
+    // What stands in a dead plugin's ring is believed up to one ring full, in records of a header
+    // and 16 bytes, of which the last may reach over the limit.
+    let capacity_bytes = ringway::channel::ChannelOptions::default().capacity_bytes;
+    assert!(void <= capacity_bytes / 24 + 1, "{void} messages of a dead plugin");
+}
+
+#[test]
+fn f39_without_descriptors_spawn_fails_and_leaves_nothing() {
+    if !plugin::alone("f39_without_descriptors_spawn_fails_and_leaves_nothing") {
+        return;
+    }
+    let host = host();
+    drop(host.spawn(plugin::spec("first", "exit-7")).unwrap_err());
+    let before = holdings();
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the struct outlives the call.
+    assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) }, 0);
+    let mut failures = 0;
+    loop {
+        // One of those counted was the directory being read.
+        let tight = libc::rlimit { rlim_cur: (before.0 - 1 + failures) as u64, ..limit };
+        // SAFETY: the struct outlives the call.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &tight) }, 0);
+        let result = host.spawn(plugin::spec("hungry", "echo"));
+        // SAFETY: the struct outlives the call.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, 0);
+        match result {
+            Ok(handle) => {
+                handle.terminate();
+                break;
+            }
+            Err(_) => {
+                assert!(!has_children());
+                assert_eq!(holdings(), before, "after {failures} failures");
+                failures += 1;
+            }
+        }
+    }
+    assert!(failures >= 6, "three segments and three descriptors for the plugin need room");
+}
+
+#[test]
+fn f40_a_flooding_plugin_gets_no_more_than_its_budget() {
+    const BUDGET: usize = 16;
+    let host = host();
+    let mut selector = Selector::new();
+    let flood = host.spawn(plugin::spec("flood", "flood")).unwrap();
+    let (active, _passive) = flood.take_channels().unwrap();
+    let (_flood_sender, receiver) = active.split();
+    let flood_token = selector.add(receiver);
+    let echo = host.spawn(plugin::spec("echo", "echo")).unwrap();
+    let (active, _passive) = echo.take_channels().unwrap();
+    let (mut sender, receiver) = active.split();
+    selector.add(receiver);
+    for number in 0..500_u32 {
+        sender.send(&number.to_ne_bytes()).unwrap();
+        let mut answered = false;
+        while !answered {
+            let mut floods = 0;
+            selector.poll(BUDGET, NEVER, |token, event| {
+                let Event::Message(message) = event else { panic!("{event:?}") };
+                if token == flood_token {
+                    floods += 1;
+                } else {
+                    assert_eq!(message.bytes(), number.to_ne_bytes());
+                    answered = true;
+                }
+            });
+            assert!(floods <= BUDGET, "{floods} messages of one plugin in a row");
+        }
+    }
+}
+
+#[test]
+fn f44_death_is_the_pidfds_word_whoever_holds_the_descriptors() {
+    let host = host();
+    let handle = host.spawn(plugin::spec("parent", "fork")).unwrap();
+    let (mut active, _passive) = handle.take_channels().unwrap();
+    let _stray = fork(&mut active);
+    handle.kill();
+    assert_eq!(handle.wait_exit(NEVER), Some(KILLED));
+    let end = loop {
+        if let Err(error) = active.receiver().recv() {
+            break error;
+        }
+    };
+    assert_eq!(end, RecvError::Disconnected);
+    assert_eq!(handle.state(), PluginState::Ended { reason: KILLED });
+}
+
+#[test]
+fn f45_a_message_that_kills_every_incarnation_is_dropped_and_reported() {
+    let host = host();
+    let spec = plugin::spec("mortal", "die-of-poison").restart(restarts(20)).max_redeliveries(2);
+    let handle = host.spawn(spec).unwrap();
+    let (mut active, _passive) = handle.take_channels().unwrap();
+    for message in [&b"before"[..], b"poison", b"after", b"more"] {
+        send(&mut active, message);
+    }
+    assert_eq!(&*next(&mut active), b"before");
+    assert_eq!(&*next(&mut active), b"after", "what stood behind it arrives, once");
+    assert_eq!(&*next(&mut active), b"more");
+    let kinds: Vec<_> =
+        std::iter::from_fn(|| host.next_event(Duration::ZERO)).map(|event| event.kind).collect();
+    let dropped: Vec<_> =
+        kinds.iter().filter(|kind| matches!(kind, HostEventKind::Dropped { .. })).collect();
+    assert_eq!(dropped, [&HostEventKind::Dropped { tag: 0, len: 6 }]);
+    assert_eq!(handle.restarts(), 3, "once after the first delivery, twice after redeliveries");
+}
+
+/// A child that is killed and waited for when the test is over.
+struct Middle(Child);
+
+impl Drop for Middle {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn plugins_end_when_their_host_is_killed_and_nothing_is_left() {
+    let mut command = plugin::command("host-of-two");
+    let mut middle = Middle(command.stderr(Stdio::piped()).spawn().unwrap());
+    let mut lines = BufReader::new(middle.0.stderr.take().unwrap()).lines();
+    let line = lines.find_map(|line| line.unwrap().strip_prefix("plugins ").map(String::from));
+    let pids = line.unwrap();
+    let pidfds: Vec<_> = pids.split(' ').map(|pid| pidfd_of(pid.parse().unwrap())).collect();
+    assert_eq!(pidfds.len(), 2);
+    middle.0.kill().unwrap();
+    for pidfd in &pidfds {
+        wait_for_end_of(pidfd);
+    }
+    let named = fs::read_dir("/dev/shm")
+        .unwrap()
+        .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().contains("ringway"));
+    assert_eq!(named.count(), 0, "nothing of a plugin has a name");
+}
