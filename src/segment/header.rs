@@ -56,6 +56,24 @@ impl ChannelGeometry {
             max: MAX_CAPACITY_BYTES,
         })
     }
+
+    /// What the header of a segment of `len_bytes` bytes says; for tools that look at segments
+    /// without attaching them.
+    ///
+    /// # Errors
+    /// What is wrong with it. Any header whatever is either refused or one that a creator could have
+    /// written.
+    pub fn from_header(header: [u8; HEADER_BYTES], len_bytes: u64) -> Result<Self, SegmentError> {
+        check(header, len_bytes)
+    }
+
+    /// The header that says this.
+    ///
+    /// # Errors
+    /// Capacities or an alignment that no channel can have.
+    pub fn to_header(&self) -> Result<[u8; HEADER_BYTES], SegmentError> {
+        Ok(encode(self, self.layout()?.len_bytes))
+    }
 }
 
 /// Writes the header of a channel segment. Whoever hands the segment on afterwards orders it before

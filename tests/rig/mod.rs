@@ -1,6 +1,7 @@
 //! What the tests of the ring and the fuzz targets share.
 #![allow(dead_code, reason = "each test uses its part")]
 
+pub mod header;
 pub mod hostile;
 pub mod op;
 pub mod ops;

@@ -360,3 +360,29 @@ fn holds(image: &CrashImage, geometry: RingGeometry, queue: &Queue) -> bool {
     }
     consumer.peek() == Ok(None)
 }
+
+/// Crashes in one input of a fuzzer: they are slow.
+const MAX_CRASHES: usize = 2;
+
+/// Runs a setup of two bytes and operations of three. An operation behind a [`Op::Crash`] is cut
+/// short by the death of both ends.
+pub fn run(data: &[u8]) {
+    let Some((setup, data)) = data.split_first_chunk::<2>() else { return };
+    let setup = Setup::decode(*setup);
+    let memory = CrashMemory::new(memory_bytes(setup.capacity_bytes));
+    let mut machine = Machine::new(memory, setup);
+    let mut crashes = 0;
+    let mut ops = data.as_chunks::<3>().0.iter().map(|bytes| Op::decode(*bytes));
+    while let Some(op) = ops.next() {
+        match (op, crashes < MAX_CRASHES) {
+            (Op::Crash { image }, true) => {
+                crashes += 1;
+                let Some(op) = ops.next() else { break };
+                let mut left: Vec<_> = machine.crashes(op).collect();
+                machine = left.swap_remove(usize::from(image) % left.len());
+            }
+            _ => machine.apply(op),
+        }
+    }
+    machine.drain();
+}

@@ -1,0 +1,136 @@
+//! The seeds of the fuzz targets. `RINGWAY_WRITE_SEEDS=1` writes them to `fuzz/corpus`; otherwise
+//! the tests check that what is committed there is what would be written, and run it.
+#![cfg(not(loom))]
+
+mod rig;
+
+use std::path::PathBuf;
+
+use rig::header::{HEADER_BYTES, attach_header};
+use rig::hostile::{consumer_bytes, consumer_mutator, producer_head};
+use rig::op::{End, Op};
+use ringway::layout::record;
+use ringway::memory::FenceMode;
+use ringway::segment::AnonymousSegment;
+
+/// Writes or checks the seeds of a target, and runs them.
+fn seeds(target: &str, seeds: &[Vec<u8>], run: fn(&[u8])) {
+    let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+    let write = std::env::var_os("RINGWAY_WRITE_SEEDS").is_some();
+    if write {
+        std::fs::create_dir_all(&directory).expect("a directory for the seeds");
+    }
+    for (n, seed) in seeds.iter().enumerate() {
+        let path = directory.join(format!("seed-{n:02}"));
+        if write {
+            std::fs::write(&path, seed).expect("written");
+        }
+        let found = std::fs::read(&path).unwrap_or_else(|error| panic!("{path:?}: {error}"));
+        assert_eq!(&found, seed, "{path:?} is stale: run with RINGWAY_WRITE_SEEDS=1");
+        run(seed);
+    }
+}
+
+#[test]
+fn ring_ops() {
+    let push = |len| Op::Push { len, tag: len };
+    let lists: [&[Op]; 8] = [
+        &[push(8), Op::Take, push(0), push(24), Op::Take, Op::Take],
+        &[push(24), push(24), Op::Advance, push(24), Op::Release, push(24)],
+        &[Op::Vectored { len: 21, split: 3 }, Op::Take, Op::Vectored { len: 0, split: 0 }],
+        &[
+            Op::Reserve { len: 24, filled: 3, end: End::Commit },
+            Op::Reserve { len: 24, filled: 3, end: End::CommitFilled },
+            Op::Reserve { len: 20, filled: 20, end: End::Abort },
+            Op::Take,
+        ],
+        &[
+            Op::Batch { count: 3, len: 2, commit: true },
+            Op::Batch { count: 7, len: 2, commit: false },
+            Op::Take,
+        ],
+        &[push(9), Op::Advance, Op::NewConsumer, Op::NewProducer, push(1), Op::Take],
+        &[push(9), Op::Crash { image: 4 }, push(17), push(3), Op::Take],
+        &[Op::Crash { image: 9 }, Op::Batch { count: 2, len: 9, commit: true }, Op::Take],
+    ];
+    let setups = [[0, 0], [0, 3], [4, 65], [9, 130], [15, 1], [3, 70], [1, 192], [0, 1]];
+    let encode = |(ops, setup): (&[Op], [u8; 2])| {
+        let decoded: Vec<Op> = ops.iter().map(|op| Op::decode(op.encode())).collect();
+        assert_eq!(decoded, ops, "decoding undoes encoding");
+        setup.into_iter().chain(ops.iter().flat_map(|op| op.encode())).collect()
+    };
+    let inputs: Vec<Vec<u8>> = lists.into_iter().zip(setups).map(encode).collect();
+    seeds("ring_ops", &inputs, rig::ops::run);
+}
+
+#[test]
+fn consumer_of_bytes() {
+    let words = |words: &[u64]| {
+        let bytes = words.iter().flat_map(|word| word.to_le_bytes());
+        [0, 0].into_iter().chain(bytes).collect::<Vec<u8>>()
+    };
+    let data = |len| record::pack(len, record::DATA, 7);
+    let inputs = [
+        words(&[data(8), 1, data(3), 2, 0]),
+        words(&[data(24), 1, 2, 3, record::pack(24, record::PADDING, 0)]),
+        words(&[data(0), data(0), data(8), 5, data(25)]),
+        words(&[record::pack(8, 9, 0)]),
+        words(&[data(8) | 1 << 40]),
+        words(&[data(0); 8]),
+    ];
+    seeds("consumer_bytes", &inputs, consumer_bytes);
+}
+
+#[test]
+fn producer_and_heads() {
+    let step = |flags: u8, number: u64| {
+        std::iter::once(flags).chain(number.to_le_bytes()).collect::<Vec<u8>>()
+    };
+    let input = |setup: [u8; 2], steps: &[(u8, u64)]| {
+        let steps = steps.iter().flat_map(|(flags, number)| step(*flags, *number));
+        setup.into_iter().chain(steps).collect::<Vec<u8>>()
+    };
+    let inputs = [
+        input([0, 0], &[(0x40, 1), (0x40, 2), (0x40, 4)]),
+        input([0, 3], &[(0xf1, 16), (0xf2, 0), (0xf1, u64::MAX)]),
+        input([5, 65], &[(0x30, 3), (0xf3, u64::MAX - 7)]),
+        input([2, 0], &[(0x20, 2), (0xf1, 4)]),
+    ];
+    seeds("producer_head", &inputs, producer_head);
+}
+
+#[test]
+fn ends_and_a_mutator() {
+    let inputs = [
+        vec![0, 0],
+        vec![0, 0, 3, 0, 8, 1, 3, 2, 9, 2],
+        vec![0, 3, 10, 1, 255, 1, 5, 0, 0, 0, 140, 2, 255, 7],
+        vec![5, 65, 64, 32, 1, 1, 70, 33, 8, 0],
+    ];
+    seeds("consumer_mutator", &inputs, consumer_mutator);
+}
+
+#[test]
+fn headers_of_segments() {
+    let header = |capacity_bytes, align| {
+        let segment = AnonymousSegment::create(capacity_bytes, align, FenceMode::Real, 0);
+        // The incarnation is random; a seed is not.
+        let mut geometry = *segment.expect("a segment").geometry();
+        geometry.incarnation = 0x0123_4567_89ab_cdef;
+        geometry.to_header().expect("valid")
+    };
+    let input = |flags: u8, header: [u8; HEADER_BYTES]| {
+        std::iter::once(flags).chain(header).collect::<Vec<u8>>()
+    };
+    let mut inputs = vec![
+        input(0, header([64, 64], 8)),
+        input(2, header([4096, 65536], 64)),
+        input(3, header([1 << 20, 64], 16)),
+    ];
+    for at in [8, 12, 16, 24, 48, 64, 68] {
+        let mut damaged = header([256, 256], 8);
+        damaged[at] ^= 0x11;
+        inputs.push(input(3, damaged));
+    }
+    seeds("attach_header", &inputs, attach_header);
+}
