@@ -86,3 +86,7 @@ pub mod segment;
 mod supervisor;
 mod sync;
 pub mod wakeup;
+
+#[cfg(all(doctest, not(loom)))]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;
