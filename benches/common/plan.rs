@@ -11,6 +11,7 @@ use super::cli::Options;
 use super::cpu;
 use super::link::{Job, Outcome, Spec};
 use super::stats::{Latencies, median};
+use super::table::bytes;
 
 /// A row, and which of the plan's yardsticks it is divided by.
 #[derive(Debug, Clone, Copy)]
@@ -102,6 +103,11 @@ impl Plan {
         self.rows.retain(|row| options.wants(row.case.name));
         let table = |rows: usize| vec![vec![Series::new(); self.specs.len()]; rows];
         let (mut yardsticks, mut rows) = (table(self.yardsticks.len()), table(self.rows.len()));
+        for case in self.rows.iter().map(|row| row.case) {
+            if self.specs.iter().any(|spec| spec.size > case.max_size) {
+                skipped(case.name, &format!("only up to {}", bytes(case.max_size)));
+            }
+        }
         cpu::pin(self.near_cpu);
         for run in 0..options.runs {
             eprintln!("{}: run {} of {}", self.title, run + 1, options.runs);
