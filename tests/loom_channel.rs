@@ -28,6 +28,49 @@ fn a_sleeping_receiver_gets_what_was_sent_and_then_the_end() {
     });
 }
 
+/// Fails when the receiver does not look for a waiting sender after a release, or sleeps before it
+/// has given back what it took, or when a wait for room is not announced before the second look.
+#[test]
+fn both_ends_sleep_in_turn() {
+    loom::model(|| {
+        let [near, far] = pair(64);
+        let Side { mut sender, receiver: _keep, .. } = near;
+        let Side { mut receiver, sender: _far, .. } = far;
+        let sending = thread::spawn(move || {
+            sender.send(&[1; 24]).expect("room");
+            sender.send(&[2; 24]).expect("room, once the first is given back");
+            sender
+        });
+        for expected in 1..3 {
+            assert_eq!(&*receiver.recv().expect("sent"), &[expected; 24]);
+        }
+        drop(sending.join().expect("joined"));
+    });
+}
+
+/// A sender that waits for more room than one release gives is woken when there is enough. Fails
+/// when the sender does not say how much it needs.
+#[test]
+fn a_sender_that_waits_for_several_releases_is_woken() {
+    loom::model(|| {
+        let [near, far] = pair(64);
+        let Side { mut sender, receiver: _keep, .. } = near;
+        let Side { mut receiver, sender: _far, .. } = far;
+        for n in 0..3 {
+            sender.send(&[n; 8]).expect("room");
+        }
+        let sending = thread::spawn(move || {
+            sender.send(&[3; 24]).expect("room, once two are given back");
+            sender
+        });
+        for n in 0..3 {
+            assert_eq!(&*receiver.recv().expect("sent"), &[n; 8]);
+        }
+        assert_eq!(&*receiver.recv().expect("sent"), &[3; 24]);
+        drop(sending.join().expect("joined"));
+    });
+}
+
 /// Fails when a closing receiver does not wake the sender, or the sender does not look.
 #[test]
 fn a_sender_that_waits_for_room_is_told_that_the_receiver_has_closed() {
