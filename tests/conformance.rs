@@ -335,6 +335,17 @@ fn counters<M: Make>() {
     assert_eq!(word(ring::TAIL), word(ring::HEAD));
 }
 
+/// Tries until it works; a bound, so that a failed other thread fails this one.
+fn patiently<T>(mut attempt: impl FnMut() -> Option<T>) -> T {
+    for _ in 0..20_000_000 {
+        if let Some(result) = attempt() {
+            return result;
+        }
+        std::thread::yield_now();
+    }
+    panic!("the other thread is stuck");
+}
+
 /// Two threads, records of changing lengths, both ends polling.
 fn two_threads<M: Make>() {
     let rig = Rig::<M>::new(512, 8);
@@ -343,19 +354,12 @@ fn two_threads<M: Make>() {
     let producing = std::thread::spawn(move || {
         let payload = bytes(200);
         for n in 0..MESSAGES {
-            while producer.try_push(n, &payload[..usize::from(n) % 200]).is_err() {
-                producer.memory().pause();
-            }
+            patiently(|| producer.try_push(n, &payload[..usize::from(n) % 200]).ok());
         }
     });
     let (payload, mut found) = (bytes(200), [0; 200]);
     for n in 0..MESSAGES {
-        let record = loop {
-            match consumer.peek().expect("valid") {
-                Some(record) => break record,
-                None => consumer.memory().pause(),
-            }
-        };
+        let record = patiently(|| consumer.peek().expect("valid"));
         let len = usize::from(n) % 200;
         assert_eq!((record.tag(), record.len_bytes()), (n, len));
         consumer.copy_out(&record, &mut found);

@@ -51,6 +51,8 @@ mod geometry;
 mod producer;
 mod record;
 mod reservation;
+#[cfg(all(test, not(loom)))]
+mod tests;
 mod words;
 
 pub use batch::Batch;

@@ -1,0 +1,143 @@
+//! Tests of what only this crate can call; the suites in `tests/` cover the rest.
+
+use super::{Consumer, Producer, Record, RingGeometry};
+use crate::layout::{RING_SLACK_BYTES, record, ring};
+use crate::memory::{HeapMemory, Memory, Ordering};
+
+fn ring_of(capacity_bytes: u64, align: u64) -> (HeapMemory, RingGeometry) {
+    let data = ring::CONTROL_BYTES;
+    let memory = HeapMemory::new(data + capacity_bytes + RING_SLACK_BYTES);
+    let geometry = RingGeometry::new(&memory, 0, data, capacity_bytes, align).expect("valid");
+    (memory, geometry)
+}
+
+fn ends(
+    memory: &HeapMemory,
+    geometry: RingGeometry,
+) -> (Producer<HeapMemory>, Consumer<HeapMemory>) {
+    let producer = Producer::attach(memory.clone(), geometry).expect("attach");
+    (producer, Consumer::attach(memory.clone(), geometry).expect("attach"))
+}
+
+/// The quick decoder accepts what the careful one accepts as a data record, and nothing else, and
+/// what it accepts lies inside the ring.
+#[test]
+fn both_decoders_agree() {
+    for (capacity, align) in [(64, 8), (64, 32), (128, 16), (256, 64)] {
+        let (_, geometry) = ring_of(capacity, align);
+        let max = geometry.max_record_bytes();
+        for position in (0..2 * capacity).step_by(align as usize) {
+            let lens = (0..=capacity as u32 + 8).chain([1 << 31, u32::MAX - 8, u32::MAX]);
+            for len in lens {
+                for kind in [0, record::DATA, record::PADDING, record::FRAGMENT, 255] {
+                    for (tag, reserved) in [(0, 0), (7, 0), (0, 1 << 40), (0, 1 << 47)] {
+                        let header = record::pack(len, kind, tag) | reserved;
+                        let careful = Record::decode(&geometry, position, header).ok();
+                        let data = careful.filter(|record| !record.is_padding());
+                        let quick = Record::decode_simple(&geometry, position, header, max);
+                        assert_eq!(quick, data, "{header:#x} at {position} of {capacity}");
+                        let poisoned = Record::decode_simple(&geometry, position, header, 0);
+                        assert_eq!(poisoned, None);
+                        let Some(record) = careful else { continue };
+                        let end = geometry.index(position) + record.end - record.position;
+                        assert!(end <= capacity && record.end > record.position);
+                        assert!(record.len_bytes() as u64 + 8 <= record.end - record.position);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Counters that a peer set to their maximum are counted on all the same.
+#[test]
+fn f17_sleeps_and_wakeups_wrap() {
+    let (memory, geometry) = ring_of(64, 8);
+    let words = [
+        ring::CONSUMER_SLEEPS,
+        ring::CONSUMER_WAKEUPS,
+        ring::PRODUCER_SLEEPS,
+        ring::PRODUCER_WAKEUPS,
+    ];
+    words.map(|word| memory.store_u64(word, u64::MAX, Ordering::Relaxed));
+    let (mut producer, mut consumer) = ends(&memory, geometry);
+    producer.count_sleep();
+    producer.count_wakeup();
+    consumer.count_sleep();
+    consumer.count_wakeup();
+    assert_eq!(words.map(|word| memory.load_u64(word, Ordering::Relaxed)), [0; 4]);
+}
+
+/// A waiting producer is woken exactly when `head` has reached what it asked for, and for any
+/// nonsense it may have asked for the consumer only answers yes or no.
+#[test]
+fn released_enough_or_not() {
+    for start in [0, u64::MAX - 7, (1 << 32) - 16] {
+        let (memory, geometry) = ring_of(64, 8);
+        memory.store_u64(ring::HEAD, start, Ordering::Relaxed);
+        let (mut producer, mut consumer) = ends(&memory, geometry);
+        for released in 0..20_u64 {
+            let head = start.wrapping_add(released * 8);
+            assert!(consumer.has_released(head));
+            assert!(consumer.has_released(head.wrapping_sub(8)));
+            assert!(!consumer.has_released(head.wrapping_add(8)));
+            assert!(!consumer.has_released(head.wrapping_add(1 << 40)));
+            producer.try_push(0, b"").expect("room");
+            let record = consumer.peek().expect("valid").expect("committed");
+            consumer.advance(&record);
+            assert_eq!(consumer.held_bytes(), 8);
+            assert!(consumer.release());
+        }
+    }
+}
+
+/// What is written in place is committed whole, with nothing of an earlier record behind it.
+#[test]
+fn a_draft_filled_in_place() {
+    for len in 0..=24_usize {
+        let (memory, geometry) = ring_of(64, 8);
+        for at in (ring::CONTROL_BYTES + 8..memory.len_bytes()).step_by(8) {
+            memory.store_u64(at, u64::MAX, Ordering::Relaxed);
+        }
+        let (mut producer, mut consumer) = ends(&memory, geometry);
+        let draft = producer.draft(3, len).expect("room");
+        let payload = draft.in_place(&producer);
+        if let Some(last) = (len as u64).checked_sub(1) {
+            let word = memory.load_u64(payload + last / 8 * 8, Ordering::Relaxed);
+            assert_eq!(word, 0, "what is not written of the last word is zero");
+        }
+        memory.copy_in(payload, &vec![0x11; len]);
+        assert_eq!(consumer.peek(), Ok(None), "nothing is visible before the commit");
+        draft.commit_in_place(&mut producer);
+        let record = consumer.peek().expect("valid").expect("committed");
+        assert_eq!((record.tag(), record.len_bytes()), (3, len));
+        assert_eq!(consumer.payload_offset(&record), payload);
+        let mut bytes = vec![0xee; len.next_multiple_of(8)];
+        memory.copy_out(payload, &mut bytes);
+        assert!(bytes[..len].iter().all(|byte| *byte == 0x11));
+        assert!(bytes[len..].iter().all(|byte| *byte == 0));
+        consumer.advance(&record);
+        assert_eq!(consumer.peek(), Ok(None));
+    }
+}
+
+/// A place for a record that a channel cannot have is refused with a typed error.
+#[test]
+fn measures_that_no_ring_can_have() {
+    let (memory, _) = ring_of(64, 8);
+    for capacity in [0, 1, 8, 63, 65, 96, 1 << 33, u64::MAX] {
+        assert!(RingGeometry::new(&memory, 0, ring::CONTROL_BYTES, capacity, 8).is_err());
+    }
+    for align in [0, 1, 4, 7, 9, 24, 64, 128, u64::MAX] {
+        assert!(RingGeometry::new(&memory, 0, ring::CONTROL_BYTES, 64, align).is_err());
+    }
+    for (control, data, capacity) in
+        [(0, ring::CONTROL_BYTES + 64, 64), (1024, 1024, 64), (0, 1024, 128)]
+    {
+        assert!(RingGeometry::new(&memory, control, data, capacity, 8).is_err());
+    }
+    for start in [u64::MAX - 63, 1 << 63] {
+        assert!(RingGeometry::new(&memory, start, 1024, 64, 8).is_err());
+        assert!(RingGeometry::new(&memory, 0, start, 64, 8).is_err());
+    }
+}
