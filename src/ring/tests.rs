@@ -59,7 +59,9 @@ fn f17_sleeps_and_wakeups_wrap() {
         ring::PRODUCER_SLEEPS,
         ring::PRODUCER_WAKEUPS,
     ];
-    words.map(|word| memory.store_u64(word, u64::MAX, Ordering::Relaxed));
+    for word in words {
+        memory.store_u64(word, u64::MAX, Ordering::Relaxed);
+    }
     let (mut producer, mut consumer) = ends(&memory, geometry);
     producer.count_sleep();
     producer.count_wakeup();
