@@ -39,10 +39,12 @@
 //! ```text
 //! +0    u32 consumer waiting   0 or 1; the consumer arms it, the producer takes it back with a swap
 //! +4    u32 consumer closed    0, then 1 for ever; consumer
+//! +8    u32 consumer's only processor, plus one, or 0; consumer; a hint
 //!       (the producer reads this line on every send; it changes only when somebody sleeps)
 //! +128  u32 producer waiting   as above with the sides exchanged
 //! +132  u32 producer closed    0, then 1 for ever; producer
 //! +136  u64 space wanted       the head that a waiting producer needs; producer
+//! +144  u32 producer's only processor, plus one, or 0; producer; a hint
 //!       (the consumer reads this line on every release; it changes only when somebody sleeps)
 //! +256  u64 head               first position not yet released; consumer
 //! +264  consumer's counters    consumer
@@ -84,6 +86,8 @@ const fn fingerprint() -> u64 {
 
 /// Distance between control words that different sides write.
 pub const LINE_BYTES: u64 = 128;
+/// What one transfer between processors carries.
+pub const CACHE_LINE_BYTES: u64 = 64;
 /// Pages are taken to be this large where a region must start on one.
 pub const PAGE_BYTES: u64 = 4096;
 /// Width of a word; all records start on a multiple of it.
@@ -130,9 +134,6 @@ pub mod side {
     pub const POISONED: u64 = 4;
     /// `u32`: process id of this side in its own namespace; a hint for tools.
     pub const PID: u64 = 8;
-    /// `u32`: the CPU on which this side last waited, plus one; 0 = unknown. A hint: a side that
-    /// sees its peer on its own CPU does not spin.
-    pub const CPU: u64 = 12;
 
     /// Nobody has attached this side yet.
     pub const ABSENT: u32 = 0;
@@ -153,12 +154,16 @@ pub mod ring {
     pub const CONSUMER_WAITING: u64 = 0;
     /// `u32`: 1 once the consumer has closed.
     pub const CONSUMER_CLOSED: u64 = 4;
+    /// `u32`: the only processor that the consumer may run on, plus one; 0 = several. A hint.
+    pub const CONSUMER_CPU: u64 = 8;
     /// `u32`: 1 while the producer sleeps or is about to.
     pub const PRODUCER_WAITING: u64 = 128;
     /// `u32`: 1 once the producer has closed.
     pub const PRODUCER_CLOSED: u64 = 132;
     /// `u64`: the head that the sleeping producer waits for.
     pub const SPACE_WANTED: u64 = 136;
+    /// `u32`: the only processor that the producer may run on, plus one; 0 = several. A hint.
+    pub const PRODUCER_CPU: u64 = 144;
     /// `u64`: first position that the consumer has not released.
     pub const HEAD: u64 = 256;
     /// `u64`: messages released by the consumer.

@@ -60,7 +60,7 @@ const MAX_PAUSES: u32 = 16;
 #[derive(Debug)]
 pub struct Waiter {
     strategy: WaitStrategy,
-    /// How long to spin before sleeping; 0 where spinning cannot pay off.
+    /// How long to spin before sleeping.
     spin_ns: u64,
     may_spin: bool,
 }
@@ -68,10 +68,7 @@ pub struct Waiter {
 impl Waiter {
     /// A waiter. `may_spin` is false where the thread, or both sides, have one processor only.
     pub fn new(strategy: WaitStrategy, may_spin: bool) -> Self {
-        let spin_ns = match strategy {
-            WaitStrategy::SpinThenPark if may_spin => MAX_SPIN_NS,
-            _ => 0,
-        };
+        let spin_ns = if strategy == WaitStrategy::SpinThenPark { MAX_SPIN_NS } else { 0 };
         Self { strategy, spin_ns, may_spin }
     }
 
@@ -83,6 +80,13 @@ impl Waiter {
     /// Whether spinning can pay off at all.
     pub fn may_spin(&self) -> bool {
         self.may_spin
+    }
+
+    /// Says whether spinning can pay off at all: not where the other side could only run when this
+    /// one does not. [`WaitStrategy::Spin`] spins all the same.
+    #[inline]
+    pub fn set_may_spin(&mut self, may_spin: bool) {
+        self.may_spin = may_spin;
     }
 
     /// Waits until `ready` returns something or the deadline has passed (then it has looked once
@@ -97,7 +101,7 @@ impl Waiter {
         mut ready: impl FnMut() -> Option<T>,
         mut sleeps: impl FnMut(),
     ) -> Option<T> {
-        let spins = self.strategy == WaitStrategy::Spin || self.spin_ns > 0;
+        let spins = self.strategy == WaitStrategy::Spin || self.may_spin && self.spin_ns > 0;
         let mut started = 0;
         if spins {
             for _ in 0..EAGER_POLLS {

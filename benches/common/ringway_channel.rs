@@ -10,7 +10,6 @@ use ringway::channel::{Channel, ChannelOptions, Receiver, Sender, Trusted};
 use ringway::wakeup::WaitStrategy;
 
 use super::case::Transport;
-use super::cpu;
 use super::link::{End, Spec, number_of, stamp};
 
 /// How both sides wait.
@@ -44,21 +43,15 @@ fn options<W: Wait>(spec: &Spec) -> ChannelOptions {
     ChannelOptions { capacity_bytes, wait: W::STRATEGY, ..ChannelOptions::default() }
 }
 
-/// Makes or attaches a channel. A channel looks at how many CPUs it may run on, and a pinned
-/// process has one: where the two sides have a CPU each, they are unpinned while it looks.
-fn make(spec: &Spec, make: impl FnOnce() -> Channel) -> Channel {
-    if spec.one_cpu { make() } else { cpu::unpinned(make) }
-}
-
 fn create<W: Wait>(spec: &Spec) -> (Channel, Vec<OwnedFd>) {
-    let channel = make(spec, || Channel::create(&options::<W>(spec)).expect("a channel"));
+    let channel = Channel::create(&options::<W>(spec)).expect("a channel");
     let fd = channel.descriptor().expect("a descriptor");
     (channel, vec![fd])
 }
 
 fn attach<W: Wait>(spec: &Spec, mut fds: Vec<OwnedFd>) -> Channel {
     let fd = fds.remove(0);
-    make(spec, || Channel::attach(fd, &options::<W>(spec)).expect("the parent's channel"))
+    Channel::attach(fd, &options::<W>(spec)).expect("the parent's channel")
 }
 
 /// `send` and `recv`: all bytes copied in, and out into the buffer that the receiver lends.
@@ -144,8 +137,9 @@ impl<W: Wait> End for InPlace<W> {
         let mut slot = self.sender.reserve_in_place(self.size).expect("an open channel");
         let bytes = slot.as_mut_slice();
         let tail = bytes.len() - 8;
-        bytes[..8].copy_from_slice(&number.to_ne_bytes());
+        // What lies beside the header last, as `Producer::fill` does.
         bytes[tail..].copy_from_slice(&number.to_ne_bytes());
+        bytes[..8].copy_from_slice(&number.to_ne_bytes());
         slot.commit();
     }
 

@@ -13,7 +13,6 @@ use super::{ChannelOptions, Receiver, Sender};
 use crate::error::{ExitReason, SegmentError};
 use crate::layout::{CHANNEL_DATA, ring};
 use crate::memory::FenceMode;
-use crate::os::affinity;
 use crate::os::pidfd::PidFd;
 use crate::ring::RingGeometry;
 use crate::segment::AnonymousSegment;
@@ -73,9 +72,7 @@ impl Channel {
         let rings = [ring(0)?, ring(1)?];
         debug_assert_eq!(layout.data[0], CHANNEL_DATA);
         let connection = Arc::new(Connection::new(memory.clone(), rings, side));
-        // One more than one processor: else the peer cannot run while this side spins.
-        let may_spin = affinity::available_cpus().is_none_or(|cpus| cpus > 1);
-        let waiter = || Waiter::new(options.wait, may_spin);
+        let waiter = || Waiter::new(options.wait, true);
         // Before the claim: a side that was claimed is a side that works.
         let impossible = |_| SegmentError::Incompatible { field: "ring", found: 0, expected: 0 };
         let sender = Sender::new(Arc::clone(&connection), waiter()).map_err(impossible)?;

@@ -9,12 +9,14 @@
 //! |---|---|
 //! | `connection` | one incarnation of a channel as one side sees it; death, hand-over |
 //! | `sender`, `receiver` | the blocking ends |
+//! | `cpu` | whether two ends share their only processor |
 //! | `drafts`, `message`, `typed` | messages in the making, received, as values |
 //! | `trusted` | borrowing ring memory (`unsafe` to get) |
 //! | `selector` | many receivers, one thread |
 //! | `duplex`, `anonymous`, `options` | the pair of ends, and how to get one |
 
 mod connection;
+mod cpu;
 mod drafts;
 mod message;
 mod receiver;

@@ -13,6 +13,7 @@ use std::time::Duration;
 use rkyv::util::AlignedVec;
 
 use super::connection::{Connection, peer};
+use super::cpu::CpuHint;
 use super::message::{Message, OwnedMessage};
 use super::sender::{CLOSING_GRACE_NS, Seen, deadline_after};
 use crate::error::{Corruption, RecvError, RecvTimeoutError, TryRecvError};
@@ -27,6 +28,7 @@ pub struct Receiver<M: Memory = SharedMemory> {
     pub(super) consumer: Consumer<M>,
     pub(super) connection: Arc<Connection<M>>,
     pub(super) waiter: Waiter,
+    pub(super) cpu: CpuHint,
     /// Whether the restart of the current incarnation's peer has been told.
     pub(super) told: bool,
     /// Position up to which a dead peer's ring is believed.
@@ -53,10 +55,12 @@ impl<M: Memory> Receiver<M> {
         consumer: Consumer<M>,
         waiter: Waiter,
     ) -> Self {
+        let cpu = cpu_hint(&consumer);
         Self {
             consumer,
             connection,
             waiter,
+            cpu,
             told: false,
             last_position: None,
             closed_since: None,
@@ -357,6 +361,7 @@ impl<M: Memory> Receiver<M> {
         let Some((connection, consumer)) = self.connection.take_consumer() else { return };
         self.connection = connection;
         self.consumer = consumer;
+        self.cpu = cpu_hint(&self.consumer);
         self.told = false;
         self.last_position = None;
         self.closed_since = None;
@@ -381,13 +386,14 @@ impl<M: Memory> Receiver<M> {
     /// Sleeps until there is a record or something else to look at. False at the deadline.
     #[cold]
     fn wait(&mut self, seen: Seen, deadline: Deadline) -> Result<bool, RecvError> {
-        let Self { consumer, connection, waiter, closed_since, .. } = self;
+        let Self { consumer, connection, waiter, cpu, closed_since, .. } = self;
         let (memory, geometry) = (consumer.memory().clone(), *consumer.geometry());
         let closed = geometry.control(ring::PRODUCER_CLOSED);
         let until = match closed_since {
             Some(since) => deadline.min(Deadline::at_ns(since.saturating_add(CLOSING_GRACE_NS))),
             None => deadline,
         };
+        waiter.set_may_spin(!cpu.is_shared(&memory));
         let sleeps = Cell::new(0_u32);
         let news = waiter.wait(
             &memory,
@@ -405,6 +411,9 @@ impl<M: Memory> Receiver<M> {
         );
         for _ in 0..sleeps.get() {
             consumer.count_sleep();
+        }
+        if sleeps.get() > 0 {
+            cpu.refresh(&memory);
         }
         // The grace of a closed sender may be over before the deadline: look once more.
         Ok(news.is_some() || until != deadline)
@@ -454,6 +463,11 @@ enum Look {
     Again,
     /// Nothing yet.
     Wait(Seen),
+}
+
+fn cpu_hint<M: Memory>(consumer: &Consumer<M>) -> CpuHint {
+    let word = |word| consumer.geometry().control(word);
+    CpuHint::new(consumer.memory(), word(ring::CONSUMER_CPU), word(ring::PRODUCER_CPU))
 }
 
 impl<M: Memory> Drop for Receiver<M> {

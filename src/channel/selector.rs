@@ -195,7 +195,7 @@ impl Slot {
 impl Receiver {
     /// Whether this end may spin before it sleeps.
     pub(super) fn may_spin(&self) -> bool {
-        self.waiter.may_spin() && self.waiter.strategy() != WaitStrategy::Park
+        !self.cpu.is_shared(self.consumer.memory()) && self.waiter.strategy() != WaitStrategy::Park
     }
 
     /// Whether the next attempt would return something; gives back what was taken before.

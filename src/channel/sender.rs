@@ -13,6 +13,7 @@ use std::time::Duration;
 use rkyv::util::AlignedVec;
 
 use super::connection::{Connection, peer};
+use super::cpu::CpuHint;
 use super::drafts::{Batch, Reservation};
 use crate::error::{Corruption, ExitReason, SendError, SendTimeoutError, TrySendError};
 use crate::layout::ring;
@@ -26,6 +27,7 @@ pub struct Sender<M: Memory = SharedMemory> {
     pub(super) producer: Producer<M>,
     pub(super) connection: Arc<Connection<M>>,
     waiter: Waiter,
+    cpu: CpuHint,
     /// A restart that a caller has not been told of yet.
     untold: Option<ExitReason>,
     /// When the receiver of a plugin that may be restarted was first seen closed.
@@ -51,10 +53,12 @@ impl<M: Memory> Sender<M> {
         producer: Producer<M>,
         waiter: Waiter,
     ) -> Self {
+        let cpu = cpu_hint(&producer);
         Self {
             producer,
             connection,
             waiter,
+            cpu,
             untold: None,
             closed_since: None,
             scratch: AlignedVec::new(),
@@ -378,6 +382,7 @@ impl<M: Memory> Sender<M> {
             let Some((connection, producer)) = self.connection.take_producer() else { return };
             self.connection = connection;
             self.producer = producer;
+            self.cpu = cpu_hint(&self.producer);
             self.closed_since = None;
             self.untold = Some(reason);
             self.wake_consumer();
@@ -411,7 +416,7 @@ impl<M: Memory> Sender<M> {
         seen: Seen,
         deadline: Deadline,
     ) -> Result<bool, SendError> {
-        let Self { producer, connection, waiter, closed_since, .. } = self;
+        let Self { producer, connection, waiter, cpu, closed_since, .. } = self;
         if connection.poisoned_by_peer() {
             return Err(SendError::Corrupt(Corruption::ByPeer));
         }
@@ -427,6 +432,7 @@ impl<M: Memory> Sender<M> {
         // Read by the consumer when it finds us waiting; stale values cost a spurious wakeup.
         memory.store_u64(geometry.control(ring::SPACE_WANTED), head_needed, Ordering::Relaxed);
         let waiting = geometry.control(ring::PRODUCER_WAITING);
+        waiter.set_may_spin(!cpu.is_shared(&memory));
         let sleeps = Cell::new(0_u32);
         let news = waiter.wait(
             &memory,
@@ -444,6 +450,9 @@ impl<M: Memory> Sender<M> {
         );
         for _ in 0..sleeps.get() {
             producer.count_sleep();
+        }
+        if sleeps.get() > 0 {
+            cpu.refresh(&memory);
         }
         match news {
             Some(Ok(())) => Ok(true),
@@ -501,6 +510,11 @@ pub(super) struct Seen {
 
 impl Seen {
     const NOTHING: Self = Self { peer: peer::ALIVE, closed: 0 };
+}
+
+fn cpu_hint<M: Memory>(producer: &Producer<M>) -> CpuHint {
+    let word = |word| producer.geometry().control(word);
+    CpuHint::new(producer.memory(), word(ring::PRODUCER_CPU), word(ring::CONSUMER_CPU))
 }
 
 impl<M: Memory> Drop for Sender<M> {

@@ -46,20 +46,36 @@ impl Copier {
     /// # Safety
     /// `to` is 8-byte aligned; as many bytes from there on as `bytes` has, rounded up to whole
     /// words, are writable, and nobody has a reference to them.
-    #[inline]
+    #[inline(always)]
     pub(super) unsafe fn copy_in(self, to: NonNull<u8>, bytes: &[u8]) {
-        let whole = bytes.len() & !7;
         if bytes.len() >= BLOCK_MIN_BYTES && block::EXISTS {
-            // SAFETY: `whole` is at least 64 bytes; they are readable in `bytes` and, as the caller
-            // promises, writable at `to`. A new borrow of one does not overlap the other.
-            unsafe { block::copy(self.block, to.as_ptr(), bytes.as_ptr(), whole) };
-        } else {
-            for (index, word) in bytes.as_chunks::<8>().0.iter().enumerate() {
-                // SAFETY: the word lies in front of the end of what the caller promises.
-                let to = unsafe { shared_word(to, index * 8) };
-                to.store(u64::from_ne_bytes(*word), Ordering::Relaxed);
-            }
+            // SAFETY: the caller's promise, and the length was checked.
+            unsafe { self.block_in(to, bytes) };
+            return;
         }
+        let (words, part) = bytes.as_chunks::<8>();
+        for (index, word) in words.iter().enumerate() {
+            // SAFETY: the word lies in front of the end of what the caller promises.
+            let to = unsafe { shared_word(to, index * 8) };
+            to.store(u64::from_ne_bytes(*word), Ordering::Relaxed);
+        }
+        if !part.is_empty() {
+            // SAFETY: this word is where the caller's promise is rounded up to.
+            let to = unsafe { shared_word(to, words.len() * 8) };
+            to.store(word_from_part(part), Ordering::Relaxed);
+        }
+    }
+
+    /// [`copy_in`](Self::copy_in) for 64 bytes or more.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(never)]
+    unsafe fn block_in(self, to: NonNull<u8>, bytes: &[u8]) {
+        let whole = bytes.len() & !7;
+        // SAFETY: `whole` is at least 64 bytes; they are readable in `bytes` and, as the caller
+        // promises, writable at `to`. A new borrow of one does not overlap the other.
+        unsafe { block::copy(self.block, to.as_ptr(), bytes.as_ptr(), whole) };
         if whole != bytes.len() {
             // SAFETY: this word is where the caller's promise is rounded up to.
             let to = unsafe { shared_word(to, whole) };
@@ -72,13 +88,11 @@ impl Copier {
     /// # Safety
     /// `from` is 8-byte aligned; as many bytes from there on as `bytes` has, rounded up to whole
     /// words, are readable, and nobody has a reference to them through which they are written.
-    #[inline]
+    #[inline(always)]
     pub(super) unsafe fn copy_out(self, from: NonNull<u8>, bytes: &mut [u8]) {
         if bytes.len() >= BLOCK_MIN_BYTES && block::EXISTS {
-            let len = bytes.len();
-            // SAFETY: there are at least 64 bytes, readable at `from`, as the caller promises, and
-            // writable in `bytes`, which no other borrow overlaps.
-            unsafe { block::copy(self.block, bytes.as_mut_ptr(), from.as_ptr(), len) };
+            // SAFETY: the caller's promise, and the length was checked.
+            unsafe { self.block_out(from, bytes) };
             return;
         }
         let (words, part) = bytes.as_chunks_mut::<8>();
@@ -92,6 +106,18 @@ impl Copier {
             let from = unsafe { shared_word(from, words.len() * 8) };
             part_from_word(from.load(Ordering::Relaxed), part);
         }
+    }
+
+    /// [`copy_out`](Self::copy_out) for 64 bytes or more.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(never)]
+    unsafe fn block_out(self, from: NonNull<u8>, bytes: &mut [u8]) {
+        let len = bytes.len();
+        // SAFETY: there are at least 64 bytes, readable at `from`, as the caller promises, and
+        // writable in `bytes`, which no other borrow overlaps.
+        unsafe { block::copy(self.block, bytes.as_mut_ptr(), from.as_ptr(), len) };
     }
 }
 

@@ -18,11 +18,13 @@ pub enum FenceMode {
 }
 
 impl FenceMode {
-    /// What suits this process: asymmetric, unless it runs on one processor only (where the barrier
-    /// costs more than it saves) or the system lacks it.
+    /// What suits this system: asymmetric, unless it has one processor only (where the barrier costs
+    /// more than it saves) or lacks the call. That this process is pinned to one processor says
+    /// nothing: its peer may be pinned to another, and then a fence for each message would cost more
+    /// than all sleeps together.
     pub fn detect() -> Self {
         let registers = || fork::generation().and_then(membarrier::register).is_ok();
-        if affinity::available_cpus() != Some(1) && registers() {
+        if affinity::online_cpus() != Some(1) && registers() {
             Self::Asymmetric
         } else {
             Self::Real

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::copy::Copier;
 use super::{Deadline, FenceMode, Memory, Ordering};
+use crate::os::affinity;
 use crate::os::clock::monotonic_ns;
 use crate::os::mapping::Mapping;
 use crate::os::{fork, futex, membarrier};
@@ -263,7 +264,7 @@ impl Memory for MappedMemory {
         self.u64_at(offset, self.writable_bytes).fetch_add(value, order)
     }
 
-    #[inline]
+    #[inline(always)]
     fn copy_in(&self, offset: u64, bytes: &[u8]) {
         let to = self.block(offset, bytes.len(), self.writable_bytes);
         // SAFETY: `to` is on a word and the bytes end inside the mapping, which is a whole number
@@ -271,7 +272,7 @@ impl Memory for MappedMemory {
         unsafe { self.copier.copy_in(to, bytes) };
     }
 
-    #[inline]
+    #[inline(always)]
     fn copy_out(&self, offset: u64, bytes: &mut [u8]) {
         let from = self.block(offset, bytes.len(), self.len_bytes);
         // SAFETY: as in `copy_in`.
@@ -300,6 +301,10 @@ impl Memory for MappedMemory {
     #[inline]
     fn pause(&self) {
         spin_loop();
+    }
+
+    fn only_cpu(&self) -> u32 {
+        affinity::only_cpu().map_or(0, |cpu| cpu + 1)
     }
 
     #[inline]

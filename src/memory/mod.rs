@@ -144,6 +144,12 @@ pub trait Memory: Clone {
     /// Tells the processor (or the model) that this thread is spinning.
     fn pause(&self);
 
+    /// The one processor that the calling thread may run on, plus one; 0 where it may run on
+    /// several. Two sides that share their only processor must not spin.
+    fn only_cpu(&self) -> u32 {
+        0
+    }
+
     /// Nanoseconds on the monotonic clock.
     fn now_ns(&self) -> u64;
 

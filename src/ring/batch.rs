@@ -81,7 +81,7 @@ impl BatchDraft {
     ) -> Result<(), PushError> {
         let place = producer.place(self.next, payload.len() as u64)?;
         let (memory, geometry) = (producer.memory(), producer.geometry());
-        memory.copy_in(geometry.offset(place.record) + record::HEADER_BYTES, payload);
+        producer.fill(geometry.offset(place.record), payload);
         // Relaxed: ordered before the first header by its Release.
         let store = |position, header| {
             memory.store_u64(geometry.offset(position), header, Ordering::Relaxed);

@@ -12,7 +12,7 @@ use super::reservation::Draft;
 use super::words::WordWriter;
 use super::{Batch, Record, Reservation, RingGeometry};
 use crate::error::Corruption;
-use crate::layout::{WORD_BYTES, record, ring};
+use crate::layout::{CACHE_LINE_BYTES, WORD_BYTES, record, ring};
 use crate::memory::{Memory, Ordering};
 
 /// Why a record was not written.
@@ -142,7 +142,7 @@ impl<M: Memory> Producer<M> {
         }
         self.zero_ahead(end);
         let offset = geometry.offset(self.tail);
-        self.memory.copy_in(offset + record::HEADER_BYTES, payload);
+        self.fill(offset, payload);
         let header = record::pack(len as u32, record::DATA, tag);
         // Pairs with the Acquire in Consumer::peek and in Producer::attach.
         self.memory.store_u64(offset, header, Ordering::Release);
@@ -167,7 +167,7 @@ impl<M: Memory> Producer<M> {
     fn push_other(&mut self, tag: u16, payload: &[u8]) -> Result<(), PushError> {
         let place = self.place(self.tail, payload.len() as u64)?;
         self.zero_ahead(place.end);
-        self.memory.copy_in(self.geometry.offset(place.record) + record::HEADER_BYTES, payload);
+        self.fill(self.geometry.offset(place.record), payload);
         self.publish(place, payload.len() as u64, tag);
         Ok(())
     }
@@ -236,6 +236,24 @@ impl<M: Memory> Producer<M> {
     #[inline]
     pub(super) fn zero_ahead(&self, end: u64) {
         self.memory.store_u64(self.geometry.offset(end), 0, Ordering::Relaxed);
+    }
+
+    /// Writes the payload of the record at this offset.
+    ///
+    /// What shares the header's cache line goes last. A waiting consumer polls that line: were it
+    /// written first, the consumer would take it back while the rest is being written, and the
+    /// header would have to fetch it a second time.
+    #[inline(always)]
+    pub(super) fn fill(&self, record_offset: u64, payload: &[u8]) {
+        let start = record_offset + record::HEADER_BYTES;
+        let beside_header = (start.wrapping_neg() & (CACHE_LINE_BYTES - 1)) as usize;
+        if payload.len() <= beside_header {
+            self.memory.copy_in(start, payload);
+        } else {
+            let (first, rest) = payload.split_at(beside_header);
+            self.memory.copy_in(start + beside_header as u64, rest);
+            self.memory.copy_in(start, first);
+        }
     }
 
     #[cold]

@@ -8,8 +8,8 @@
 use super::Producer;
 use super::producer::Place;
 use super::words::WordWriter;
-use crate::layout::record;
-use crate::memory::{Memory, Ordering};
+use crate::layout::{WORD_BYTES, record};
+use crate::memory::Memory;
 
 /// Space for one record. Fill it with [`write`](Self::write), then [`commit`](Self::commit).
 #[derive(Debug)]
@@ -100,19 +100,21 @@ impl Draft {
         self.publish(producer);
     }
 
-    /// Offset of the payload, for the in-place view of trusted ends. Zeroes the last word, so that
-    /// nothing behind the payload is left over from an earlier record.
+    /// Offset of the payload, for the in-place view of trusted ends.
     pub(crate) fn in_place<M: Memory>(&self, producer: &Producer<M>) -> u64 {
-        let payload = producer.geometry().offset(self.place.record) + record::HEADER_BYTES;
-        if self.len > 0 {
-            let last = payload + (self.len as u64 - 1) / 8 * 8;
-            producer.memory().store_u64(last, 0, Ordering::Relaxed);
-        }
-        payload
+        producer.geometry().offset(self.place.record) + record::HEADER_BYTES
     }
 
-    /// Commits all reserved bytes, after they were written in place.
+    /// Commits all reserved bytes, after they were written in place. Clears what is left in the last
+    /// word from earlier records; the word is read back, which a trusted peer allows.
     pub(crate) fn commit_in_place<M: Memory>(mut self, producer: &mut Producer<M>) {
+        let rest = self.len % WORD_BYTES as usize;
+        if rest != 0 {
+            let last = self.in_place(producer) + (self.len - rest) as u64;
+            let mut bytes = [0; WORD_BYTES as usize];
+            producer.memory().copy_out(last, &mut bytes[..rest]);
+            producer.memory().copy_in(last, &bytes);
+        }
         self.filled = self.len;
         self.publish(producer);
     }
