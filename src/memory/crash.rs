@@ -165,18 +165,31 @@ impl Crash {
     /// Every different memory that the crash may have left, as described in this module's source.
     /// The first is the memory as it was, the last as it would be without a crash.
     pub fn images(&self) -> Vec<CrashImage> {
-        let stores: Vec<Store> = self.stores().collect();
         let mut seen = HashSet::new();
-        let mut images = Vec::new();
-        let mut add = |visible: &[bool]| {
-            let mut words = self.before.clone();
-            for (store, _) in stores.iter().zip(visible).filter(|(_, visible)| **visible) {
-                store.apply(&mut words);
-            }
-            if seen.insert(words.clone()) {
-                images.push(CrashImage { words, visible: visible.to_vec() });
-            }
-        };
+        let mut images: Vec<_> =
+            self.sets().into_iter().map(|visible| self.image(visible)).collect();
+        images.retain(|image| seen.insert(image.words.clone()));
+        images
+    }
+
+    /// One of the memories that the crash may have left; which, a fuzzer says.
+    pub fn any_image(&self, choice: usize) -> CrashImage {
+        let mut sets = self.sets();
+        self.image(sets.swap_remove(choice % sets.len()))
+    }
+
+    fn image(&self, visible: Vec<bool>) -> CrashImage {
+        let mut words = self.before.clone();
+        for (store, _) in self.stores().zip(&visible).filter(|(_, visible)| **visible) {
+            store.apply(&mut words);
+        }
+        CrashImage { words, visible }
+    }
+
+    /// The sets of stores that may be visible together.
+    fn sets(&self) -> Vec<Vec<bool>> {
+        let stores: Vec<Store> = self.stores().collect();
+        let mut sets = Vec::new();
         let mut start = 0;
         for epoch in self.steps.split(|step| matches!(step, Step::HeavyFence)) {
             let end = start + epoch.len();
@@ -190,12 +203,12 @@ impl Crash {
                     for (at, taken) in free.iter().zip(&subset) {
                         visible[*at] = *taken;
                     }
-                    add(&visible);
+                    sets.push(visible.clone());
                 }
             }
             start = end;
         }
-        images
+        sets
     }
 }
 

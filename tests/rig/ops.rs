@@ -9,7 +9,7 @@ use std::io::IoSlice;
 
 pub use super::op::{End, Op, Setup};
 use ringway::layout::{RING_SLACK_BYTES, ring};
-use ringway::memory::{CrashImage, CrashMemory, Memory, Ordering};
+use ringway::memory::{Crash, CrashImage, CrashMemory, Memory, Ordering};
 use ringway::ring::{Consumer, Producer, PushError, Record, RingGeometry};
 
 /// Where a test's ring lies in its memory.
@@ -330,21 +330,32 @@ impl Machine<CrashMemory> {
     /// Runs one operation, and returns what every crash during it may leave: rings with both ends
     /// attached anew, each checked to hold exactly what was committed before the operation or after.
     pub fn crashes(&mut self, op: Op) -> impl Iterator<Item = Self> + use<> {
+        let (crash, queues) = self.crash(op);
+        let geometry = self.geometry;
+        crash.images().into_iter().map(move |image| Self::recover(&image, geometry, op, &queues))
+    }
+
+    /// As [`crashes`](Self::crashes), but one of them, which `choice` says.
+    pub fn crash_once(&mut self, op: Op, choice: usize) -> Self {
+        let (crash, queues) = self.crash(op);
+        Self::recover(&crash.any_image(choice), self.geometry, op, &queues)
+    }
+
+    fn crash(&mut self, op: Op) -> (Crash, [Queue; 2]) {
         let before = self.queue.clone();
         self.memory.record();
         self.apply(op);
-        let (crash, after, geometry) = (self.memory.crash(), self.queue.clone(), self.geometry);
-        crash.images().into_iter().map(move |image| {
-            let queue = [&after, &before].into_iter().find(|queue| holds(&image, geometry, queue));
-            let mut queue =
-                queue.unwrap_or_else(|| panic!("{image} of {op:?}: {before:?}")).clone();
-            queue.taken = 0;
-            let memory = image.to_memory();
-            if check_head(memory.load_u64(ring::HEAD, Ordering::Relaxed), &queue).is_err() {
-                panic!("{image} of {op:?}: head is not that of {queue:?}");
-            }
-            Self::attach(memory, geometry, queue, false)
-        })
+        (self.memory.crash(), [self.queue.clone(), before])
+    }
+
+    fn recover(image: &CrashImage, geometry: RingGeometry, op: Op, queues: &[Queue; 2]) -> Self {
+        let queue = queues.iter().find(|queue| holds(image, geometry, queue));
+        let mut queue = queue.unwrap_or_else(|| panic!("{image} of {op:?}: {queues:?}")).clone();
+        queue.taken = 0;
+        let memory = image.to_memory();
+        let head = memory.load_u64(ring::HEAD, Ordering::Relaxed);
+        assert_eq!(check_head(head, &queue), Ok(()), "{image} of {op:?}: {queue:?}");
+        Self::attach(memory, geometry, queue, false)
     }
 }
 
@@ -378,8 +389,7 @@ pub fn run(data: &[u8]) {
             (Op::Crash { image }, true) => {
                 crashes += 1;
                 let Some(op) = ops.next() else { break };
-                let mut left: Vec<_> = machine.crashes(op).collect();
-                machine = left.swap_remove(usize::from(image) % left.len());
+                machine = machine.crash_once(op, image.into());
             }
             _ => machine.apply(op),
         }
