@@ -190,7 +190,7 @@ fn f12_a_reused_process_number_is_not_taken_for_the_plugin() {
         let mut other = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
         let reused = other.id() == pid;
         if reused {
-            handle.kill();
+            assert!(!handle.kill());
             assert_eq!(handle.terminate(), ExitReason::Signal(libc::SIGTERM));
             assert_eq!(other.try_wait().unwrap(), None, "the other process lives");
         }
@@ -262,7 +262,7 @@ fn f29_a_dead_plugins_child_writes_into_the_void() {
     let handle = host.spawn(plugin::spec("parent", "fork").restart(restarts(5))).unwrap();
     let (mut active, _passive) = handle.take_channels().unwrap();
     let _stray = fork(&mut active);
-    handle.kill();
+    assert!(handle.kill());
     let (mut told, mut void) = (0, 0);
     for number in 0..1000_u32 {
         send(&mut active, &number.to_ne_bytes());
@@ -358,7 +358,7 @@ fn f44_death_is_the_pidfds_word_whoever_holds_the_descriptors() {
     let handle = host.spawn(plugin::spec("parent", "fork")).unwrap();
     let (mut active, _passive) = handle.take_channels().unwrap();
     let _stray = fork(&mut active);
-    handle.kill();
+    assert!(handle.kill());
     assert_eq!(handle.wait_exit(NEVER), Some(KILLED));
     let end = loop {
         if let Err(error) = active.receiver().recv() {

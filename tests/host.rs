@@ -59,6 +59,7 @@ fn a_plugin_answers_on_both_channels_and_ends_when_told() {
     assert_eq!(passive.send(b"?").unwrap_err(), SendError::Disconnected);
     assert_eq!(handle.state(), PluginState::Ended { reason: ExitReason::Signal(libc::SIGTERM) });
     assert_eq!(handle.pid(), None);
+    assert!(!handle.kill());
     assert_eq!(handle.wait_exit(NEVER), Some(ExitReason::Signal(libc::SIGTERM)));
 }
 
@@ -89,7 +90,7 @@ fn killed_in_the_middle_nothing_is_lost_and_each_end_is_told_once() {
                 Err(error) => panic!("{error}"),
             }
             if sent == MESSAGES / 3 {
-                handle.kill();
+                assert!(handle.kill());
             }
             continue;
         }

@@ -270,7 +270,9 @@ fn options(corpus: &Corpus) -> Result<ChannelOptions, String> {
 fn kill(worker: &Worker) -> Result<Kill, String> {
     let pid = worker.handle.pid().ok_or("the plugin to be killed is dead already")?;
     let (at, in_flight) = (Instant::now(), worker.in_flight());
-    worker.handle.kill();
+    if !worker.handle.kill() {
+        return Err("the plugin to be killed is dead already".into());
+    }
     Ok(Kill { pid, at, in_flight, noticed: None, restart: None })
 }
 

@@ -101,9 +101,10 @@ impl PluginHandle {
         self.plugin.finish_stop(self.plugin.grace)
     }
 
-    /// Kills the plugin's process with SIGKILL, if it has one, and returns at once. What follows is
-    /// what follows any failure: it may be restarted.
-    pub fn kill(&self) {
-        self.plugin.signal(libc::SIGKILL);
+    /// Kills the plugin's process with SIGKILL and returns at once; `false` where it has none, because
+    /// it has ended or is about to be started again. What follows is what follows any failure: it may
+    /// be restarted.
+    pub fn kill(&self) -> bool {
+        self.plugin.signal(libc::SIGKILL)
     }
 }

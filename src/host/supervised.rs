@@ -287,12 +287,9 @@ impl Supervised {
         }
     }
 
-    /// Sends a signal to the process, if there is one.
-    pub(super) fn signal(&self, signal: i32) {
-        if let Some(process) = &self.life().process {
-            // Fails only where it is dead already.
-            let _ = process.pidfd.signal(signal);
-        }
+    /// Sends a signal to the process, if there is one that is not dead.
+    pub(super) fn signal(&self, signal: i32) -> bool {
+        self.life().process.as_ref().is_some_and(|process| process.pidfd.signal(signal).is_ok())
     }
 
     /// The supervisor has seen the process die: reaps it, tells the channels, and starts what is to
