@@ -4,6 +4,7 @@
 //! than its budget, so a plugin that floods its ring costs the others one budget's time; and a
 //! selector with nothing to do sleeps.
 
+use std::mem;
 use std::time::Duration;
 
 use super::sender::deadline_after;
@@ -20,6 +21,8 @@ pub struct Selector {
     slots: Vec<Option<Slot>>,
     /// Where the next round starts, so that nobody is always first.
     next: usize,
+    /// Waiting words while it sleeps; kept for its memory.
+    words: Vec<(MappedMemory, u64)>,
 }
 
 #[derive(Debug)]
@@ -129,7 +132,7 @@ impl Selector {
 
     /// Announces itself on all waiting words, looks once more, and sleeps on all of them.
     fn sleep(&mut self, deadline: Deadline) {
-        let mut words: Vec<(MappedMemory, u64)> = Vec::with_capacity(self.slots.len());
+        let mut words = mem::take(&mut self.words);
         let mut fenced = [false; 2];
         for slot in self.slots.iter().flatten().filter(|slot| !slot.ended) {
             let consumer = &slot.receiver.consumer;
@@ -140,7 +143,7 @@ impl Selector {
         }
         for (memory, _) in &words {
             let seen = &mut fenced[(memory.fence_mode() as usize) % 2];
-            if !std::mem::replace(seen, true) {
+            if !mem::replace(seen, true) {
                 memory.heavy_fence();
             }
         }
@@ -154,6 +157,8 @@ impl Selector {
         for (memory, waiting) in &words {
             memory.store_u32(*waiting, 0, Ordering::Relaxed);
         }
+        words.clear();
+        self.words = words;
     }
 }
 

@@ -116,14 +116,15 @@ impl MappedMemory {
     /// reason.
     pub(crate) fn wait_any_u32(words: &[(Self, u64)], expected: u32, deadline: Deadline) {
         let soon = Deadline::at_ns(monotonic_ns().saturating_add(1_000_000));
-        let watched: Vec<_> = words
-            .iter()
-            .take(futex::MAX_WAIT_MANY)
-            .map(|(memory, offset)| (memory.u32_at(*offset, memory.len_bytes), expected))
-            .collect();
-        let until = if watched.len() < words.len() { deadline.min(soon) } else { deadline };
-        let Some((first, _)) = watched.first() else { return };
-        if futex::wait_many(&watched, until) == futex::Woken::Unsupported {
+        let Some((memory, offset)) = words.first() else { return };
+        let first = memory.u32_at(*offset, memory.len_bytes);
+        let mut watched = [(first, expected); futex::MAX_WAIT_MANY];
+        for (entry, (memory, offset)) in watched.iter_mut().zip(words) {
+            entry.0 = memory.u32_at(*offset, memory.len_bytes);
+        }
+        let count = words.len().min(futex::MAX_WAIT_MANY);
+        let until = if count < words.len() { deadline.min(soon) } else { deadline };
+        if futex::wait_many(&watched[..count], until) == futex::Woken::Unsupported {
             futex::wait(first, expected, deadline.min(soon));
         }
     }

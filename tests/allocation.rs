@@ -1,0 +1,104 @@
+//! Steady state allocates nothing: neither sending nor receiving, neither awake nor asleep.
+#![allow(unsafe_code)]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::time::Duration;
+
+use ringway::channel::{Channel, ChannelOptions, Event, Selector};
+
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+fn count() {
+    ALLOCATIONS.with(|count| count.set(count.get() + 1));
+}
+
+// SAFETY: all calls go to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promise.
+        unsafe { System.realloc(pointer, layout, new_size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Allocations of this thread while `work` runs.
+fn allocations(work: impl FnOnce()) -> u64 {
+    let before = ALLOCATIONS.with(Cell::get);
+    work();
+    ALLOCATIONS.with(Cell::get) - before
+}
+
+#[test]
+fn the_counter_counts() {
+    assert_eq!(allocations(|| drop(std::hint::black_box(Box::new(1)))), 1);
+}
+
+#[test]
+fn every_way_to_send_and_receive() {
+    let (mut near, mut far) = Channel::pair(&ChannelOptions::default()).expect("a channel");
+    let archive = vec![String::from("a string that has to stand outside its own header")];
+    let mut round = |size: usize| {
+        let bytes = [7_u8; 4096];
+        let payload = &bytes[..size];
+        near.send(payload).expect("sent");
+        assert_eq!(far.recv().expect("received").len(), size);
+        near.try_send(payload).expect("sent");
+        assert_eq!(far.try_recv().expect("received").len(), size);
+        near.send_pod(&7_u64).expect("sent");
+        assert_eq!(far.recv_pod::<u64>(), Ok(7));
+        near.sender().send_archived(&archive).expect("sent");
+        let found = far.receiver().recv_archived::<Vec<String>>().expect("received");
+        assert_eq!(found.len(), 1);
+        near.sender().send_batch([payload, payload]).expect("sent");
+        let taken = far.receiver().recv_batch(2, |m| assert_eq!(m.len(), size)).expect("received");
+        assert_eq!(taken, 2);
+        let mut slot = near.sender().reserve(size).expect("room");
+        slot.write(payload);
+        slot.commit();
+        assert!(far.recv_timeout(Duration::from_secs(5)).is_ok());
+        // Asleep, until the deadline.
+        assert!(far.recv_timeout(Duration::from_micros(100)).is_err());
+        let _ = far.try_recv();
+    };
+    // The first round brings the buffers to their size.
+    round(4096);
+    let found = allocations(|| (0..1_000).for_each(|size| round(size * 4)));
+    assert_eq!(found, 0);
+}
+
+#[test]
+fn a_selector_awake_and_asleep() {
+    let (mut near, far) = Channel::pair(&ChannelOptions::default()).expect("a channel");
+    let (_sender, receiver) = far.split();
+    let mut selector = Selector::new();
+    selector.add(receiver);
+    let mut round = || {
+        near.send(&[1; 100]).expect("sent");
+        let mut messages = 0;
+        let each = |_, event: Event<'_>| messages += u32::from(matches!(event, Event::Message(_)));
+        assert_eq!(selector.poll(8, Duration::from_secs(5), each), 1);
+        assert_eq!(messages, 1);
+        assert_eq!(selector.poll(8, Duration::from_micros(50), |_, _| ()), 0);
+    };
+    round();
+    assert_eq!(allocations(|| (0..200).for_each(|_| round())), 0);
+}
