@@ -13,18 +13,29 @@ pub(super) struct CpuHint {
     own: u32,
     own_word: u64,
     peer_word: u64,
+    sleeps: u32,
 }
+
+/// Threads are rarely pinned anew: ask the system at the first sleep, and then at every so many.
+const SLEEPS_BETWEEN_LOOKS: u32 = 256;
 
 impl CpuHint {
     /// For an end whose hint lies at `own_word`, and its peer's at `peer_word`.
     pub(super) fn new(memory: &impl Memory, own_word: u64, peer_word: u64) -> Self {
-        let mut hint = Self { own: 0, own_word, peer_word };
+        let mut hint = Self { own: 0, own_word, peer_word, sleeps: 0 };
         hint.refresh(memory);
         hint
     }
 
-    /// Asks the system again: threads are pinned and moved. Costs a system call.
-    pub(super) fn refresh(&mut self, memory: &impl Memory) {
+    /// After a sleep: asks the system again, now and then, because threads are pinned and moved.
+    pub(super) fn slept(&mut self, memory: &impl Memory) {
+        if self.sleeps.is_multiple_of(SLEEPS_BETWEEN_LOOKS) {
+            self.refresh(memory);
+        }
+        self.sleeps = self.sleeps.wrapping_add(1);
+    }
+
+    fn refresh(&mut self, memory: &impl Memory) {
         let own = memory.only_cpu();
         if own != self.own {
             self.own = own;

@@ -28,6 +28,8 @@ pub mod model;
 
 #[cfg(not(loom))]
 mod anonymous;
+#[cfg(all(test, not(loom)))]
+mod deadline_tests;
 #[cfg(not(loom))]
 mod duplex;
 #[cfg(not(loom))]

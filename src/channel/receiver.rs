@@ -276,15 +276,21 @@ impl<M: Memory> Receiver<M> {
     /// The next record, waiting until `deadline`; not taken.
     #[inline]
     pub(super) fn next_by(&mut self, deadline: Deadline) -> Result<Option<Record>, RecvError> {
+        let mut last = false;
         loop {
             if let Some(record) = self.attempt()? {
                 return Ok(Some(record));
+            }
+            if last {
+                return Ok(None);
             }
             if let Look::Wait(seen) = self.look_behind()?
                 && !self.wait(seen, deadline)?
             {
                 return Ok(None);
             }
+            // A peer can end every wait at once by changing what is waited for, for ever.
+            last = deadline.has_passed(self.consumer.memory());
         }
     }
 
@@ -413,7 +419,7 @@ impl<M: Memory> Receiver<M> {
             consumer.count_sleep();
         }
         if sleeps.get() > 0 {
-            cpu.refresh(&memory);
+            cpu.slept(&memory);
         }
         // The grace of a closed sender may be over before the deadline: look once more.
         Ok(news.is_some() || until != deadline)

@@ -290,15 +290,18 @@ impl<M: Memory> Sender<M> {
         deadline: Deadline,
         mut push: impl FnMut(&mut Producer<M>) -> Result<T, PushError>,
     ) -> Result<Option<T>, SendError> {
+        let mut last = false;
         loop {
             match self.attempt(&mut push)? {
                 Attempt::Done(done) => return Ok(Some(done)),
                 Attempt::Full { head_needed, seen } => {
-                    if !self.wait_for_room(head_needed, seen, deadline)? {
+                    if last || !self.wait_for_room(head_needed, seen, deadline)? {
                         return Ok(None);
                     }
                 }
             }
+            // A peer can end every wait at once by changing what is waited for, for ever.
+            last = deadline.has_passed(self.producer.memory());
         }
     }
 
@@ -452,7 +455,7 @@ impl<M: Memory> Sender<M> {
             producer.count_sleep();
         }
         if sleeps.get() > 0 {
-            cpu.refresh(&memory);
+            cpu.slept(&memory);
         }
         match news {
             Some(Ok(())) => Ok(true),

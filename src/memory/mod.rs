@@ -60,6 +60,12 @@ impl Deadline {
         self.0
     }
 
+    /// Whether it has come, by this memory's clock. Does not look at the clock where it never comes.
+    #[inline]
+    pub fn has_passed(self, memory: &impl Memory) -> bool {
+        self != Self::NEVER && memory.now_ns() >= self.0
+    }
+
     /// The earlier of the two.
     #[must_use]
     pub fn min(self, other: Self) -> Self {
