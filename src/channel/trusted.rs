@@ -5,14 +5,25 @@
 //! `Trusted`; whoever holds one has promised that the peer follows the protocol.
 #![allow(unsafe_code)]
 
-use std::ops::{Deref, DerefMut};
+use std::ops::Deref;
+use std::time::Duration;
 
-use super::{Receiver, Sender};
-use crate::error::{RecvError, SendError, TryRecvError};
-use crate::memory::Deadline;
+use super::{Message, Receiver, Sender};
+use crate::error::{
+    RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError, TrySendError,
+};
+use crate::memory::{Deadline, Memory};
 use crate::ring::{Draft, Record};
 
-/// An end whose peer is trusted to follow the protocol. Derefs to the end.
+/// An end whose peer is trusted to follow the protocol. Derefs to the end, for looking only: whoever
+/// got it mutably could swap another end in, about whose peer nobody has promised anything.
+///
+/// ```compile_fail,E0596
+/// # use ringway::channel::{Channel, ChannelOptions, Receiver, Trusted};
+/// fn launder(trusted: &mut Trusted<Receiver>, hostile: &mut Receiver) {
+///     std::mem::swap(&mut **trusted, hostile);
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Trusted<E> {
     end: E,
@@ -26,9 +37,10 @@ impl<E> Deref for Trusted<E> {
     }
 }
 
-impl<E> DerefMut for Trusted<E> {
-    fn deref_mut(&mut self) -> &mut E {
-        &mut self.end
+impl<E> Trusted<E> {
+    /// The end, no more trusted than any other.
+    pub fn into_inner(self) -> E {
+        self.end
     }
 }
 
@@ -56,6 +68,27 @@ impl Sender {
 }
 
 impl Trusted<Receiver> {
+    /// As [`Receiver::recv`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn recv(&mut self) -> Result<Message<'_>, RecvError> {
+        self.end.recv()
+    }
+
+    /// As [`Receiver::recv_timeout`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Message<'_>, RecvTimeoutError> {
+        self.end.recv_timeout(timeout)
+    }
+
+    /// As [`Receiver::release`].
+    pub fn release(&mut self) {
+        self.end.release();
+    }
+
     /// Receives a message without copying it: the slice lies in the ring, until the next call.
     ///
     /// # Errors
@@ -121,6 +154,34 @@ impl Deref for InPlace<'_> {
 }
 
 impl Trusted<Sender> {
+    /// As [`Sender::send`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn send(&mut self, payload: &[u8]) -> Result<(), SendError> {
+        self.end.send(payload)
+    }
+
+    /// As [`Sender::try_send`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn try_send(&mut self, payload: &[u8]) -> Result<(), TrySendError> {
+        self.end.try_send(payload)
+    }
+
+    /// As [`Sender::send_timeout`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn send_timeout(
+        &mut self,
+        payload: &[u8],
+        timeout: Duration,
+    ) -> Result<(), SendTimeoutError> {
+        self.end.send_timeout(payload, timeout)
+    }
+
     /// Reserves room for a message of `len` bytes, to be written in the ring itself. What it holds
     /// at first is left over from earlier messages.
     ///
@@ -165,8 +226,11 @@ impl ReservationInPlace<'_> {
         self.draft.tag = tag;
     }
 
-    /// Sends the message.
+    /// Sends the message. Does nothing in a child that the process has forked meanwhile.
     pub fn commit(self) {
+        if !self.sender.producer.memory().is_ours() {
+            return;
+        }
         self.draft.commit_in_place(&mut self.sender.producer);
         self.sender.notify();
     }
