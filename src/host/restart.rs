@@ -98,7 +98,9 @@ impl Supervised {
         });
         let (old, mut suspicions, was_ready) = {
             let mut life = self.life();
-            (life.connections.replace(new.clone()), life.suspicions, life.was_ready)
+            // Taken: where this start fails, the next one follows no death.
+            let was_ready = std::mem::take(&mut life.was_ready);
+            (life.connections.replace(new.clone()), life.suspicions, was_ready)
         };
         for ((old, new), suspicion) in old.iter().flatten().zip(new).zip(&mut suspicions) {
             *carried += self.succeed(old, new, was_ready, suspicion);

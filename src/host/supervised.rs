@@ -24,6 +24,8 @@ use super::restart::Suspicion;
 use super::spec::{PluginSpec, Restart};
 use crate::channel::{Channel, ChannelOptions, Connection};
 use crate::error::ExitReason;
+use crate::memory::Deadline;
+use crate::os::clock::monotonic_ns;
 use crate::os::pidfd::PidFd;
 use crate::supervisor::{self, WatchToken};
 
@@ -72,7 +74,7 @@ pub(super) struct Life {
     pub(super) channels: Option<(Channel, Channel)>,
     /// Threads that restart it; all but the last are about to return.
     restart_threads: Vec<JoinHandle<()>>,
-    /// Whether the last process has said that it is ready.
+    /// Whether the last process has said that it is ready, until its death has been acted upon.
     pub(super) was_ready: bool,
     process: Option<Process>,
     /// How the process of the current start ended, and when that was noticed.
@@ -245,7 +247,7 @@ impl Supervised {
             }
             Err(source) => {
                 let _ = pidfd.signal(libc::SIGKILL);
-                let _ = pidfd.wait(crate::memory::Deadline::NEVER);
+                let _ = pidfd.wait(kill_deadline());
                 let _ = pidfd.reap();
                 Err(SpawnError::Os { call: "watching the plugin", source })
             }
@@ -389,6 +391,11 @@ impl Supervised {
         matches!(life.phase, Phase::Ended(_))
             && life.restart_threads.iter().all(JoinHandle::is_finished)
     }
+}
+
+/// When a process that was killed just now is not waited for any longer.
+fn kill_deadline() -> Deadline {
+    Deadline::at_ns(monotonic_ns().saturating_add(KILL_TIMEOUT.as_nanos() as u64))
 }
 
 /// Takes the exit status of a child that is known to have ended. Only where somebody traces it may
