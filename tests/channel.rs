@@ -152,6 +152,34 @@ fn structures_cross_as_archives() {
     }
 }
 
+/// A list, as deep as it is long.
+#[derive(rkyv::Archive, rkyv::Serialize)]
+#[rkyv(bytecheck(bounds(__C: rkyv::validation::ArchiveContext)))]
+#[rkyv(serialize_bounds(__S: rkyv::ser::Writer))]
+enum List {
+    End,
+    More(#[rkyv(omit_bounds)] Box<List>),
+}
+
+fn list(depth: usize) -> List {
+    (0..depth).fold(List::End, |list, _| List::More(Box::new(list)))
+}
+
+/// Checking recurses as deep as the value does: a peer must not choose how much stack that takes.
+#[test]
+fn f24_an_archive_that_is_too_deep_is_refused() {
+    let (mut host, mut plugin) = pair();
+    host.sender().send_archived(&list(200)).unwrap();
+    assert!(plugin.receiver().recv_archived::<List>().is_ok());
+    // Making and dropping it takes a stack of its own.
+    let deep = std::thread::Builder::new().stack_size(256 << 20).spawn(move || {
+        host.sender().send_archived(&list(10_000)).unwrap();
+        host
+    });
+    let _host = deep.unwrap().join().unwrap();
+    assert_eq!(plugin.receiver().recv_archived::<List>().err(), Some(RecvError::Invalid));
+}
+
 #[test]
 fn reservations_and_vectors_and_batches_arrive_as_they_were_filled() {
     let (mut host, mut plugin) = pair();

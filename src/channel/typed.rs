@@ -5,20 +5,40 @@
 //! the wrong shape stays in the ring.
 
 use std::mem;
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use bytemuck::{AnyBitPattern, CheckedBitPattern, NoUninit};
+use rkyv::api::access_with_context;
 use rkyv::api::high::{HighSerializer, HighValidator};
 use rkyv::bytecheck::CheckBytes;
 use rkyv::rancor;
 use rkyv::ser::allocator::ArenaHandle;
 use rkyv::util::AlignedVec;
+use rkyv::validation::Validator;
+use rkyv::validation::archive::ArchiveValidator;
+use rkyv::validation::shared::SharedValidator;
 use rkyv::{Archive, Portable, Serialize};
 
 use super::{Receiver, Sender};
 use crate::error::{RecvError, RecvTimeoutError, SendError, TryRecvError, TrySendError};
 use crate::memory::Memory;
 use crate::ring::Record;
+
+/// How many pointers of an archive may lead from one value into the next. Checking recurses with
+/// them, so a peer that may nest as deep as its message is long overflows the receiver's stack.
+const MAX_ARCHIVE_DEPTH: NonZeroUsize = NonZeroUsize::new(256).unwrap();
+
+/// Checks that the bytes are an archive, and looks at it.
+fn access<T>(bytes: &[u8]) -> Result<&T, RecvError>
+where
+    T: Portable + for<'a> CheckBytes<HighValidator<'a, rancor::Failure>>,
+{
+    let archive = ArchiveValidator::with_max_depth(bytes, Some(MAX_ARCHIVE_DEPTH));
+    let mut validator = Validator::new(archive, SharedValidator::new());
+    access_with_context::<_, _, rancor::Failure>(bytes, &mut validator)
+        .map_err(|_| RecvError::Invalid)
+}
 
 impl<M: Memory> Sender<M> {
     /// Sends a plain value: `size_of::<T>()` bytes in native order.
@@ -111,8 +131,8 @@ impl<M: Memory> Receiver<M> {
     /// private copy and read there.
     ///
     /// # Errors
-    /// [`RecvError::Invalid`] where the message is not a valid archive of a `T`; it stays. The
-    /// others as [`recv`](Self::recv).
+    /// [`RecvError::Invalid`] where the message is not a valid archive of a `T`, or one that nests
+    /// more than 256 pointers deep; it stays. The others as [`recv`](Self::recv).
     pub fn recv_archived<T>(&mut self) -> Result<&T::Archived, RecvError>
     where
         T: Archive,
@@ -120,13 +140,10 @@ impl<M: Memory> Receiver<M> {
     {
         let record = self.next()?;
         self.fetch(&record);
-        if rkyv::access::<T::Archived, rancor::Failure>(self.fetched(&record)).is_err() {
-            return Err(RecvError::Invalid);
-        }
+        access::<T::Archived>(self.fetched(&record))?;
         self.consumer.advance(&record);
         // Validated once more instead of borrowed across `advance`: the bytes are the same.
-        rkyv::access::<T::Archived, rancor::Failure>(self.fetched(&record))
-            .map_err(|_| RecvError::Invalid)
+        access::<T::Archived>(self.fetched(&record))
     }
 
     #[inline]
