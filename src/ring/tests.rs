@@ -27,7 +27,9 @@ fn both_decoders_agree() {
         let (_, geometry) = ring_of(capacity, align);
         let max = geometry.max_record_bytes();
         for position in (0..2 * capacity).step_by(align as usize) {
-            let lens = (0..=capacity as u32 + 8).chain([1 << 31, u32::MAX - 8, u32::MAX]);
+            let step = if cfg!(miri) { 19 } else { 1 };
+            let lens =
+                (0..=capacity as u32 + 8).step_by(step).chain([1 << 31, u32::MAX - 8, u32::MAX]);
             for len in lens {
                 for kind in [0, record::DATA, record::PADDING, record::FRAGMENT, 255] {
                     for (tag, reserved) in [(0, 0), (7, 0), (0, 1 << 40), (0, 1 << 47)] {
