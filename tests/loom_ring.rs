@@ -1,6 +1,7 @@
 //! Models of the ring: its shipping source under every interleaving and every value that the
 //! orderings allow. Run with `RUSTFLAGS="--cfg loom" cargo test --release --test loom_ring`;
-//! `LOOM_MAX_PREEMPTIONS=2` bounds the work.
+//! `LOOM_MAX_PREEMPTIONS=2` bounds the work. What each model says that it fails with was tried on the
+//! source, within that bound.
 #![cfg(loom)]
 
 mod model;
@@ -27,46 +28,57 @@ fn stream(start: u64, lens: &'static [usize]) {
     });
 }
 
+/// Fails when the header is stored or read `Relaxed`, or stored before the payload.
 #[test]
 fn one_record() {
     stream(0, &[16]);
 }
 
+/// Fails when the word behind a record is cleared after the record's header is stored, or not at all.
 #[test]
 fn exactly_full_over_the_wrap() {
     stream(48, &[8, 8, 8]);
 }
 
+/// Fails when the 8 bytes behind a record are not counted: clearing them erases an unread header.
 #[test]
 fn one_record_more_than_fits() {
     stream(48, &[8, 8, 8, 8]);
 }
 
+/// Fails when `head` is stored or read `Relaxed`: the payload is overwritten while it is copied.
 #[test]
 fn space_is_reused_for_records_of_half_the_ring() {
     stream(0, &[24, 24, 24]);
 }
 
+/// Fails as the one before, and when the word behind a record is not cleared: what was payload a lap
+/// ago is taken for a header.
 #[test]
 fn headers_and_payloads_trade_places() {
     stream(40, &[16, 0, 8, 16]);
 }
 
+/// Fails when the padding's header is stored `Relaxed`, or before that of the record behind it.
 #[test]
 fn padding_at_the_end() {
     stream(48, &[24, 8]);
 }
 
+/// Fails when the 8 bytes are not counted behind padding, or `head` is read `Relaxed` there.
 #[test]
 fn padding_that_must_wait_for_space() {
     stream(24, &[16, 16, 16]);
 }
 
+/// Fails when the header is stored `Relaxed`; that the arithmetic wraps is what it shows beyond that.
 #[test]
 fn positions_wrap_at_2_64() {
     stream(u64::MAX - 15, &[8, 16]);
 }
 
+/// Fails when the first header is stored `Relaxed`, or as soon as it is known, or when the word behind
+/// the last record is not cleared.
 #[test]
 fn a_batch_is_visible_whole_or_not_at_all() {
     for start in [0, 24, 48] {
@@ -86,6 +98,8 @@ fn a_batch_is_visible_whole_or_not_at_all() {
     }
 }
 
+/// Fails when a reservation that was filled in part does not clear the word behind what it commits, or
+/// a batch stores its first header early.
 #[test]
 fn what_a_reservation_or_batch_leaves_behind_is_never_seen() {
     loom::model(|| {
@@ -107,7 +121,8 @@ fn what_a_reservation_or_batch_leaves_behind_is_never_seen() {
     });
 }
 
-/// The consumer takes both records before it gives either back.
+/// The consumer takes both records before it gives either back. Fails when the 8 bytes behind a
+/// record are not counted.
 #[test]
 fn space_of_taken_records_is_kept_until_released() {
     loom::model(|| {
@@ -139,7 +154,8 @@ fn wait(consumer: &mut Consumer<ModelMemory>) -> ringway::ring::Record {
     }
 }
 
-/// A producer's successor walks the committed headers while the consumer releases.
+/// A producer's successor walks the committed headers while the consumer releases. Fails when it reads
+/// `head` `Relaxed`.
 #[test]
 fn a_producer_is_succeeded_while_the_consumer_runs() {
     loom::model(|| {
@@ -161,7 +177,8 @@ fn a_producer_is_succeeded_while_the_consumer_runs() {
     });
 }
 
-/// A consumer's successor is given again what was not released, while the producer runs.
+/// A consumer's successor is given again what was not released, while the producer runs. Fails when
+/// the 8 bytes behind a record are not counted.
 #[test]
 fn a_consumer_is_succeeded_while_the_producer_runs() {
     loom::model(|| {

@@ -1,6 +1,7 @@
 //! Models of sleeping and waking: waits have no timeout there, so a lost wakeup is a deadlock, which
 //! loom reports. Run with `RUSTFLAGS="--cfg loom" cargo test --release --test loom_wakeup`;
-//! `LOOM_MAX_PREEMPTIONS=2` bounds the work.
+//! `LOOM_MAX_PREEMPTIONS=2` bounds the work. What each model says that it fails with was tried on the
+//! source, within that bound.
 #![cfg(loom)]
 
 mod model;
@@ -61,6 +62,8 @@ fn consume(consumer: &mut Consumer<ModelMemory>, record: &Record, n: u16, len: u
     wake_if_waiting(consumer.memory(), PRODUCER_WAITING);
 }
 
+/// Fails when either side leaves out its fence, the waker does not wake, or the sleeper announces
+/// itself once only.
 #[test]
 fn a_consumer_that_sleeps_is_woken() {
     loom::model(|| {
@@ -79,6 +82,8 @@ fn a_consumer_that_sleeps_is_woken() {
     });
 }
 
+/// Fails when either side leaves out its fence, the sleeper looks before it announces itself and not
+/// after, or the waker leaves the announcement standing: the sleeper then sleeps through the wakeup.
 #[test]
 fn a_producer_that_sleeps_for_space_is_woken() {
     loom::model(|| {
@@ -92,6 +97,7 @@ fn a_producer_that_sleeps_for_space_is_woken() {
     });
 }
 
+/// Fails when a waker does not wake.
 #[test]
 fn both_sleep_in_turn() {
     loom::model(|| {
@@ -109,6 +115,7 @@ fn both_sleep_in_turn() {
     });
 }
 
+/// Fails when the sleeper announces itself once only, or the closing side does not wake.
 #[test]
 fn a_sleeping_consumer_learns_of_the_close_after_the_last_record() {
     loom::model(|| {
@@ -126,6 +133,7 @@ fn a_sleeping_consumer_learns_of_the_close_after_the_last_record() {
     });
 }
 
+/// Fails when the closing side does not fence, does not take the announcement back, or does not wake.
 #[test]
 fn a_producer_that_sleeps_for_space_learns_of_the_close() {
     loom::model(|| {
