@@ -1,45 +1,128 @@
-//! Deadlines hold against a peer that ends every wait by flipping the word that is waited for.
+//! Deadlines hold against a peer that ends every wait by changing the word that is waited for.
 
-use std::sync::mpsc;
-use std::thread;
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Channel, ChannelOptions};
+use super::{Connection, Receiver, Sender};
 use crate::error::{RecvTimeoutError, SendTimeoutError};
-use crate::layout::ring;
-use crate::memory::{Memory, Ordering};
+use crate::layout::{ChannelLayout, ring};
+use crate::memory::{Deadline, HeapMemory, Memory, Ordering};
+use crate::ring::RingGeometry;
+use crate::sync::AtomicU32;
+use crate::wakeup::{WaitStrategy, Waiter};
 
-/// Both sides of a channel whose first side believes in successors; and a hostile peer that flips
-/// this word, of the first side's segment, until the sender is dropped.
-fn with_flipped(word: u64) -> (Channel, Channel, mpsc::Sender<()>) {
-    let options = ChannelOptions { capacity_bytes: 4096, ..ChannelOptions::default() };
-    let (host, plugin) = Channel::pair(&options).expect("a channel");
-    host.connection().follow();
-    let memory = plugin.connection().memory().clone();
-    let (stop, stopped) = mpsc::channel();
-    thread::spawn(move || {
-        while stopped.try_recv() == Err(mpsc::TryRecvError::Empty) {
-            for value in [1, 0].repeat(1000) {
-                memory.store_u32(word, value, Ordering::Relaxed);
-            }
-        }
-    });
-    (host, plugin, stop)
+/// Memory in which one word has another value at every look.
+#[derive(Debug, Clone)]
+struct Flipping {
+    heap: HeapMemory,
+    word: u64,
+    looks: Arc<AtomicU32>,
 }
+
+impl Memory for Flipping {
+    fn len_bytes(&self) -> u64 {
+        self.heap.len_bytes()
+    }
+    fn is_ours(&self) -> bool {
+        true
+    }
+    fn load_u32(&self, offset: u64, order: Ordering) -> u32 {
+        if offset == self.word {
+            return self.looks.fetch_add(1, Ordering::Relaxed) % 2;
+        }
+        self.heap.load_u32(offset, order)
+    }
+    fn store_u32(&self, offset: u64, value: u32, order: Ordering) {
+        self.heap.store_u32(offset, value, order);
+    }
+    fn swap_u32(&self, offset: u64, value: u32, order: Ordering) -> u32 {
+        self.heap.swap_u32(offset, value, order)
+    }
+    fn compare_exchange_u32(
+        &self,
+        offset: u64,
+        current: u32,
+        new: u32,
+        order: Ordering,
+    ) -> Result<u32, u32> {
+        self.heap.compare_exchange_u32(offset, current, new, order)
+    }
+    fn fetch_add_u32(&self, offset: u64, value: u32, order: Ordering) -> u32 {
+        self.heap.fetch_add_u32(offset, value, order)
+    }
+    fn load_u64(&self, offset: u64, order: Ordering) -> u64 {
+        self.heap.load_u64(offset, order)
+    }
+    fn store_u64(&self, offset: u64, value: u64, order: Ordering) {
+        self.heap.store_u64(offset, value, order);
+    }
+    fn swap_u64(&self, offset: u64, value: u64, order: Ordering) -> u64 {
+        self.heap.swap_u64(offset, value, order)
+    }
+    fn compare_exchange_u64(
+        &self,
+        offset: u64,
+        current: u64,
+        new: u64,
+        order: Ordering,
+    ) -> Result<u64, u64> {
+        self.heap.compare_exchange_u64(offset, current, new, order)
+    }
+    fn fetch_add_u64(&self, offset: u64, value: u64, order: Ordering) -> u64 {
+        self.heap.fetch_add_u64(offset, value, order)
+    }
+    fn copy_in(&self, offset: u64, bytes: &[u8]) {
+        self.heap.copy_in(offset, bytes);
+    }
+    fn copy_out(&self, offset: u64, bytes: &mut [u8]) {
+        self.heap.copy_out(offset, bytes);
+    }
+    fn light_fence(&self) {
+        self.heap.light_fence();
+    }
+    fn heavy_fence(&self) {
+        self.heap.heavy_fence();
+    }
+    fn pause(&self) {}
+    fn now_ns(&self) -> u64 {
+        self.heap.now_ns()
+    }
+    fn wait_u32(&self, offset: u64, expected: u32, deadline: Deadline) {
+        self.heap.wait_u32(offset, expected, deadline);
+    }
+    fn wake_u32(&self, offset: u64, count: u32) {
+        self.heap.wake_u32(offset, count);
+    }
+}
+
+/// The ends of a side that believes in successors, so that a closed peer is waited for.
+fn ends(word: u64) -> (Sender<Flipping>, Receiver<Flipping>) {
+    let layout = ChannelLayout::new([256; 2]).expect("small");
+    let heap = HeapMemory::new(layout.len_bytes);
+    let memory = Flipping { heap, word, looks: Arc::default() };
+    let geometry = |index: usize| {
+        RingGeometry::new(&memory, ring::CONTROL[index], layout.data[index], 256, 8)
+            .expect("a ring")
+    };
+    let connection = Arc::new(Connection::new(memory.clone(), [geometry(0), geometry(1)], 0));
+    connection.follow();
+    let waiter = || Waiter::new(WaitStrategy::SpinThenPark, true);
+    let sender = Sender::new(Arc::clone(&connection), waiter()).expect("fresh");
+    (sender, Receiver::new(connection, waiter()).expect("fresh"))
+}
+
+const SHORT: Duration = Duration::from_millis(5);
 
 #[test]
 fn a_receiver_keeps_its_deadline_while_the_sender_closes_and_opens() {
-    let word = ring::CONTROL[1] + ring::PRODUCER_CLOSED;
-    let (mut host, _plugin, _stop) = with_flipped(word);
-    let found = host.recv_timeout(Duration::from_millis(5)).map(|m| m.len());
+    let (_sender, mut receiver) = ends(ring::CONTROL[1] + ring::PRODUCER_CLOSED);
+    let found = receiver.recv_timeout(SHORT).map(|m| m.len());
     assert_eq!(found, Err(RecvTimeoutError::Timeout));
 }
 
 #[test]
 fn a_sender_keeps_its_deadline_while_the_receiver_closes_and_opens() {
-    let word = ring::CONTROL[0] + ring::CONSUMER_CLOSED;
-    let (mut host, _plugin, _stop) = with_flipped(word);
-    while host.try_send(&[0; 100]).is_ok() {}
-    let found = host.send_timeout(&[0; 100], Duration::from_millis(5));
-    assert_eq!(found, Err(SendTimeoutError::Timeout));
+    let (mut sender, _receiver) = ends(ring::CONTROL[0] + ring::CONSUMER_CLOSED);
+    while sender.try_send(&[0; 100]).is_ok() {}
+    assert_eq!(sender.send_timeout(&[0; 100], SHORT), Err(SendTimeoutError::Timeout));
 }
