@@ -50,7 +50,7 @@ fn main() {
         table::bytes(CAPACITY)
     );
     for job in [Job::RoundTrip, Job::OneWay] {
-        let spec = |size| Spec { size, capacity: CAPACITY, one_cpu: false };
+        let spec = |size| Spec { size, capacity: CAPACITY };
         let (title, heading) = match job {
             Job::RoundTrip => ("round trip", "ns (ratio: lower is better)"),
             Job::OneWay => ("one way", "M/s; GB/s (ratio: higher is better)"),

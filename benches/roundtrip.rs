@@ -120,8 +120,7 @@ fn measure(
     far_cpu: usize,
     options: &Options,
 ) -> Results {
-    let one_cpu = near_cpu == far_cpu;
-    let spec = |size| Spec { size, capacity: CAPACITY.max(4 * size), one_cpu };
+    let spec = |size| Spec { size, capacity: CAPACITY.max(4 * size) };
     let specs = options.sizes(&SIZES, &QUICK_SIZES).into_iter().map(spec).collect();
     let (title, job) = (format!("round trip {place}"), Job::RoundTrip);
     let plan = Plan { title, job, yardsticks, rows, specs, near_cpu, far_cpu };

@@ -79,7 +79,7 @@ fn main() {
     for capacity in CAPACITIES {
         // A size whose four messages need more than the smaller capacity has been measured with it.
         let new = |size: &usize| smaller == 0 || 4 * size < capacity;
-        let spec = |size: usize| Spec { size, capacity: capacity.max(4 * size), one_cpu: false };
+        let spec = |size: usize| Spec { size, capacity: capacity.max(4 * size) };
         let specs = sizes.iter().copied().filter(new).map(spec).collect();
         smaller = capacity;
         let title = format!("capacity {} (at least 4 messages)", table::bytes(capacity));

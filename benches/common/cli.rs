@@ -39,8 +39,6 @@ pub struct Options {
     capacity: usize,
     #[arg(long, hide = true, default_value_t = false)]
     one_way: bool,
-    #[arg(long, hide = true, default_value_t = false)]
-    one_cpu: bool,
     #[arg(long, hide = true, default_value_t = 0)]
     cpu: usize,
     #[arg(long, hide = true, default_value_t = 0)]
@@ -78,7 +76,7 @@ impl Options {
         let case = self.child.clone()?;
         Some(ChildArgs {
             case,
-            spec: Spec { size: self.size, capacity: self.capacity, one_cpu: self.one_cpu },
+            spec: Spec { size: self.size, capacity: self.capacity },
             job: if self.one_way { Job::OneWay } else { Job::RoundTrip },
             cpu: self.cpu,
             parent: self.parent,
@@ -115,9 +113,6 @@ impl ChildArgs {
         ];
         if self.job == Job::OneWay {
             args.push("--one-way".into());
-        }
-        if self.spec.one_cpu {
-            args.push("--one-cpu".into());
         }
         args
     }

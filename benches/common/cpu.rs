@@ -25,18 +25,6 @@ fn current_set() -> libc::cpu_set_t {
     set
 }
 
-/// Calls `f` while the calling thread may run on every CPU there is, then pins it again as before.
-pub fn unpinned<T>(f: impl FnOnce() -> T) -> T {
-    let before = current_set();
-    // SAFETY: a cpu_set_t is an array of integers; any bits are a value, and the kernel ignores
-    // those of CPUs that do not exist or that the process must not use.
-    let every: libc::cpu_set_t = unsafe { mem::transmute([u8::MAX; size_of::<libc::cpu_set_t>()]) };
-    set(&every);
-    let result = f();
-    set(&before);
-    result
-}
-
 fn set(set: &libc::cpu_set_t) {
     // SAFETY: the kernel reads the given number of bytes from a set that large.
     let result = unsafe { libc::sched_setaffinity(0, mem::size_of_val(set), set) };

@@ -20,13 +20,11 @@ pub const STOP: u64 = u64::MAX;
 /// How many messages go out before somebody looks at the clock, in bytes.
 const BYTES_PER_LOOK: usize = 256 << 10;
 
-/// Size of the messages and capacity of what carries them, both in bytes, and where the ends are.
+/// Size of the messages and capacity of what carries them, both in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Spec {
     pub size: usize,
     pub capacity: usize,
-    /// Whether both ends share one CPU.
-    pub one_cpu: bool,
 }
 
 /// What is measured.
