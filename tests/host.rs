@@ -85,12 +85,14 @@ fn killed_in_the_middle_nothing_is_lost_and_each_end_is_told_once() {
     while answered < MESSAGES {
         if sent < MESSAGES && sent - answered < WINDOW {
             match sender.send(&sent.to_ne_bytes()) {
-                Ok(()) => sent += 1,
+                Ok(()) => {
+                    sent += 1;
+                    if sent == MESSAGES / 3 {
+                        assert!(handle.kill());
+                    }
+                }
                 Err(SendError::Restarted { .. }) => sender_told += 1,
                 Err(error) => panic!("{error}"),
-            }
-            if sent == MESSAGES / 3 {
-                assert!(handle.kill());
             }
             continue;
         }

@@ -1,0 +1,39 @@
+//! A forked copy of the test process, to be killed.
+
+/// A forked process that is killed and reaped at the latest when it is dropped.
+pub struct Victim(libc::pid_t);
+
+impl Victim {
+    pub fn start(run: impl FnOnce()) -> Self {
+        // SAFETY: the callers' closures run ring operations, which take no lock and allocate nothing.
+        let pid = unsafe { libc::fork() };
+        assert!(pid >= 0, "{}", std::io::Error::last_os_error());
+        if pid == 0 {
+            // SAFETY: the call takes numbers. Should the test itself be killed, so is its child.
+            unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+            run();
+            // SAFETY: the call takes a number and does not return.
+            unsafe { libc::_exit(0) };
+        }
+        Self(pid)
+    }
+
+    /// Waits until it has ended by itself; returns its status.
+    pub fn wait(&mut self) -> i32 {
+        let mut status = 0;
+        // SAFETY: a child of ours that has not been reaped, and a status that outlives the call.
+        let pid = unsafe { libc::waitpid(self.0, &mut status, 0) };
+        assert_eq!(std::mem::replace(&mut self.0, 0), pid);
+        status
+    }
+}
+
+impl Drop for Victim {
+    fn drop(&mut self) {
+        if self.0 != 0 {
+            // SAFETY: the call takes numbers; the child has not been reaped, so the number is its own.
+            unsafe { libc::kill(self.0, libc::SIGKILL) };
+            self.wait();
+        }
+    }
+}
