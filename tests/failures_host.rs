@@ -228,6 +228,26 @@ fn f15_after_the_handshake_the_segments_cannot_be_punched() {
 }
 
 #[test]
+fn f18_what_a_dead_plugin_has_spoilt_does_not_spoil_its_successor() {
+    let host = host();
+    let spec = plugin::spec("liar", "lie").restart(restarts(5)).max_redeliveries(0);
+    let handle = host.spawn(spec).unwrap();
+    let (mut active, _passive) = handle.take_channels().unwrap();
+    active.send(b"lie").unwrap();
+    loop {
+        match active.recv_timeout(NEVER) {
+            Err(RecvTimeoutError::Restarted { .. }) => break,
+            Err(RecvTimeoutError::Corrupt(_)) => std::thread::yield_now(),
+            other => panic!("{other:?}"),
+        }
+    }
+    for message in [b"one", b"two"] {
+        send(&mut active, message);
+        assert_eq!(active.recv_timeout(NEVER).unwrap().bytes(), message);
+    }
+}
+
+#[test]
 fn f27_a_stopped_plugin_costs_its_caller_no_more_than_the_deadline() {
     let host = host();
     let spec = plugin::spec("sleeper", "echo").grace(Duration::from_millis(50));

@@ -305,6 +305,11 @@ impl<M: Memory> Receiver<M> {
         }
         match self.consumer.peek() {
             Ok(record) => Ok(record),
+            // What a dead peer has left may be spoilt; its successor's ring is another.
+            Err(_) if self.connection.peer() == peer::SUCCEEDED && self.told => {
+                self.follow();
+                self.attempt()
+            }
             Err(corruption) => Err(self.corrupt(corruption)),
         }
     }
@@ -336,7 +341,8 @@ impl<M: Memory> Receiver<M> {
     #[cold]
     fn look_behind(&mut self) -> Result<Look, RecvError> {
         if self.connection.poisoned_by_peer() {
-            return Err(RecvError::Corrupt(Corruption::ByPeer));
+            // Latched: the peer could take its word back.
+            return Err(RecvError::Corrupt(self.consumer.poison(Corruption::ByPeer)));
         }
         let (memory, geometry) = (self.consumer.memory(), self.consumer.geometry());
         let state = self.connection.peer();

@@ -364,6 +364,8 @@ impl<M: Memory> Sender<M> {
     /// The receiver has closed, or seems to have.
     fn attend_closed(&mut self) -> Result<(), SendError> {
         if self.connection.poisoned_by_peer() {
+            // Latched: the peer could take its word back.
+            self.producer.poison(Corruption::ByPeer);
             return Err(SendError::Corrupt(Corruption::ByPeer));
         }
         if !self.connection.follows() {
@@ -421,6 +423,7 @@ impl<M: Memory> Sender<M> {
     ) -> Result<bool, SendError> {
         let Self { producer, connection, waiter, cpu, closed_since, .. } = self;
         if connection.poisoned_by_peer() {
+            producer.poison(Corruption::ByPeer);
             return Err(SendError::Corrupt(Corruption::ByPeer));
         }
         let (memory, geometry) = (producer.memory().clone(), *producer.geometry());

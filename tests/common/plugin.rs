@@ -12,7 +12,7 @@ use ringway::error::{RecvError, SendError};
 use ringway::host::control::VARIABLE;
 use ringway::host::{ConnectError, Host, Plugin, PluginSpec};
 use ringway::layout::ring;
-use ringway::memory::MappedMemory;
+use ringway::memory::{MappedMemory, Memory, Ordering};
 use ringway::ring::{Producer, RingGeometry};
 use ringway::segment::AnonymousSegment;
 
@@ -86,6 +86,7 @@ pub fn run_role() {
         "silent-commit" => silent_commit(),
         "fork" => fork_on_demand(),
         "flood" => flood(),
+        "lie" => lie_on_demand(),
         "connect-errors" => connect_errors(),
         "host-of-two" => host_of_two(),
         other => panic!("unknown role {other}"),
@@ -223,6 +224,23 @@ fn fork_on_demand() {
         }
         active.send(&child.to_ne_bytes()).unwrap();
     }
+}
+
+/// Answers; asked to lie, spoils the ring to the host, and dies.
+fn lie_on_demand() {
+    let segment = AnonymousSegment::attach(reopen("active")).unwrap();
+    let plugin = Plugin::connect().unwrap();
+    let (active, _passive) = plugin.take_channels().unwrap();
+    answer(active, |message| {
+        if message == b"lie" {
+            let (memory, geometry) = (segment.memory(), segment.geometry());
+            let data = geometry.layout().unwrap().data[1];
+            for offset in (data..data + geometry.capacity_bytes[1]).step_by(8) {
+                memory.store_u64(offset, u64::MAX, Ordering::Relaxed);
+            }
+            raise(libc::SIGKILL);
+        }
+    });
 }
 
 /// Sends as much as fits, for ever.
