@@ -3,6 +3,7 @@
 //! [`Host::spawn`](super::Host::spawn) makes it. What always holds: it stays usable when the plugin
 //! has ended; dropping it changes nothing, the [`Host`](super::Host) keeps the plugin.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,9 +13,18 @@ use crate::channel::Channel;
 use crate::error::ExitReason;
 
 /// A plugin.
-#[derive(Debug)]
 pub struct PluginHandle {
     plugin: Arc<Supervised>,
+}
+
+impl fmt::Debug for PluginHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PluginHandle")
+            .field("name", &self.name())
+            .field("state", &self.state())
+            .field("pid", &self.pid())
+            .finish_non_exhaustive()
+    }
 }
 
 /// Where a plugin is.
