@@ -90,7 +90,7 @@ fn successors_crash_too() {
     assert!(images > 10_000);
 }
 
-/// PROTOCOLS 3: death between header and `tail`, then consumption, then a second death. A producer
+/// Death between header and `tail`, then consumption, then a second death. A producer
 /// that walked from `tail` would lose the record that its predecessor's successor wrote.
 #[test]
 fn a_stale_tail_misleads_nobody() {

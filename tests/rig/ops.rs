@@ -1,7 +1,7 @@
 //! A machine that runs operations on a ring against a naive queue.
 //!
 //! Property tests, crash tests and fuzz targets share it. What always holds after every operation:
-//! the ring took or refused what the arithmetic of PROTOCOL says, the consumer sees exactly the
+//! the ring took or refused what plain arithmetic says, the consumer sees exactly the
 //! committed records in order, and the published head lies where the queue says.
 
 use std::collections::VecDeque;
