@@ -48,6 +48,15 @@ pub(crate) struct Connection<M: Memory = SharedMemory> {
 struct Fate<M: Memory> {
     reason: ExitReason,
     successor: Option<Succession<M>>,
+    /// Ends of this side that are gone, and will not move to the successor.
+    dropped: [bool; 2],
+}
+
+/// An end of a side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    Sender,
+    Receiver,
 }
 
 /// What the ends find when they move to the next incarnation.
@@ -92,7 +101,11 @@ impl<M: Memory> Connection<M> {
             peer: AtomicU32::new(peer::ALIVE),
             follows: AtomicU32::new(0),
             open_ends: AtomicU32::new(2),
-            fate: Mutex::new(Fate { reason: ExitReason::Unknown, successor: None }),
+            fate: Mutex::new(Fate {
+                reason: ExitReason::Unknown,
+                successor: None,
+                dropped: [false; 2],
+            }),
             settled: Condvar::new(),
         }
     }
@@ -210,12 +223,22 @@ impl<M: Memory> Connection<M> {
             Ok(carried) => report.carried = carried,
             Err(corruption) => report.corruption = Some(corruption),
         }
-        self.fate().successor = Some(Succession {
-            connection: new,
-            producer: Some(producer),
-            consumer: Some(consumer),
-            rest: rest.ok(),
-        });
+        let dropped = {
+            let mut fate = self.fate();
+            fate.successor = Some(Succession {
+                connection: Arc::clone(&new),
+                producer: Some(producer),
+                consumer: Some(consumer),
+                rest: rest.ok(),
+            });
+            fate.dropped
+        };
+        // Nobody will come for these.
+        for end in [End::Sender, End::Receiver] {
+            if dropped[end as usize] {
+                new.close(end);
+            }
+        }
         self.settled.notify_all();
         self.wake_ends();
         Ok(report)
@@ -296,11 +319,34 @@ impl<M: Memory> Connection<M> {
         true
     }
 
-    /// An end of this side closes: `word` is its closed word, `waiting` the peer's waiting word.
-    pub(crate) fn close_end(&self, word: u64, waiting: u64) {
+    /// An end of this side closes, here and in the successor, if there is or will be one.
+    pub(crate) fn close(&self, end: End) {
         if !self.memory.is_ours() {
             return;
         }
+        let (outgoing, incoming) = (self.outgoing(), self.incoming());
+        match end {
+            End::Sender => self.close_end(
+                outgoing.control(ring::PRODUCER_CLOSED),
+                outgoing.control(ring::CONSUMER_WAITING),
+            ),
+            End::Receiver => self.close_end(
+                incoming.control(ring::CONSUMER_CLOSED),
+                incoming.control(ring::PRODUCER_WAITING),
+            ),
+        }
+        let successor = {
+            let mut fate = self.fate();
+            fate.dropped[end as usize] = true;
+            fate.successor.as_ref().map(|succession| Arc::clone(&succession.connection))
+        };
+        if let Some(successor) = successor {
+            successor.close(end);
+        }
+    }
+
+    /// `word` is the end's closed word, `waiting` the peer's waiting word.
+    fn close_end(&self, word: u64, waiting: u64) {
         // Pairs with the Acquire of the peer's look at it: what we committed before is visible.
         self.memory.store_u32(word, 1, Ordering::Release);
         if self.open_ends.fetch_sub(1, Ordering::AcqRel) == 1 {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rkyv::util::AlignedVec;
 
-use super::connection::{Connection, peer};
+use super::connection::{Connection, End, peer};
 use super::cpu::CpuHint;
 use super::message::{Message, OwnedMessage};
 use super::sender::{CLOSING_GRACE_NS, Seen, deadline_after};
@@ -487,11 +487,9 @@ impl<M: Memory> Drop for Receiver<M> {
         if !self.open {
             return;
         }
-        let geometry = *self.consumer.geometry();
         if self.consumer.memory().is_ours() {
             self.consumer.release();
         }
-        let closed = geometry.control(ring::CONSUMER_CLOSED);
-        self.connection.close_end(closed, geometry.control(ring::PRODUCER_WAITING));
+        self.connection.close(End::Receiver);
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rkyv::util::AlignedVec;
 
-use super::connection::{Connection, peer};
+use super::connection::{Connection, End, peer};
 use super::cpu::CpuHint;
 use super::drafts::{Batch, Reservation};
 use crate::error::{Corruption, ExitReason, SendError, SendTimeoutError, TrySendError};
@@ -528,9 +528,7 @@ impl<M: Memory> Drop for Sender<M> {
         if !self.open {
             return;
         }
-        let geometry = self.producer.geometry();
-        let closed = geometry.control(ring::PRODUCER_CLOSED);
-        self.connection.close_end(closed, geometry.control(ring::CONSUMER_WAITING));
+        self.connection.close(End::Sender);
     }
 }
 
