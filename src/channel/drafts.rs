@@ -2,7 +2,7 @@
 //!
 //! [`Sender::reserve`] and [`Sender::batch`] make them; they are the ring's drafts plus the wakeup
 //! of the receiver. What always holds: nothing is visible before `commit`, and dropping either
-//! sends nothing.
+//! sends nothing; in a child that was forked meanwhile both write nothing.
 
 use crate::error::{Corruption, TrySendError};
 use crate::memory::{Memory, SharedMemory};
@@ -46,8 +46,11 @@ impl<'a, M: Memory> Reservation<'a, M> {
         self.draft.tag = tag;
     }
 
-    /// Appends as many of `bytes` as there is room for; returns how many.
+    /// Appends as many of `bytes` as there is room for; returns how many. None in a forked child.
     pub fn write(&mut self, bytes: &[u8]) -> usize {
+        if !self.is_ours() {
+            return 0;
+        }
         self.draft.write(&self.sender.producer, bytes)
     }
 
@@ -60,20 +63,32 @@ impl<'a, M: Memory> Reservation<'a, M> {
         self.write(bytes);
     }
 
-    /// Sends all reserved bytes; those not filled are zero.
+    /// Sends all reserved bytes; those not filled are zero. Does nothing in a forked child, whose
+    /// next call on the sender says so.
     pub fn commit(mut self) {
-        self.draft.fill(&self.sender.producer);
-        self.commit_filled();
+        if self.is_ours() {
+            self.draft.fill(&self.sender.producer);
+            self.commit_filled();
+        }
     }
 
-    /// Sends only what was filled; the message is as long as that.
+    /// Sends only what was filled; the message is as long as that. Does nothing in a forked child.
     pub fn commit_filled(self) {
+        if !self.is_ours() {
+            return;
+        }
         self.draft.commit(&mut self.sender.producer);
         self.sender.notify();
     }
 
     /// Gives the room back; the same as dropping.
     pub fn abort(self) {}
+
+    /// Whether this is still the process that reserved.
+    #[inline]
+    fn is_ours(&self) -> bool {
+        self.sender.producer.memory().is_ours()
+    }
 }
 
 impl<M: Memory> std::io::Write for Reservation<'_, M> {
@@ -117,6 +132,9 @@ impl<'a, M: Memory> Batch<'a, M> {
     /// As [`push`](Self::push).
     #[inline]
     pub fn push_tagged(&mut self, tag: u16, payload: &[u8]) -> Result<(), TrySendError> {
+        if !self.sender.producer.memory().is_ours() {
+            return Err(TrySendError::Forked);
+        }
         self.draft.push(&mut self.sender.producer, tag, payload).map_err(|error| match error {
             PushError::Full { .. } => TrySendError::Full,
             PushError::TooLong { len, max } => TrySendError::TooLong { len, max },
@@ -140,8 +158,11 @@ impl<'a, M: Memory> Batch<'a, M> {
         self.draft.messages == 0
     }
 
-    /// Sends all messages at once. Returns how many.
+    /// Sends all messages at once. Returns how many: none in a forked child.
     pub fn commit(self) -> usize {
+        if !self.sender.producer.memory().is_ours() {
+            return 0;
+        }
         let sent = self.draft.commit(&mut self.sender.producer);
         self.sender.notify();
         sent
