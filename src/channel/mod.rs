@@ -36,6 +36,8 @@ mod duplex;
 mod options;
 #[cfg(not(loom))]
 mod selector;
+#[cfg(all(test, not(loom)))]
+mod tests;
 #[cfg(not(loom))]
 mod trusted;
 

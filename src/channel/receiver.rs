@@ -401,9 +401,13 @@ impl<M: Memory> Receiver<M> {
         let Self { consumer, connection, waiter, cpu, closed_since, .. } = self;
         let (memory, geometry) = (consumer.memory().clone(), *consumer.geometry());
         let closed = geometry.control(ring::PRODUCER_CLOSED);
+        // A sender that has closed decides by its exit; do not wait longer than that. One that has
+        // taken the close back, which no correct one does, is waited for like any other.
         let until = match closed_since {
-            Some(since) => deadline.min(Deadline::at_ns(since.saturating_add(CLOSING_GRACE_NS))),
-            None => deadline,
+            Some(since) if seen.closed != 0 => {
+                deadline.min(Deadline::at_ns(since.saturating_add(CLOSING_GRACE_NS)))
+            }
+            _ => deadline,
         };
         waiter.set_may_spin(!cpu.is_shared(&memory));
         let sleeps = Cell::new(0_u32);

@@ -1,0 +1,95 @@
+//! Ends against closes that are taken back, forks at the wrong moment, and hand-overs that nobody
+//! follows.
+//!
+//! These need what only the crate can do: write a peer's words, play the host. What always holds: a
+//! call that would go on for ever fails the test instead of hanging it.
+
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use super::{Channel, ChannelOptions};
+use crate::error::{ExitReason, RecvError, RecvTimeoutError, SendError};
+use crate::layout::ring;
+use crate::memory::{Memory, Ordering};
+use crate::os::tests::child_says;
+
+/// Longer than anything takes; reached only by a test that has failed.
+const NEVER: Duration = Duration::from_secs(30);
+
+fn small() -> ChannelOptions {
+    ChannelOptions { capacity_bytes: 4096, ..ChannelOptions::default() }
+}
+
+fn pair() -> (Channel, Channel) {
+    Channel::pair(&small()).unwrap()
+}
+
+/// Runs what must come to an end in a thread of its own.
+fn ends<T: Send + 'static>(what: &str, call: impl FnOnce() -> T + Send + 'static) -> T {
+    let (done, result) = mpsc::channel();
+    thread::spawn(move || done.send(call()));
+    result.recv_timeout(NEVER).unwrap_or_else(|_| panic!("{what} has not returned"))
+}
+
+/// A plugin that may be restarted closes its sender, which starts a grace, and takes that back.
+#[test]
+fn f36_a_close_that_is_taken_back_does_not_keep_a_receiver_past_its_deadline() {
+    let (mut host, plugin) = pair();
+    host.connection().follow();
+    let closed = host.connection().incoming().control(ring::PRODUCER_CLOSED);
+    let memory = plugin.connection().memory();
+    memory.store_u32(closed, 1, Ordering::Relaxed);
+    assert!(host.try_recv().is_err());
+    memory.store_u32(closed, 0, Ordering::Relaxed);
+    // Longer than the grace, which has an end of its own.
+    let timeout = Duration::from_nanos(super::sender::CLOSING_GRACE_NS) + Duration::from_millis(5);
+    let found = ends("recv_timeout", move || host.recv_timeout(timeout).map(|m| m.to_owned()));
+    assert_eq!(found.unwrap_err(), RecvTimeoutError::Timeout);
+    drop(plugin);
+}
+
+/// The process forks while a message is in the making.
+#[test]
+fn f30_what_is_being_filled_is_not_sent_by_a_forked_child() {
+    let (mut host, mut plugin) = pair();
+    let mut slot = host.sender().reserve(8).unwrap();
+    assert!(child_says(|| {
+        let written = slot.write(b"child");
+        slot.commit();
+        written == 0
+    }));
+    assert!(plugin.try_recv().is_err(), "a reservation");
+    let mut batch = host.sender().batch().unwrap();
+    batch.push(b"parent").unwrap();
+    assert!(child_says(|| batch.push(b"child").is_err() && batch.commit() == 0));
+    assert!(plugin.try_recv().is_err(), "a batch");
+    host.send(b"parent").unwrap();
+    assert_eq!(&*plugin.recv().unwrap(), b"parent");
+}
+
+/// Nobody has the ends of the old incarnation any more, before or after the new one is there.
+#[test]
+fn ends_that_were_dropped_are_closed_in_the_next_incarnation_too() {
+    for dropped_first in [true, false] {
+        let (host, plugin) = pair();
+        let (new_host, mut new_plugin) = pair();
+        let (old, new) = (Arc::clone(host.connection()), new_host.into_successor().0);
+        let mut host = Some(host);
+        host.as_mut().unwrap().send(b"last").unwrap();
+        old.peer_died(ExitReason::Unknown, true);
+        if dropped_first {
+            host = None;
+        }
+        old.succeed(new, false).unwrap();
+        drop(host);
+        assert_eq!(&*new_plugin.recv_timeout(NEVER).unwrap(), b"last");
+        let found = ends("recv", move || {
+            let end = new_plugin.recv().map(|message| message.to_owned()).unwrap_err();
+            (end, new_plugin.send(b"anybody?").unwrap_err())
+        });
+        assert_eq!(found, (RecvError::Disconnected, SendError::Disconnected));
+        drop(plugin);
+    }
+}
