@@ -148,6 +148,25 @@ fn f15_a_hole_is_zeros_until_the_seal_and_impossible_after() {
     ours.seal_writes().expect("sealing again changes nothing");
 }
 
+/// A mapping from before the seal goes on being written, and punches no holes either.
+#[test]
+fn f15_an_old_mapping_punches_no_holes_after_the_seal() {
+    let ours = create();
+    let peer = memmap2::MmapRaw::map_raw(&File::from(ours.descriptor().unwrap())).unwrap();
+    let punch = || {
+        let (start, len) = (peer.as_mut_ptr().cast(), peer.len());
+        // SAFETY: the range is a mapping that nobody has references into.
+        last_error(unsafe { libc::madvise(start, len, libc::MADV_REMOVE) })
+    };
+    ours.memory().store_u64(CHANNEL_DATA, 42, Ordering::Relaxed);
+    punch().unwrap();
+    assert_eq!(ours.memory().load_u64(CHANNEL_DATA, Ordering::Relaxed), 0);
+    ours.seal_writes().unwrap();
+    ours.memory().store_u64(CHANNEL_DATA, 43, Ordering::Relaxed);
+    assert_eq!(punch(), Err(Some(libc::EPERM)));
+    assert_eq!(ours.memory().load_u64(CHANNEL_DATA, Ordering::Relaxed), 43);
+}
+
 #[test]
 fn f15_nobody_maps_for_writing_after_the_seal() {
     let ours = create();
