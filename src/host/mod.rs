@@ -18,10 +18,10 @@
 //! # What a death costs
 //!
 //! A plugin that dies is replaced, if its [`Restart`] says so, by a process with fresh segments (the
-//! old ones may still be written, by children that it has forked). The host's ends follow: what the
-//! dead one had committed is received first; then the next call on each end returns
-//! `Restarted`, once; messages that it had not finished with are in the new segments before any
-//! new one. So a message can be delivered twice, and is never lost, but where it was the first
+//! old ones may still be written, by children that it has forked). The host's ends follow: the next
+//! call on each returns `Restarted`, once; what the dead one had committed is received before
+//! anything of its successor's; messages that it had not finished with are in the new segments
+//! before any new one. So a message can be delivered twice, and is never lost, but where it was the first
 //! unread one at more deaths in a row than [`PluginSpec::max_redeliveries`] allows: then it is
 //! dropped and [reported](HostEventKind::Dropped).
 
