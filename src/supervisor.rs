@@ -138,6 +138,7 @@ impl Supervisor {
 }
 
 #[cfg(test)]
+#[allow(unsafe_code)]
 mod tests {
     use super::*;
     use crate::os::pidfd::PidFd;
@@ -209,5 +210,23 @@ mod tests {
         victim.kill();
         assert_eq!(deaths.recv_timeout(NEVER), Ok(2));
         assert_eq!(deaths.recv_timeout(NEVER), Err(mpsc::RecvTimeoutError::Disconnected));
+    }
+
+    #[test]
+    fn a_forked_child_cannot_end_its_parents_watches() {
+        let mut victim = Victim::start();
+        let (told, deaths) = mpsc::channel();
+        let token = watch(victim.pidfd(), Box::new(move || told.send(()).unwrap())).unwrap();
+        // SAFETY: the child drops a token, which looks at one word, and exits.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            drop(token);
+            // SAFETY: the call takes a number and does not return.
+            unsafe { libc::_exit(0) };
+        }
+        // SAFETY: a child of ours; a null status is allowed.
+        assert_eq!(unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) }, child);
+        victim.kill();
+        assert_eq!(deaths.recv_timeout(NEVER), Ok(()));
     }
 }

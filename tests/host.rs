@@ -11,6 +11,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use common::plugin::{self, NEVER};
+use common::victim::Victim;
 use ringway::error::{ExitReason, RecvTimeoutError, SendError};
 use ringway::host::{
     Host, HostEventKind, NameError, PluginState, Restart, SpawnError, TakeChannelsError,
@@ -242,6 +243,26 @@ fn a_host_that_is_dropped_ends_all_its_plugins() {
         let ended = PluginState::Ended { reason: ExitReason::Signal(libc::SIGTERM) };
         assert_eq!(handle.state(), ended);
     }
+}
+
+#[test]
+fn f30_a_forked_child_cannot_use_the_host_nor_end_its_plugins() {
+    let host = host();
+    let handle = host.spawn(plugin::spec("echo", "echo")).unwrap();
+    let (mut active, _passive) = handle.take_channels().unwrap();
+    let mut channel = Some(active);
+    let mut host = Some(host);
+    let mut child = Victim::start(|| {
+        let refused = host.as_ref().unwrap().spawn(plugin::spec("other", "echo"));
+        assert!(matches!(refused, Err(SpawnError::Forked)));
+        assert_eq!(channel.as_mut().unwrap().send(b"?").unwrap_err(), SendError::Forked);
+        drop((host.take(), channel.take()));
+    });
+    assert_eq!(child.wait(), 0);
+    active = channel.take().unwrap();
+    active.send(b"still there").unwrap();
+    assert_eq!(active.recv_timeout(NEVER).unwrap().bytes(), b"still there");
+    assert_eq!(handle.state(), PluginState::Running);
 }
 
 #[test]

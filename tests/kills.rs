@@ -14,7 +14,7 @@ mod common;
 use std::io::IoSlice;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::plugin::{self, NEVER};
 use common::random::{self, Random, mix};
@@ -444,6 +444,7 @@ fn plugins_killed_at_random_lose_nothing() {
     let (mut sent, mut answered, mut again, mut told) = (0_u64, 0, 0, 0);
     let mut next_kill = random.below(2_000);
     let mut killed = 0;
+    let (mut killed_at, mut noticed, mut ready) = (Vec::new(), Vec::new(), Vec::new());
     while killed < kills || answered < sent {
         if killed < kills && sent - answered < WINDOW {
             match sender.send(&sent.to_ne_bytes()) {
@@ -465,16 +466,22 @@ fn plugins_killed_at_random_lose_nothing() {
         }
         // The next one only when the receiver has heard of the last one.
         if answered >= next_kill && killed < kills && told == killed && handle.kill() {
+            killed_at.push(Instant::now());
             killed += 1;
             next_kill = answered + random.below(2_000);
         }
     }
     let mut carried_over = 0;
-    while let Some(event) = host.next_event(Duration::ZERO) {
+    let patience = |noticed: usize| if noticed < killed_at.len() { NEVER } else { Duration::ZERO };
+    while let Some(event) = host.next_event(patience(noticed.len())) {
         match event.kind {
-            HostEventKind::Restarted { carried, .. } => carried_over += carried,
+            HostEventKind::Restarted { carried, downtime, .. } => {
+                carried_over += carried;
+                ready.push(downtime);
+            }
             HostEventKind::Died { reason, .. } => {
                 assert_eq!(reason, ExitReason::Signal(libc::SIGKILL));
+                noticed.push(event.at.duration_since(killed_at[noticed.len()]));
             }
             // It was killed again before it was ready.
             HostEventKind::Started { .. } | HostEventKind::StartFailed { .. } => {}
@@ -482,5 +489,11 @@ fn plugins_killed_at_random_lose_nothing() {
         }
     }
     assert!(again <= carried_over, "{again} answers came again, {carried_over} were carried over");
+    assert_eq!(noticed.len(), killed_at.len());
+    for (what, times) in [("killed to noticed", &mut noticed), ("noticed to ready", &mut ready)] {
+        times.sort_unstable();
+        let at = |share: usize| times[(times.len() - 1) * share / 100];
+        println!("{what}: p50 {:?}, p99 {:?}, of {}", at(50), at(99), times.len());
+    }
     println!("{killed} plugins killed, {answered} answers in order, {again} came again");
 }

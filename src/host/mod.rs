@@ -24,6 +24,45 @@
 //! before any new one. So a message can be delivered twice, and is never lost, but where it was the first
 //! unread one at more deaths in a row than [`PluginSpec::max_redeliveries`] allows: then it is
 //! dropped and [reported](HostEventKind::Dropped).
+//!
+//! An end follows when it is used. One that is neither used nor dropped keeps the memory of every
+//! incarnation since: drop the channel that a program does not need.
+//!
+//! # Examples
+//!
+//! The host:
+//!
+//! ```no_run
+//! use std::process::Command;
+//! use ringway::host::{Host, PluginSpec, Restart};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let host = Host::builder().build()?;
+//! let spec = PluginSpec::new("nonebot", Command::new("./nonebot")).restart(Restart::on_failure());
+//! let plugin = host.spawn(spec)?;
+//! let (mut active, passive) = plugin.take_channels()?;
+//! drop(passive);
+//! active.send(b"hello")?;
+//! println!("{} bytes from {}", active.recv()?.len(), plugin.name());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The plugin, `./nonebot`:
+//!
+//! ```no_run
+//! use ringway::host::Plugin;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let plugin = Plugin::connect()?;
+//! let (active, _passive) = plugin.take_channels()?;
+//! let (mut sender, mut receiver) = active.split();
+//! while let Ok(message) = receiver.recv() {
+//!     sender.send(&message)?;
+//! }
+//! # Ok(())
+//! # }
+//! ```
 
 pub mod control;
 mod error;
