@@ -73,15 +73,13 @@ impl Channel {
         debug_assert_eq!(layout.data[0], CHANNEL_DATA);
         let connection = Arc::new(Connection::new(memory.clone(), rings, side));
         let waiter = || Waiter::new(options.wait, true);
-        // Before the claim: a side that was claimed is a side that works.
-        let impossible = |_| SegmentError::Incompatible { field: "ring", found: 0, expected: 0 };
-        let sender = Sender::new(Arc::clone(&connection), waiter()).map_err(impossible)?;
-        let receiver = Receiver::new(Arc::clone(&connection), waiter()).map_err(impossible)?;
+        // First of all: the ends write to the segment as they attach.
         if !connection.claim_side(process::id()) {
-            sender.forget();
-            receiver.forget();
             return Err(SegmentError::AlreadyAttached);
         }
+        let spoilt = |_| SegmentError::Incompatible { field: "ring", found: 0, expected: 0 };
+        let sender = Sender::new(Arc::clone(&connection), waiter()).map_err(spoilt)?;
+        let receiver = Receiver::new(Arc::clone(&connection), waiter()).map_err(spoilt)?;
         Ok(Self { sender, receiver, segment, watch: None })
     }
 

@@ -450,7 +450,9 @@ impl<M: Memory> Receiver<M> {
     #[cold]
     fn wake_waiting_producer(&mut self) {
         let (memory, geometry) = (self.consumer.memory(), self.consumer.geometry());
-        // A stale value is an earlier, smaller one: a wakeup too early, never one too few.
+        // Relaxed: a producer that goes to sleep has not seen our release after its fence, so our
+        // fence came later, and what it stored before its own is visible here. One that does not go
+        // to sleep may show an old value, and needs no wakeup.
         let wanted = memory.load_u64(geometry.control(ring::SPACE_WANTED), Ordering::Relaxed);
         if self.consumer.has_released(wanted)
             && wakeup::wake_if_waiting(memory, geometry.control(ring::PRODUCER_WAITING))
