@@ -476,11 +476,12 @@ fn plugins_end_when_their_host_is_killed_and_nothing_is_left() {
     let mut lines = BufReader::new(middle.0.stderr.take().unwrap()).lines();
     let line = lines.find_map(|line| line.unwrap().strip_prefix("plugins ").map(String::from));
     let pids = line.unwrap();
-    let pidfds: Vec<_> = pids.split(' ').map(|pid| pidfd_of(pid.parse().unwrap())).collect();
-    assert_eq!(pidfds.len(), 2);
+    let plugins: Vec<_> =
+        pids.split(' ').map(|pid| Stray(pidfd_of(pid.parse().unwrap()))).collect();
+    assert_eq!(plugins.len(), 2);
     middle.0.kill().unwrap();
-    for pidfd in &pidfds {
-        wait_for_end_of(pidfd);
+    for plugin in &plugins {
+        wait_for_end_of(&plugin.0);
     }
     let named = fs::read_dir("/dev/shm")
         .unwrap()

@@ -1,5 +1,7 @@
 //! A forked copy of the test process, to be killed.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 /// A forked process that is killed and reaped at the latest when it is dropped.
 pub struct Victim(libc::pid_t);
 
@@ -11,9 +13,10 @@ impl Victim {
         if pid == 0 {
             // SAFETY: the call takes numbers. Should the test itself be killed, so is its child.
             unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
-            run();
+            // A panic must not get into the copy of the test harness.
+            let failed = catch_unwind(AssertUnwindSafe(run)).is_err();
             // SAFETY: the call takes a number and does not return.
-            unsafe { libc::_exit(0) };
+            unsafe { libc::_exit(if failed { 101 } else { 0 }) };
         }
         Self(pid)
     }
