@@ -320,7 +320,7 @@ impl<M: Memory> Sender<M> {
 
     /// Whether anything but the ring must be looked at.
     #[inline(always)]
-    fn needs_attention(&self) -> bool {
+    pub(super) fn needs_attention(&self) -> bool {
         let memory = self.producer.memory();
         !memory.is_ours()
             || !self.connection.is_alive()

@@ -13,7 +13,7 @@ use crate::error::{
     RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError, TrySendError,
 };
 use crate::memory::{Deadline, Memory};
-use crate::ring::{Draft, Record};
+use crate::ring::{InPlaceDraft, Record};
 
 /// An end whose peer is trusted to follow the protocol. Derefs to the end, for looking only: whoever
 /// got it mutably could swap another end in, about whose peer nobody has promised anything.
@@ -187,11 +187,26 @@ impl Trusted<Sender> {
     ///
     /// # Errors
     /// As [`Sender::reserve`].
+    #[inline]
     pub fn reserve_in_place(&mut self, len: usize) -> Result<ReservationInPlace<'_>, SendError> {
+        let simple = match self.end.needs_attention() {
+            false => self.end.producer.draft_in_place_simple(len),
+            true => None,
+        };
+        let draft = match simple {
+            Some(draft) => draft,
+            None => self.reserve_waiting(len)?,
+        };
+        let offset = draft.payload(&self.end.producer);
+        Ok(ReservationInPlace { sender: &mut self.end, draft, offset, tag: 0 })
+    }
+
+    #[inline(never)]
+    fn reserve_waiting(&mut self, len: usize) -> Result<InPlaceDraft, SendError> {
         loop {
-            if let Some(draft) = self.end.by(Deadline::NEVER, |producer| producer.draft(0, len))? {
-                let offset = draft.in_place(&self.end.producer);
-                return Ok(ReservationInPlace { sender: &mut self.end, draft, offset });
+            let draft = self.end.by(Deadline::NEVER, |producer| producer.draft_in_place(len))?;
+            if let Some(draft) = draft {
+                return Ok(draft);
             }
         }
     }
@@ -202,8 +217,9 @@ impl Trusted<Sender> {
 #[must_use = "a reservation that is dropped sends nothing"]
 pub struct ReservationInPlace<'a> {
     sender: &'a mut Sender,
-    draft: Draft,
+    draft: InPlaceDraft,
     offset: u64,
+    tag: u16,
 }
 
 impl ReservationInPlace<'_> {
@@ -223,15 +239,16 @@ impl ReservationInPlace<'_> {
 
     /// Sets the tag.
     pub fn set_tag(&mut self, tag: u16) {
-        self.draft.tag = tag;
+        self.tag = tag;
     }
 
     /// Sends the message. Does nothing in a child that the process has forked meanwhile.
+    #[inline]
     pub fn commit(self) {
         if !self.sender.producer.memory().is_ours() {
             return;
         }
-        self.draft.commit_in_place(&mut self.sender.producer);
+        self.draft.commit(&mut self.sender.producer, self.tag);
         self.sender.notify();
     }
 }

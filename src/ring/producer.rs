@@ -8,7 +8,7 @@ use std::io::IoSlice;
 
 use thiserror::Error;
 
-use super::reservation::Draft;
+use super::reservation::{Draft, InPlaceDraft};
 use super::words::WordWriter;
 use super::{Batch, Record, Reservation, RingGeometry};
 use crate::error::Corruption;
@@ -203,6 +203,25 @@ impl<M: Memory> Producer<M> {
         let place = self.place(self.tail, len as u64)?;
         let payload = self.geometry.offset(place.record) + record::HEADER_BYTES;
         Ok(Draft::new(place, payload, len, tag))
+    }
+
+    /// Room for `len` bytes to be written in place, if that is simple: see
+    /// [`push_simple`](Self::push_simple).
+    #[inline(always)]
+    pub(crate) fn draft_in_place_simple(&self, len: usize) -> Option<InPlaceDraft> {
+        let size = self.geometry.record_bytes(len as u64);
+        let end = self.tail.wrapping_add(size);
+        let to_end = self.geometry.capacity_bytes() - self.geometry.index(self.tail);
+        let simple = len as u64 <= self.geometry.max_payload_bytes()
+            && size <= to_end
+            && end.wrapping_sub(self.head) + WORD_BYTES <= self.room_bytes;
+        let place = Place { start: self.tail, record: self.tail, end };
+        simple.then_some(InPlaceDraft::new(place, len))
+    }
+
+    pub(crate) fn draft_in_place(&mut self, len: usize) -> Result<InPlaceDraft, PushError> {
+        let place = self.place(self.tail, len as u64)?;
+        Ok(InPlaceDraft::new(place, len))
     }
 
     /// Starts a batch: records that become visible together.

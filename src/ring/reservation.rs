@@ -100,25 +100,6 @@ impl Draft {
         self.publish(producer);
     }
 
-    /// Offset of the payload, for the in-place view of trusted ends.
-    pub(crate) fn in_place<M: Memory>(&self, producer: &Producer<M>) -> u64 {
-        producer.geometry().offset(self.place.record) + record::HEADER_BYTES
-    }
-
-    /// Commits all reserved bytes, after they were written in place. Clears what is left in the last
-    /// word from earlier records; the word is read back, which a trusted peer allows.
-    pub(crate) fn commit_in_place<M: Memory>(mut self, producer: &mut Producer<M>) {
-        let rest = self.len % WORD_BYTES as usize;
-        if rest != 0 {
-            let last = self.in_place(producer) + (self.len - rest) as u64;
-            let mut bytes = [0; WORD_BYTES as usize];
-            producer.memory().copy_out(last, &mut bytes[..rest]);
-            producer.memory().copy_in(last, &bytes);
-        }
-        self.filled = self.len;
-        self.publish(producer);
-    }
-
     fn publish<M: Memory>(mut self, producer: &mut Producer<M>) {
         let geometry = *producer.geometry();
         // A shorter record ends earlier, inside the reserved space.
@@ -126,5 +107,41 @@ impl Draft {
         self.place.end = self.place.record.wrapping_add(size);
         producer.zero_ahead(self.place.end);
         producer.publish(self.place, self.filled as u64, self.tag);
+    }
+}
+
+/// A reservation that is written in place, by a trusted end. Small, so that handing it on costs
+/// nothing; otherwise as [`Draft`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct InPlaceDraft {
+    place: Place,
+    pub(crate) len: usize,
+}
+
+impl InPlaceDraft {
+    #[inline(always)]
+    pub(super) fn new(place: Place, len: usize) -> Self {
+        Self { place, len }
+    }
+
+    /// Offset of the payload.
+    #[inline(always)]
+    pub(crate) fn payload<M: Memory>(&self, producer: &Producer<M>) -> u64 {
+        producer.geometry().offset(self.place.record) + record::HEADER_BYTES
+    }
+
+    /// Commits all reserved bytes. Clears what is left in the last word from earlier records; the
+    /// word is read back, which a trusted peer allows.
+    #[inline(always)]
+    pub(crate) fn commit<M: Memory>(self, producer: &mut Producer<M>, tag: u16) {
+        let rest = self.len % WORD_BYTES as usize;
+        if rest != 0 {
+            let last = self.payload(producer) + (self.len - rest) as u64;
+            let mut bytes = [0; WORD_BYTES as usize];
+            producer.memory().copy_out(last, &mut bytes[..rest]);
+            producer.memory().copy_in(last, &bytes);
+        }
+        producer.zero_ahead(self.place.end);
+        producer.publish(self.place, self.len as u64, tag);
     }
 }

@@ -104,14 +104,14 @@ fn a_draft_filled_in_place() {
             memory.store_u64(at, u64::MAX, Ordering::Relaxed);
         }
         let (mut producer, mut consumer) = ends(&memory, geometry);
-        let draft = producer.draft(3, len).expect("room");
-        let payload = draft.in_place(&producer);
+        let draft = producer.draft_in_place(len).expect("room");
+        let payload = draft.payload(&producer);
         // What is behind the payload in its last word is left over from earlier records.
         let mut bytes = vec![0x11; len.next_multiple_of(8)];
         bytes[len..].fill(0xee);
         memory.copy_in(payload, &bytes);
         assert_eq!(consumer.peek(), Ok(None), "nothing is visible before the commit");
-        draft.commit_in_place(&mut producer);
+        draft.commit(&mut producer, 3);
         let record = consumer.peek().expect("valid").expect("committed");
         assert_eq!((record.tag(), record.len_bytes()), (3, len));
         assert_eq!(consumer.payload_offset(&record), payload);
