@@ -29,7 +29,7 @@ fn a_sleeping_receiver_gets_what_was_sent_and_then_the_end() {
 }
 
 /// Fails when the receiver does not look for a waiting sender after a release, or sleeps before it
-/// has given back what it took, or when a wait for room is not announced before the second look.
+/// has given back what it took, or when the sender does not wake it.
 #[test]
 fn both_ends_sleep_in_turn() {
     loom::model(|| {
@@ -49,7 +49,8 @@ fn both_ends_sleep_in_turn() {
 }
 
 /// A sender that waits for more room than one release gives is woken when there is enough. Fails
-/// when the sender does not say how much it needs.
+/// when the sender does not say how much it needs, or the receiver leaves out the fence between its
+/// release and its look for a sleeper.
 #[test]
 fn a_sender_that_waits_for_several_releases_is_woken() {
     loom::model(|| {

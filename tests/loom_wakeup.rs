@@ -97,7 +97,7 @@ fn a_producer_that_sleeps_for_space_is_woken() {
     });
 }
 
-/// Fails when a waker does not wake.
+/// Fails when a sleeper announces itself once only, or a header is stored `Relaxed`.
 #[test]
 fn both_sleep_in_turn() {
     loom::model(|| {
