@@ -7,12 +7,12 @@
 mod common;
 
 use std::fs;
-use std::io::{BufRead, BufReader};
-use std::os::fd::{FromRawFd, OwnedFd};
-use std::process::{Child, Command, Stdio};
+use std::os::fd::AsRawFd;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use common::plugin::{self, NEVER};
+use common::stray::{Stray, pidfd_of};
 use ringway::channel::{Channel, Event, OwnedMessage, Selector};
 use ringway::error::{
     Corruption, ExitReason, RecvError, RecvTimeoutError, SendError, SendTimeoutError,
@@ -77,39 +77,6 @@ fn stop(handle: &PluginHandle) {
     }
 }
 
-/// Open descriptors, and mappings of segments, of this process.
-fn holdings() -> (usize, usize) {
-    let descriptors = fs::read_dir("/proc/self/fd").unwrap().count();
-    let maps = fs::read_to_string("/proc/self/maps").unwrap();
-    (descriptors, maps.lines().filter(|line| line.contains("memfd:ringway")).count())
-}
-
-/// Whether this process has a child, dead or alive.
-fn has_children() -> bool {
-    // SAFETY: a null status is allowed; nothing is reaped with WNOWAIT's cousin WNOHANG unless a
-    // child is dead, and then the test fails anyway.
-    unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) != -1 }
-}
-
-/// Waits until another process than a child has ended.
-fn wait_for_end_of(pidfd: &OwnedFd) {
-    use std::os::fd::AsRawFd;
-    let mut poll = libc::pollfd { fd: pidfd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-    // SAFETY: one pollfd, alive until the call is over.
-    assert_eq!(unsafe { libc::poll(&mut poll, 1, NEVER.as_millis() as i32) }, 1, "still alive");
-}
-
-fn pidfd_of(pid: i32) -> OwnedFd {
-    // SAFETY: the call takes numbers.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-    assert!(fd >= 0, "{}", std::io::Error::last_os_error());
-    // SAFETY: just opened, and nobody else's.
-    unsafe { OwnedFd::from_raw_fd(fd as i32) }
-}
-
-/// A process that is killed when the test is over.
-struct Stray(OwnedFd);
-
 /// Makes a plugin fork. It has finished with the request when this returns.
 fn fork(active: &mut Channel) -> Stray {
     active.send(b"fork").unwrap();
@@ -117,15 +84,6 @@ fn fork(active: &mut Channel) -> Stray {
     active.send(b"done?").unwrap();
     assert_eq!(&*next(active), b"done?");
     Stray(pidfd_of(child))
-}
-
-impl Drop for Stray {
-    fn drop(&mut self) {
-        use std::os::fd::AsRawFd;
-        let (fd, none) = (self.0.as_raw_fd(), std::ptr::null_mut::<libc::siginfo_t>());
-        // SAFETY: an open pidfd, a signal, no information to go with it.
-        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, libc::SIGKILL, none, 0) };
-    }
 }
 
 #[test]
@@ -145,34 +103,6 @@ fn f02_a_commit_without_a_wake_is_found_within_the_bounded_wait() {
             ),
         }
     }
-}
-
-#[test]
-fn f08_killed_during_the_handshake_nothing_is_left() {
-    if !plugin::alone("f08_killed_during_the_handshake_nothing_is_left") {
-        return;
-    }
-    let host = host();
-    // What stays for the life of the process: the supervisor.
-    drop(host.spawn(plugin::spec("first", "exit-7")).unwrap_err());
-    let before = holdings();
-    for round in 0..5 {
-        let name = format!("victim-{round}");
-        let error = host.spawn(plugin::spec(&name, "killed-in-handshake")).unwrap_err();
-        assert!(matches!(error, SpawnError::Exited { reason: KILLED }), "{error}");
-        let late = plugin::spec(&name, "never-ready").ready_timeout(Duration::from_millis(100));
-        assert!(matches!(host.spawn(late).unwrap_err(), SpawnError::NotReady { .. }));
-        drop(host.spawn(plugin::spec(&name, "exit-7")).unwrap_err());
-        drop(host.spawn(plugin::spec_of(&name, Command::new("/nonexistent"))).unwrap_err());
-        let handle = host.spawn(plugin::spec(&name, "fail-when-ready").restart(restarts(2)));
-        assert_eq!(handle.unwrap().wait_exit(NEVER), Some(ExitReason::Code(3)));
-        assert!(!has_children(), "everything has been reaped");
-    }
-    // Joins the restart threads, which may be about to close what they hold.
-    drop(host);
-    let after = holdings();
-    assert_eq!(after.1, before.1, "mappings");
-    assert!(after.0 <= before.0, "{} descriptors, {} before", after.0, before.0);
 }
 
 #[test]
@@ -220,7 +150,7 @@ fn f15_after_the_handshake_the_segments_cannot_be_punched() {
     for channel in [active, passive] {
         let fd = channel.descriptor().unwrap();
         // SAFETY: the call takes numbers.
-        let seals = unsafe { libc::fcntl(std::os::fd::AsRawFd::as_raw_fd(&fd), libc::F_GET_SEALS) };
+        let seals = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GET_SEALS) };
         for seal in [libc::F_SEAL_SHRINK, libc::F_SEAL_GROW, libc::F_SEAL_FUTURE_WRITE] {
             assert_ne!(seals & seal, 0, "seals {seals:#x} lack {seal:#x}");
         }
@@ -303,41 +233,6 @@ fn f29_a_dead_plugins_child_writes_into_the_void() {
     // and 16 bytes, of which the last may reach over the limit.
     let capacity_bytes = ringway::channel::ChannelOptions::default().capacity_bytes;
     assert!(void <= capacity_bytes / 24 + 1, "{void} messages of a dead plugin");
-}
-
-#[test]
-fn f39_without_descriptors_spawn_fails_and_leaves_nothing() {
-    if !plugin::alone("f39_without_descriptors_spawn_fails_and_leaves_nothing") {
-        return;
-    }
-    let host = host();
-    drop(host.spawn(plugin::spec("first", "exit-7")).unwrap_err());
-    let before = holdings();
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the struct outlives the call.
-    assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) }, 0);
-    let mut failures = 0;
-    loop {
-        // One of those counted was the directory being read.
-        let tight = libc::rlimit { rlim_cur: (before.0 - 1 + failures) as u64, ..limit };
-        // SAFETY: the struct outlives the call.
-        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &tight) }, 0);
-        let result = host.spawn(plugin::spec("hungry", "echo"));
-        // SAFETY: the struct outlives the call.
-        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, 0);
-        match result {
-            Ok(handle) => {
-                handle.terminate();
-                break;
-            }
-            Err(_) => {
-                assert!(!has_children());
-                assert_eq!(holdings(), before, "after {failures} failures");
-                failures += 1;
-            }
-        }
-    }
-    assert!(failures >= 6, "three segments and three descriptors for the plugin need room");
 }
 
 #[test]
@@ -457,34 +352,4 @@ fn f45_failing_starts_do_not_count_against_a_message() {
     let failed = |kind: &&HostEventKind| matches!(kind, HostEventKind::StartFailed { .. });
     assert!(kinds.iter().filter(failed).count() >= 3, "{kinds:?}");
     assert!(matches!(kinds.last(), Some(HostEventKind::Restarted { carried: 1, .. })), "{kinds:?}");
-}
-
-/// A child that is killed and waited for when the test is over.
-struct Middle(Child);
-
-impl Drop for Middle {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-#[test]
-fn plugins_end_when_their_host_is_killed_and_nothing_is_left() {
-    let mut command = plugin::command("host-of-two");
-    let mut middle = Middle(command.stderr(Stdio::piped()).spawn().unwrap());
-    let mut lines = BufReader::new(middle.0.stderr.take().unwrap()).lines();
-    let line = lines.find_map(|line| line.unwrap().strip_prefix("plugins ").map(String::from));
-    let pids = line.unwrap();
-    let plugins: Vec<_> =
-        pids.split(' ').map(|pid| Stray(pidfd_of(pid.parse().unwrap()))).collect();
-    assert_eq!(plugins.len(), 2);
-    middle.0.kill().unwrap();
-    for plugin in &plugins {
-        wait_for_end_of(&plugin.0);
-    }
-    let named = fs::read_dir("/dev/shm")
-        .unwrap()
-        .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().contains("ringway"));
-    assert_eq!(named.count(), 0, "nothing of a plugin has a name");
 }

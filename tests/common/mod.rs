@@ -3,4 +3,5 @@
 
 pub mod plugin;
 pub mod random;
+pub mod stray;
 pub mod victim;

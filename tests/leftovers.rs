@@ -1,0 +1,152 @@
+//! What is left when a plugin, a start or a host has failed: nothing.
+//!
+//! Tests named `fNN_…` belong to the failure with that number. This test binary is executed again
+//! as the plugin, as the host that is killed, and as the process whose descriptors are counted.
+#![allow(unsafe_code, missing_docs)]
+
+mod common;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use common::plugin::{self, NEVER};
+use common::stray::{Stray, pidfd_of};
+use ringway::error::ExitReason;
+use ringway::host::{Host, Restart, SpawnError};
+
+/// Where the plugin's process starts; does nothing in the process that runs the tests.
+#[test]
+fn plugin_entry() {
+    plugin::run_role();
+}
+
+const KILLED: ExitReason = ExitReason::Signal(libc::SIGKILL);
+
+fn host() -> Host {
+    Host::builder().build().unwrap()
+}
+
+fn restarts(max_restarts: u32) -> Restart {
+    Restart::OnFailure {
+        max_restarts,
+        backoff_initial: Duration::ZERO,
+        backoff_max: Duration::from_millis(1),
+    }
+}
+
+/// Open descriptors, and mappings of segments, of this process.
+fn holdings() -> (usize, usize) {
+    let descriptors = fs::read_dir("/proc/self/fd").unwrap().count();
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    (descriptors, maps.lines().filter(|line| line.contains("memfd:ringway")).count())
+}
+
+/// Whether this process has a child, dead or alive.
+fn has_children() -> bool {
+    // SAFETY: a null status is allowed; nothing is reaped with WNOWAIT's cousin WNOHANG unless a
+    // child is dead, and then the test fails anyway.
+    unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) != -1 }
+}
+
+/// Waits until another process than a child has ended.
+fn wait_for_end_of(pidfd: &OwnedFd) {
+    let mut poll = libc::pollfd { fd: pidfd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one pollfd, alive until the call is over.
+    assert_eq!(unsafe { libc::poll(&mut poll, 1, NEVER.as_millis() as i32) }, 1, "still alive");
+}
+
+#[test]
+fn f08_killed_during_the_handshake_nothing_is_left() {
+    if !plugin::alone("f08_killed_during_the_handshake_nothing_is_left") {
+        return;
+    }
+    let host = host();
+    // What stays for the life of the process: the supervisor.
+    drop(host.spawn(plugin::spec("first", "exit-7")).unwrap_err());
+    let before = holdings();
+    for round in 0..5 {
+        let name = format!("victim-{round}");
+        let error = host.spawn(plugin::spec(&name, "killed-in-handshake")).unwrap_err();
+        assert!(matches!(error, SpawnError::Exited { reason: KILLED }), "{error}");
+        let late = plugin::spec(&name, "never-ready").ready_timeout(Duration::from_millis(100));
+        assert!(matches!(host.spawn(late).unwrap_err(), SpawnError::NotReady { .. }));
+        drop(host.spawn(plugin::spec(&name, "exit-7")).unwrap_err());
+        drop(host.spawn(plugin::spec_of(&name, Command::new("/nonexistent"))).unwrap_err());
+        let handle = host.spawn(plugin::spec(&name, "fail-when-ready").restart(restarts(2)));
+        assert_eq!(handle.unwrap().wait_exit(NEVER), Some(ExitReason::Code(3)));
+        assert!(!has_children(), "everything has been reaped");
+    }
+    // Joins the restart threads, which may be about to close what they hold.
+    drop(host);
+    let after = holdings();
+    assert_eq!(after.1, before.1, "mappings");
+    assert!(after.0 <= before.0, "{} descriptors, {} before", after.0, before.0);
+}
+
+#[test]
+fn f39_without_descriptors_spawn_fails_and_leaves_nothing() {
+    if !plugin::alone("f39_without_descriptors_spawn_fails_and_leaves_nothing") {
+        return;
+    }
+    let host = host();
+    drop(host.spawn(plugin::spec("first", "exit-7")).unwrap_err());
+    let before = holdings();
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the struct outlives the call.
+    assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) }, 0);
+    let mut failures = 0;
+    loop {
+        // One of those counted was the directory being read.
+        let tight = libc::rlimit { rlim_cur: (before.0 - 1 + failures) as u64, ..limit };
+        // SAFETY: the struct outlives the call.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &tight) }, 0);
+        let result = host.spawn(plugin::spec("hungry", "echo"));
+        // SAFETY: the struct outlives the call.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, 0);
+        match result {
+            Ok(handle) => {
+                handle.terminate();
+                break;
+            }
+            Err(_) => {
+                assert!(!has_children());
+                assert_eq!(holdings(), before, "after {failures} failures");
+                failures += 1;
+            }
+        }
+    }
+    assert!(failures >= 6, "three segments and three descriptors for the plugin need room");
+}
+
+/// A child that is killed and waited for when the test is over.
+struct Middle(Child);
+
+impl Drop for Middle {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn plugins_end_when_their_host_is_killed_and_nothing_is_left() {
+    let mut command = plugin::command("host-of-two");
+    let mut middle = Middle(command.stderr(Stdio::piped()).spawn().unwrap());
+    let mut lines = BufReader::new(middle.0.stderr.take().unwrap()).lines();
+    let line = lines.find_map(|line| line.unwrap().strip_prefix("plugins ").map(String::from));
+    let pids = line.unwrap();
+    let plugins: Vec<_> =
+        pids.split(' ').map(|pid| Stray(pidfd_of(pid.parse().unwrap()))).collect();
+    assert_eq!(plugins.len(), 2);
+    middle.0.kill().unwrap();
+    for plugin in &plugins {
+        wait_for_end_of(&plugin.0);
+    }
+    let named = fs::read_dir("/dev/shm")
+        .unwrap()
+        .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().contains("ringway"));
+    assert_eq!(named.count(), 0, "nothing of a plugin has a name");
+}
