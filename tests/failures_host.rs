@@ -178,6 +178,25 @@ fn f18_what_a_dead_plugin_has_spoilt_does_not_spoil_its_successor() {
 }
 
 #[test]
+fn f19_a_dead_plugins_impossible_head_is_reported_and_its_successor_works() {
+    let host = host();
+    let handle = host.spawn(plugin::spec("spoiler", "lie").restart(restarts(5))).unwrap();
+    let (mut active, _passive) = handle.take_channels().unwrap();
+    active.send(b"spoil").unwrap();
+    let error = active.recv_timeout(NEVER).map(drop).unwrap_err();
+    assert_eq!(error, RecvTimeoutError::Restarted { reason: KILLED });
+    send(&mut active, b"and now?");
+    assert_eq!(active.recv_timeout(NEVER).unwrap().bytes(), b"and now?");
+    let spoilt = std::iter::from_fn(|| host.next_event(Duration::ZERO)).any(|event| {
+        matches!(
+            event.kind,
+            HostEventKind::Spoilt { corruption: Corruption::Head { found: 3, .. } }
+        )
+    });
+    assert!(spoilt, "the loss is reported");
+}
+
+#[test]
 fn f27_a_stopped_plugin_costs_its_caller_no_more_than_the_deadline() {
     let host = host();
     let spec = plugin::spec("sleeper", "echo").grace(Duration::from_millis(50));

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::error::ExitReason;
+use crate::error::{Corruption, ExitReason};
 
 /// Something that happened to a plugin.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +56,12 @@ pub enum HostEventKind {
         tag: u16,
         /// Its length.
         len: usize,
+    },
+    /// The dead process had spoilt its side of a channel, so that the messages that it had not
+    /// finished with could not be carried over, or not all of them.
+    Spoilt {
+        /// What was found.
+        corruption: Corruption,
     },
     /// A further incarnation could not be started; what went wrong, in words.
     StartFailed {

@@ -23,7 +23,9 @@
 //! anything of its successor's; messages that it had not finished with are in the new segments
 //! before any new one. So a message can be delivered twice, and is never lost, but where it was the first
 //! unread one at more deaths in a row than [`PluginSpec::max_redeliveries`] allows: then it is
-//! dropped and [reported](HostEventKind::Dropped).
+//! dropped and [reported](HostEventKind::Dropped). A plugin that breaks the rules can also make them
+//! unreadable before it dies, to its own successor's loss, which is [reported](HostEventKind::Spoilt)
+//! too.
 //!
 //! An end follows when it is used. One that is neither used nor dropped keeps the memory of every
 //! incarnation since: drop the channel that a program does not need.

@@ -128,6 +128,9 @@ impl Supervised {
         if let Some((tag, len)) = report.dropped {
             self.report(HostEventKind::Dropped { tag, len });
         }
+        if let Some(corruption) = report.corruption {
+            self.report(HostEventKind::Spoilt { corruption });
+        }
         report.carried
     }
 }

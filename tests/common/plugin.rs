@@ -226,7 +226,7 @@ fn fork_on_demand() {
     }
 }
 
-/// Answers; asked to lie, spoils the ring to the host, and dies.
+/// Answers; asked to lie, spoils the ring to the host, or to spoil, the one from it; and dies.
 fn lie_on_demand() {
     let segment = AnonymousSegment::attach(reopen("active")).unwrap();
     let plugin = Plugin::connect().unwrap();
@@ -238,6 +238,11 @@ fn lie_on_demand() {
             for offset in (data..data + geometry.capacity_bytes[1]).step_by(8) {
                 memory.store_u64(offset, u64::MAX, Ordering::Relaxed);
             }
+            raise(libc::SIGKILL);
+        }
+        if message == b"spoil" {
+            let head = ring::CONTROL[0] + ring::HEAD;
+            segment.memory().store_u64(head, 3, Ordering::Relaxed);
             raise(libc::SIGKILL);
         }
     });
