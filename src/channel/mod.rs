@@ -8,7 +8,8 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `connection` | one incarnation of a channel as one side sees it; death, hand-over |
-//! | `sender`, `receiver` | the blocking ends |
+//! | `sender`, `receiver` | the blocking ends: what they offer |
+//! | `sender/wait`, `receiver/wait` | how they attempt, notice and wait |
 //! | `cpu` | whether two ends share their only processor |
 //! | `drafts`, `message`, `typed` | messages in the making, received, as values |
 //! | `trusted` | borrowing ring memory (`unsafe` to get) |

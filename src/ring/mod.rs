@@ -62,5 +62,7 @@ pub use consumer::ConsumerStats;
 pub use geometry::RingGeometry;
 pub use producer::{Producer, ProducerStats, PushError};
 pub use record::Record;
+pub(crate) use reservation::Draft;
+#[cfg(not(loom))]
+pub(crate) use reservation::InPlaceDraft;
 pub use reservation::Reservation;
-pub(crate) use reservation::{Draft, InPlaceDraft};

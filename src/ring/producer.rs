@@ -38,6 +38,9 @@ pub enum PushError {
     Corrupt(#[from] Corruption),
 }
 
+/// Longer payloads are written front to back; see [`Producer::fill`].
+const MAX_SPLIT_BYTES: usize = 512;
+
 /// What a producer has counted. Published in the ring for tools to read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ProducerStats {
@@ -124,24 +127,30 @@ impl<M: Memory> Producer<M> {
         Ok(Self { memory, geometry, tail, head, room_bytes: capacity_bytes, poison: None, stats })
     }
 
-    /// Writes and commits one record, if that is simple: it fits before the end of the buffer, and
-    /// the cached `head` leaves room. Otherwise does nothing, and [`try_push`](Self::try_push) must
-    /// be asked.
+    /// Where a record with `len` bytes of payload would end, if that is simple: it fits before the
+    /// end of the buffer, and the cached `head` leaves room. Otherwise [`place`](Self::place) must be
+    /// asked.
     #[inline(always)]
-    pub(crate) fn push_simple(&mut self, tag: u16, payload: &[u8]) -> bool {
-        let (geometry, len) = (self.geometry, payload.len() as u64);
+    fn simple_end(&self, len: u64) -> Option<u64> {
+        let geometry = &self.geometry;
         let size = geometry.record_bytes(len);
         let end = self.tail.wrapping_add(size);
         let to_end = geometry.capacity_bytes() - geometry.index(self.tail);
         // A poisoned ring has no room.
-        if len > geometry.max_payload_bytes()
-            || size > to_end
-            || end.wrapping_sub(self.head) + WORD_BYTES > self.room_bytes
-        {
-            return false;
-        }
+        let simple = len <= geometry.max_payload_bytes()
+            && size <= to_end
+            && end.wrapping_sub(self.head) + WORD_BYTES <= self.room_bytes;
+        simple.then_some(end)
+    }
+
+    /// Writes and commits one record if that is simple. Otherwise does nothing, and
+    /// [`try_push`](Self::try_push) must be asked.
+    #[inline(always)]
+    pub(crate) fn push_simple(&mut self, tag: u16, payload: &[u8]) -> bool {
+        let len = payload.len() as u64;
+        let Some(end) = self.simple_end(len) else { return false };
         self.zero_ahead(end);
-        let offset = geometry.offset(self.tail);
+        let offset = self.geometry.offset(self.tail);
         self.fill(offset, payload);
         let header = record::pack(len as u32, record::DATA, tag);
         // Pairs with the Acquire in Consumer::peek and in Producer::attach.
@@ -205,18 +214,11 @@ impl<M: Memory> Producer<M> {
         Ok(Draft::new(place, payload, len, tag))
     }
 
-    /// Room for `len` bytes to be written in place, if that is simple: see
-    /// [`push_simple`](Self::push_simple).
+    /// Room for `len` bytes to be written in place, if that is simple.
     #[inline(always)]
     pub(crate) fn draft_in_place_simple(&self, len: usize) -> Option<InPlaceDraft> {
-        let size = self.geometry.record_bytes(len as u64);
-        let end = self.tail.wrapping_add(size);
-        let to_end = self.geometry.capacity_bytes() - self.geometry.index(self.tail);
-        let simple = len as u64 <= self.geometry.max_payload_bytes()
-            && size <= to_end
-            && end.wrapping_sub(self.head) + WORD_BYTES <= self.room_bytes;
-        let place = Place { start: self.tail, record: self.tail, end };
-        simple.then_some(InPlaceDraft::new(place, len))
+        let end = self.simple_end(len as u64)?;
+        Some(InPlaceDraft::new(Place { start: self.tail, record: self.tail, end }, len))
     }
 
     pub(crate) fn draft_in_place(&mut self, len: usize) -> Result<InPlaceDraft, PushError> {
@@ -259,14 +261,15 @@ impl<M: Memory> Producer<M> {
 
     /// Writes the payload of the record at this offset.
     ///
-    /// What shares the header's cache line goes last. A waiting consumer polls that line: were it
-    /// written first, the consumer would take it back while the rest is being written, and the
-    /// header would have to fetch it a second time.
+    /// What shares the header's cache line goes last, where the payload is short. A waiting consumer
+    /// polls that line: were it written first, the consumer would take it back while the rest is
+    /// being written, and the header would have to fetch it a second time. A long payload gains more
+    /// from being written front to back.
     #[inline(always)]
     pub(super) fn fill(&self, record_offset: u64, payload: &[u8]) {
         let start = record_offset + record::HEADER_BYTES;
         let beside_header = (start.wrapping_neg() & (CACHE_LINE_BYTES - 1)) as usize;
-        if payload.len() <= beside_header {
+        if payload.len() <= beside_header || payload.len() > MAX_SPLIT_BYTES {
             self.memory.copy_in(start, payload);
         } else {
             let (first, rest) = payload.split_at(beside_header);

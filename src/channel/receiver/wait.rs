@@ -1,0 +1,167 @@
+//! How a receiver attempts, notices and waits.
+//!
+//! What stands behind every call of [`Receiver`]: attempts on the ring, a look at what lies behind an
+//! empty one (death, hand-over, a closed sender), and sleeping until something comes. What always
+//! holds: a wait ends when what the look before it acted upon has changed, and no more than a ring
+//! full is believed of a dead peer.
+
+use std::cell::Cell;
+
+use super::{Receiver, cpu_hint};
+use crate::channel::connection::peer;
+use crate::channel::sender::{CLOSING_GRACE_NS, Seen};
+use crate::error::{Corruption, RecvError};
+use crate::layout::ring;
+use crate::memory::{Deadline, Memory, Ordering};
+use crate::ring::Record;
+
+impl<M: Memory> Receiver<M> {
+    /// Gives back what was taken before, then looks for the next record.
+    #[inline]
+    pub(super) fn attempt(&mut self) -> Result<Option<Record>, RecvError> {
+        if (!self.consumer.memory().is_ours() || !self.connection.is_alive()) && !self.attend()? {
+            return Ok(None);
+        }
+        if self.consumer.release() {
+            self.wake_producer();
+        }
+        match self.consumer.peek() {
+            Ok(record) => Ok(record),
+            // What a dead peer has left may be spoilt; its successor's ring is another.
+            Err(_) if self.connection.peer() == peer::SUCCEEDED && self.told => {
+                self.follow();
+                self.attempt()
+            }
+            Err(corruption) => Err(self.corrupt(corruption)),
+        }
+    }
+
+    #[cold]
+    fn corrupt(&mut self, corruption: Corruption) -> RecvError {
+        self.connection.declare_poisoned();
+        RecvError::Corrupt(corruption)
+    }
+
+    /// The process has forked, or the peer is dead. Returns whether its ring may still be read.
+    #[cold]
+    pub(super) fn attend(&mut self) -> Result<bool, RecvError> {
+        if !self.consumer.memory().is_ours() {
+            return Err(RecvError::Forked);
+        }
+        if self.connection.peer() == peer::SUCCEEDED && !self.told {
+            self.told = true;
+            return Err(RecvError::Restarted { reason: self.connection.reason() });
+        }
+        // A forked child of the dead peer may go on writing: no more than a ring full is believed.
+        let capacity_bytes = self.consumer.geometry().capacity_bytes();
+        let position = self.consumer.position();
+        let last = *self.last_position.get_or_insert(position.wrapping_add(capacity_bytes));
+        Ok((1..=capacity_bytes).contains(&last.wrapping_sub(position)))
+    }
+
+    /// The ring is empty: is that all?
+    #[cold]
+    pub(super) fn look_behind(&mut self) -> Result<Look, RecvError> {
+        if self.connection.poisoned_by_peer() {
+            // Latched: the peer could take its word back.
+            return Err(RecvError::Corrupt(self.consumer.poison(Corruption::ByPeer)));
+        }
+        let (memory, geometry) = (self.consumer.memory(), self.consumer.geometry());
+        let state = self.connection.peer();
+        // Pairs with the Release in Connection::close_end.
+        let word = geometry.control(ring::PRODUCER_CLOSED);
+        let closed = memory.load_u32(word, Ordering::Acquire);
+        let seen = Seen { peer: state, closed };
+        if state == peer::ALIVE {
+            return if closed == 0 { Ok(Look::Wait(seen)) } else { self.look_closed(seen) };
+        }
+        // The state was set after the death: all that the dead committed is visible now.
+        if self.attend()? && matches!(self.consumer.peek(), Ok(Some(_))) {
+            return Ok(Look::Again);
+        }
+        match state {
+            peer::GONE => Err(RecvError::Disconnected),
+            peer::SUCCEEDED => {
+                self.follow();
+                Ok(Look::Again)
+            }
+            _ => Ok(Look::Wait(seen)),
+        }
+    }
+
+    /// Moves to the next incarnation.
+    #[cold]
+    fn follow(&mut self) {
+        let Some((connection, consumer)) = self.connection.take_consumer() else { return };
+        self.connection = connection;
+        self.consumer = consumer;
+        self.cpu = cpu_hint(&self.consumer);
+        self.told = false;
+        self.last_position = None;
+        self.closed_since = None;
+    }
+
+    /// The ring is empty, the peer lives, and has closed.
+    fn look_closed(&mut self, seen: Seen) -> Result<Look, RecvError> {
+        let now = self.consumer.memory().now_ns();
+        // Once more, now that the flag has been seen.
+        if matches!(self.consumer.peek(), Ok(Some(_))) {
+            return Ok(Look::Again);
+        }
+        if self.connection.follows() {
+            let since = *self.closed_since.get_or_insert(now);
+            if now.saturating_sub(since) < CLOSING_GRACE_NS {
+                return Ok(Look::Wait(seen));
+            }
+        }
+        Err(RecvError::Disconnected)
+    }
+
+    /// Sleeps until there is a record or something else to look at. False at the deadline.
+    #[cold]
+    pub(super) fn wait(&mut self, seen: Seen, deadline: Deadline) -> Result<bool, RecvError> {
+        let Self { consumer, connection, waiter, cpu, closed_since, .. } = self;
+        let (memory, geometry) = (connection.memory(), *consumer.geometry());
+        let closed = geometry.control(ring::PRODUCER_CLOSED);
+        // A sender that has closed decides by its exit; do not wait longer than that. One that has
+        // taken the close back, which no correct one does, is waited for like any other.
+        let until = match closed_since {
+            Some(since) if seen.closed != 0 => {
+                deadline.min(Deadline::at_ns(since.saturating_add(CLOSING_GRACE_NS)))
+            }
+            _ => deadline,
+        };
+        waiter.set_may_spin(!cpu.is_shared(memory));
+        let sleeps = Cell::new(0_u32);
+        let news = waiter.wait(
+            memory,
+            geometry.control(ring::CONSUMER_WAITING),
+            until,
+            || match consumer.peek() {
+                Ok(None) => (connection.peer() != seen.peer
+                    || connection.poisoned_by_peer()
+                    || memory.load_u32(closed, Ordering::Relaxed) != seen.closed)
+                    .then_some(()),
+                // The next attempt finds it again.
+                Ok(Some(_)) | Err(_) => Some(()),
+            },
+            || sleeps.set(sleeps.get() + 1),
+        );
+        for _ in 0..sleeps.get() {
+            consumer.count_sleep();
+        }
+        if sleeps.get() > 0 {
+            cpu.slept(memory);
+        }
+        // The grace of a closed sender may be over before the deadline: look once more.
+        Ok(news.is_some() || until != deadline)
+    }
+}
+
+/// What lies behind an empty ring.
+pub(super) enum Look {
+    /// Perhaps more: attempt once more.
+    Again,
+    /// Nothing yet.
+    Wait(Seen),
+}
