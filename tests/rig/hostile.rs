@@ -210,20 +210,30 @@ pub fn consumer_bytes(data: &[u8]) {
 }
 
 /// A producer works while its peer publishes heads: nine bytes each, how (from the true head, or
-/// anything) and the number.
+/// anything) and the number. It believes exactly those that lie between the last one and its tail.
 pub fn producer_head(data: &[u8]) {
     let Some((memory, geometry)) = ring_from(&data[..data.len().min(2)]) else { return };
     let mut producer = Producer::attach(memory.clone(), geometry).expect("empty");
     for step in data[2..].chunks(9) {
         produce(&mut producer, usize::from(step[0] >> 4));
-        let head = memory.load_u64(ring::HEAD, Ordering::Relaxed);
+        let known = memory.load_u64(ring::HEAD, Ordering::Relaxed);
         let new = match step[0] & 3 {
-            0 => head.wrapping_add(word(&step[1..]) % 64 * 8),
-            1 => head.wrapping_add(word(&step[1..])),
-            2 => head,
+            0 => known.wrapping_add(word(&step[1..]) % 64 * 8),
+            1 => known.wrapping_add(word(&step[1..])),
+            2 => known,
             _ => word(&step[1..]),
         };
         memory.store_u64(ring::HEAD, new, Ordering::Relaxed);
+        // The hint is our own producer's.
+        let tail = memory.load_u64(ring::TAIL, Ordering::Relaxed);
+        let too_far = new.wrapping_sub(known) > tail.wrapping_sub(known);
+        let lie = too_far || !new.is_multiple_of(geometry.payload_align());
+        assert_eq!(producer.has_room(new).is_err(), lie, "{new} after {known}, tail {tail}");
+        if lie {
+            produce(&mut producer, 4);
+            assert!(producer.poisoned().is_some());
+            return;
+        }
     }
 }
 
