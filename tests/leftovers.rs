@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use common::plugin::{self, NEVER};
 use common::stray::{Stray, pidfd_of};
-use ringway::error::ExitReason;
-use ringway::host::{Host, Restart, SpawnError};
+use ringway::error::{ExitReason, RecvTimeoutError, SendError};
+use ringway::host::{Host, HostEventKind, Restart, SpawnError};
 
 /// Where the plugin's process starts; does nothing in the process that runs the tests.
 #[test]
@@ -84,6 +84,33 @@ fn f08_killed_during_the_handshake_nothing_is_left() {
     let after = holdings();
     assert_eq!(after.1, before.1, "mappings");
     assert!(after.0 <= before.0, "{} descriptors, {} before", after.0, before.0);
+}
+
+#[test]
+fn idle_ends_do_not_keep_what_former_incarnations_had() {
+    if !plugin::alone("idle_ends_do_not_keep_what_former_incarnations_had") {
+        return;
+    }
+    let host = host();
+    let handle = host.spawn(plugin::spec("victim", "echo").restart(restarts(50))).unwrap();
+    let (active, passive) = handle.take_channels().unwrap();
+    let mut after_the_first = None;
+    for _ in 0..10 {
+        assert!(handle.kill());
+        loop {
+            let event = host.next_event(NEVER).unwrap();
+            if let HostEventKind::Restarted { .. } = event.kind {
+                break;
+            }
+        }
+        assert_eq!(*after_the_first.get_or_insert_with(holdings), holdings());
+    }
+    for mut channel in [active, passive] {
+        assert!(matches!(channel.send(b"after"), Err(SendError::Restarted { .. })));
+        channel.send(b"after").unwrap();
+        assert!(matches!(channel.recv_timeout(NEVER), Err(RecvTimeoutError::Restarted { .. })));
+        assert_eq!(channel.recv_timeout(NEVER).unwrap().bytes(), b"after");
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@
 //! memory, so a peer cannot forge its own death, or its successor.
 
 use std::fmt;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, Weak};
 
 use crate::error::{Corruption, ExitReason};
 use crate::layout::{ring, side};
@@ -47,6 +47,8 @@ pub(crate) struct Connection<M: Memory = SharedMemory> {
 
 struct Fate<M: Memory> {
     reason: ExitReason,
+    /// The incarnation whose successor this is, while its ends may still be on their way.
+    former: Weak<Connection<M>>,
     successor: Option<Succession<M>>,
     /// Ends of this side that are gone, and will not move to the successor.
     dropped: [bool; 2],
@@ -103,6 +105,7 @@ impl<M: Memory> Connection<M> {
             open_ends: AtomicU32::new(2),
             fate: Mutex::new(Fate {
                 reason: ExitReason::Unknown,
+                former: Weak::new(),
                 successor: None,
                 dropped: [false; 2],
             }),
@@ -201,7 +204,7 @@ impl<M: Memory> Connection<M> {
     /// [`Corruption`] where the new segment is not fresh; nothing has happened then. What was wrong
     /// with the old one stands in the report.
     pub(crate) fn succeed(
-        &self,
+        self: &Arc<Self>,
         new: Arc<Self>,
         drop_first: bool,
     ) -> Result<CarryReport, Corruption> {
@@ -233,6 +236,8 @@ impl<M: Memory> Connection<M> {
             });
             fate.dropped
         };
+        new.fate().former = Arc::downgrade(self);
+        self.shorten();
         // Nobody will come for these.
         for end in [End::Sender, End::Receiver] {
             if dropped[end as usize] {
@@ -242,6 +247,28 @@ impl<M: Memory> Connection<M> {
         self.settled.notify_all();
         self.wake_ends();
         Ok(report)
+    }
+
+    /// Sends ends that have never come to this incarnation straight to its successor, unless they
+    /// have something to read here: else idle ends would keep the memory of every incarnation.
+    fn shorten(&self) {
+        let former = std::mem::take(&mut self.fate().former);
+        let Some(former) = former.upgrade() else { return };
+        // Locks are taken from the older incarnation to the newer one.
+        let mut earlier = former.fate();
+        let unread = !earlier.dropped[End::Receiver as usize];
+        let Some(path) = earlier.successor.as_mut() else { return };
+        let untouched = path.producer.is_some()
+            && path
+                .consumer
+                .as_mut()
+                .is_some_and(|ring| !(unread && matches!(ring.peek(), Ok(Some(_)))));
+        let mut fate = self.fate();
+        let Some(next) = fate.successor.as_mut().filter(|_| untouched) else { return };
+        next.connection.fate().former = Arc::downgrade(&former);
+        path.connection = Arc::clone(&next.connection);
+        path.producer = next.producer.take();
+        path.consumer = next.consumer.take();
     }
 
     /// The successor's connection and outgoing ring, for the sender. What it committed after the

@@ -27,8 +27,9 @@
 //! unreadable before it dies, to its own successor's loss, which is [reported](HostEventKind::Spoilt)
 //! too.
 //!
-//! An end follows when it is used. One that is neither used nor dropped keeps the memory of every
-//! incarnation since: drop the channel that a program does not need.
+//! An end follows when it is used. One that is neither used nor dropped keeps the memory of the
+//! incarnation that it was used with last, and of those since in which something is unread, or where
+//! the other end of the channel is used: drop the channel that a program does not need.
 //!
 //! # Examples
 //!

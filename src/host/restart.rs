@@ -112,7 +112,7 @@ impl Supervised {
     /// Makes `new` the successor of `old`. Returns how many messages went over.
     fn succeed(
         &self,
-        old: &Connection,
+        old: &Arc<Connection>,
         new: Arc<Connection>,
         was_ready: bool,
         suspicion: &mut Suspicion,
