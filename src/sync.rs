@@ -18,11 +18,13 @@ pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
 pub use core::sync::atomic::Ordering;
 
 /// A fence that orders everything, of the processor and not only of the compiler.
-#[cfg(not(loom))]
 #[inline]
 #[allow(clippy::disallowed_methods)]
 pub(crate) fn full_fence() {
+    #[cfg(not(loom))]
     core::sync::atomic::fence(Ordering::SeqCst);
+    #[cfg(loom)]
+    loom::sync::atomic::fence(Ordering::SeqCst);
 }
 
 /// Tells the processor that this thread is spinning.

@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{Deadline, Memory, Ordering};
-use crate::sync::AtomicU64;
+use crate::sync::{AtomicU64, full_fence};
 
 /// Zeroed memory on the heap; clones share it.
 #[derive(Debug, Clone)]
@@ -164,11 +164,11 @@ impl Memory for HeapMemory {
     }
 
     fn light_fence(&self) {
-        core_fence();
+        full_fence();
     }
 
     fn heavy_fence(&self) {
-        core_fence();
+        full_fence();
     }
 
     fn pause(&self) {
@@ -193,9 +193,4 @@ impl Memory for HeapMemory {
         drop(self.inner.sleeping.lock().unwrap_or_else(PoisonError::into_inner));
         self.inner.woken.notify_all();
     }
-}
-
-#[allow(clippy::disallowed_methods)]
-fn core_fence() {
-    core::sync::atomic::fence(Ordering::SeqCst);
 }
