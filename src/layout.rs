@@ -47,9 +47,9 @@
 //! +144  u32 producer's only processor, plus one, or 0; producer; a hint
 //!       (the consumer reads this line on every release; it changes only when somebody sleeps)
 //! +256  u64 head               first position not yet released; consumer
-//! +264  consumer's counters    consumer
+//! +264  consumer's counters    consumer; may lag by some messages while it is busy
 //! +384  u64 tail               a hint for tools, never read by the protocol; producer
-//! +392  producer's counters    producer
+//! +392  producer's counters    producer; `tail` and they may lag by some messages
 //! ```
 //!
 //! # A record

@@ -77,9 +77,6 @@ pub struct CarryReport {
     pub carried: u64,
     /// Messages dropped because too many incarnations had died over them: tag and length.
     pub dropped: Option<(u16, usize)>,
-    /// Messages that the dead peer had released in its lifetime: 0 means that the first message
-    /// carried over is the one that was first before.
-    pub released: u64,
     /// What stopped the hand-over early.
     pub corruption: Option<Corruption>,
 }
@@ -216,7 +213,6 @@ impl<M: Memory> Connection<M> {
         let mut report = CarryReport::default();
         let mut rest = Consumer::attach(self.memory.clone(), *self.outgoing());
         let carried = rest.as_mut().map_err(|corruption| *corruption).and_then(|rest| {
-            report.released = rest.stats().messages;
             if drop_first {
                 report.dropped = drop_record(rest);
             }

@@ -350,6 +350,7 @@ impl<M: Memory> Drop for Receiver<M> {
         }
         if self.consumer.memory().is_ours() {
             self.consumer.release();
+            self.consumer.publish_counts();
         }
         self.connection.close(End::Receiver);
     }

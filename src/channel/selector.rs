@@ -54,6 +54,8 @@ impl Selector {
     /// Takes a receiver. Returns its token: the smallest number not in use.
     pub fn add(&mut self, receiver: Receiver) -> usize {
         let slot = Some(Slot { receiver, ended: false });
+        // Now, so that no sleep has to.
+        self.words.reserve(self.slots.len() + 1);
         match self.slots.iter().position(Option::is_none) {
             Some(token) => {
                 self.slots[token] = slot;

@@ -303,6 +303,9 @@ impl<M: Memory> Drop for Sender<M> {
         if !self.open {
             return;
         }
+        if self.producer.memory().is_ours() {
+            self.producer.publish_counts();
+        }
         self.connection.close(End::Sender);
     }
 }

@@ -5,6 +5,7 @@
 //! is read once and checked before anything follows from it, and payloads are copied out before
 //! anybody looks at them.
 
+use super::producer::MESSAGES_BETWEEN_COUNTS;
 use super::record::impossible;
 use super::{Record, RingGeometry};
 use crate::error::Corruption;
@@ -38,6 +39,8 @@ pub struct Consumer<M> {
     max_record_bytes: u64,
     poison: Option<Corruption>,
     stats: ConsumerStats,
+    /// Messages as last published.
+    counted: u64,
 }
 
 impl<M: Memory> Consumer<M> {
@@ -69,6 +72,7 @@ impl<M: Memory> Consumer<M> {
             released: head,
             max_record_bytes,
             poison: None,
+            counted: stats.messages,
             stats,
         })
     }
@@ -176,9 +180,17 @@ impl<M: Memory> Consumer<M> {
         // Pairs with the Acquire in the producer's refresh: our copies are complete.
         let head = self.geometry.control(ring::HEAD);
         self.memory.store_u64(head, self.position, Ordering::Release);
+        if self.stats.messages.wrapping_sub(self.counted) >= MESSAGES_BETWEEN_COUNTS {
+            self.publish_counts();
+        }
+        true
+    }
+
+    /// Shows tools how far this end is.
+    pub(crate) fn publish_counts(&mut self) {
+        self.counted = self.stats.messages;
         self.store_count(ring::CONSUMER_MESSAGES, self.stats.messages);
         self.store_count(ring::CONSUMER_BYTES, self.stats.bytes);
-        true
     }
 
     #[inline]

@@ -41,6 +41,11 @@ pub enum PushError {
 /// Longer payloads are written front to back; see [`Producer::fill`].
 const MAX_SPLIT_BYTES: usize = 512;
 
+/// Ends publish their counts, and the producer its tail hint, once in so many messages, and whenever
+/// they have to do something else anyway: more stores for each message cost throughput where the
+/// processors are far apart.
+pub(super) const MESSAGES_BETWEEN_COUNTS: u64 = 16;
+
 /// What a producer has counted. Published in the ring for tools to read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ProducerStats {
@@ -71,6 +76,8 @@ pub struct Producer<M> {
     room_bytes: u64,
     poison: Option<Corruption>,
     stats: ProducerStats,
+    /// Messages as last published.
+    counted: u64,
 }
 
 /// Where a record will be written.
@@ -124,7 +131,8 @@ impl<M: Memory> Producer<M> {
             wakeups_sent: count(ring::PRODUCER_WAKEUPS),
         };
         memory.store_u64(geometry.control(ring::TAIL), tail, Ordering::Relaxed);
-        Ok(Self { memory, geometry, tail, head, room_bytes: capacity_bytes, poison: None, stats })
+        let (room_bytes, counted) = (capacity_bytes, stats.messages);
+        Ok(Self { memory, geometry, tail, head, room_bytes, poison: None, stats, counted })
     }
 
     /// Where a record with `len` bytes of payload would end, if that is simple: it fits before the
@@ -362,7 +370,15 @@ impl<M: Memory> Producer<M> {
         self.tail = tail;
         self.stats.messages = self.stats.messages.wrapping_add(messages);
         self.stats.bytes = self.stats.bytes.wrapping_add(bytes);
-        self.store_count(ring::TAIL, tail);
+        if self.stats.messages.wrapping_sub(self.counted) >= MESSAGES_BETWEEN_COUNTS {
+            self.publish_counts();
+        }
+    }
+
+    /// Shows tools how far this end is.
+    pub(crate) fn publish_counts(&mut self) {
+        self.counted = self.stats.messages;
+        self.store_count(ring::TAIL, self.tail);
         self.store_count(ring::PRODUCER_MESSAGES, self.stats.messages);
         self.store_count(ring::PRODUCER_BYTES, self.stats.bytes);
     }
@@ -390,11 +406,13 @@ impl<M: Memory> Producer<M> {
     }
 
     pub(crate) fn count_sleep(&mut self) {
+        self.publish_counts();
         self.stats.sleeps = self.stats.sleeps.wrapping_add(1);
         self.store_count(ring::PRODUCER_SLEEPS, self.stats.sleeps);
     }
 
     pub(crate) fn count_wakeup(&mut self) {
+        self.publish_counts();
         self.stats.wakeups_sent = self.stats.wakeups_sent.wrapping_add(1);
         self.store_count(ring::PRODUCER_WAKEUPS, self.stats.wakeups_sent);
     }
@@ -411,8 +429,9 @@ impl<M: Memory> Producer<M> {
         &self.memory
     }
 
+    /// This end's position: behind the last record that it committed.
     #[inline]
-    pub(super) fn tail(&self) -> u64 {
+    pub fn tail(&self) -> u64 {
         self.tail
     }
 }

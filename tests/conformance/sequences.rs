@@ -95,7 +95,7 @@ pub fn unreleased_records_come_again<M: Make>() {
     }
 }
 
-/// Counters go on where the predecessor's stood, and the high-water mark is what was in the ring.
+/// Counters go on where the predecessor's stood when it last published them, and the high-water mark is what was in the ring.
 pub fn counters<M: Make>() {
     let rig = Rig::<M>::new(256, 8);
     let (mut producer, mut consumer) = rig.start_at(0);
@@ -111,8 +111,10 @@ pub fn counters<M: Make>() {
     }
     let producer = Producer::attach(rig.memory.clone(), rig.geometry).expect("attach");
     let consumer = Consumer::attach(rig.memory.clone(), rig.geometry).expect("attach");
-    assert_eq!(producer.stats().messages, 100);
-    assert_eq!(consumer.stats().bytes, 1200);
+    // The last few may not have been published.
+    let (sent, taken) = (producer.stats(), consumer.stats());
+    assert!((85..=100).contains(&sent.messages) && sent.bytes == 12 * sent.messages, "{sent:?}");
+    assert!((85..=100).contains(&taken.messages) && taken.bytes == 12 * taken.messages);
     let word = |offset| rig.memory.load_u64(offset, Ordering::Relaxed);
     assert_eq!(word(ring::TAIL), word(ring::HEAD));
 }

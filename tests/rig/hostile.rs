@@ -224,8 +224,7 @@ pub fn producer_head(data: &[u8]) {
             _ => word(&step[1..]),
         };
         memory.store_u64(ring::HEAD, new, Ordering::Relaxed);
-        // The hint is our own producer's.
-        let tail = memory.load_u64(ring::TAIL, Ordering::Relaxed);
+        let tail = producer.tail();
         let too_far = new.wrapping_sub(known) > tail.wrapping_sub(known);
         let lie = too_far || !new.is_multiple_of(geometry.payload_align());
         assert_eq!(producer.has_room(new).is_err(), lie, "{new} after {known}, tail {tail}");

@@ -121,6 +121,7 @@ impl<M: Memory> Receiver<M> {
     #[cold]
     pub(super) fn wait(&mut self, seen: Seen, deadline: Deadline) -> Result<bool, RecvError> {
         let Self { consumer, connection, waiter, cpu, closed_since, .. } = self;
+        consumer.publish_counts();
         let (memory, geometry) = (connection.memory(), *consumer.geometry());
         let closed = geometry.control(ring::PRODUCER_CLOSED);
         // A sender that has closed decides by its exit; do not wait longer than that. One that has
