@@ -100,6 +100,14 @@ impl<M: Memory> Consumer<M> {
         Record::decode_simple(&self.geometry, self.position, header, self.max_record_bytes)
     }
 
+    /// Whether [`peek`](Self::peek) would say anything but "nothing yet".
+    #[inline(always)]
+    pub(crate) fn has_something(&self) -> bool {
+        // Relaxed: only `peek` acts upon what is there.
+        let header = self.memory.load_u64(self.geometry.offset(self.position), Ordering::Relaxed);
+        header != 0 || self.poison.is_some()
+    }
+
     /// The rest of `peek`: nothing there, padding, and all that can be wrong. Reads the header once
     /// more, since it may have been written in between, and believes only that.
     #[inline(never)]

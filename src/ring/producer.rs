@@ -226,11 +226,15 @@ impl<M: Memory> Producer<M> {
     #[inline(always)]
     pub(crate) fn draft_in_place_simple(&self, len: usize) -> Option<InPlaceDraft> {
         let end = self.simple_end(len as u64)?;
+        self.zero_ahead(end);
         Some(InPlaceDraft::new(Place { start: self.tail, record: self.tail, end }, len))
     }
 
     pub(crate) fn draft_in_place(&mut self, len: usize) -> Result<InPlaceDraft, PushError> {
         let place = self.place(self.tail, len as u64)?;
+        // Now and not at the commit: nothing in another line should come between what the caller
+        // writes beside the header and the header (see `fill`).
+        self.zero_ahead(place.end);
         Ok(InPlaceDraft::new(place, len))
     }
 

@@ -141,7 +141,6 @@ impl InPlaceDraft {
             producer.memory().copy_out(last, &mut bytes[..rest]);
             producer.memory().copy_in(last, &bytes);
         }
-        producer.zero_ahead(self.place.end);
         producer.publish(self.place, self.len as u64, tag);
     }
 }

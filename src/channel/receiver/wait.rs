@@ -138,13 +138,13 @@ impl<M: Memory> Receiver<M> {
             memory,
             geometry.control(ring::CONSUMER_WAITING),
             until,
-            || match consumer.peek() {
-                Ok(None) => (connection.peer() != seen.peer
+            || {
+                // The next attempt finds out what it is.
+                (consumer.has_something()
+                    || connection.peer() != seen.peer
                     || connection.poisoned_by_peer()
                     || memory.load_u32(closed, Ordering::Relaxed) != seen.closed)
-                    .then_some(()),
-                // The next attempt finds it again.
-                Ok(Some(_)) | Err(_) => Some(()),
+                    .then_some(())
             },
             || sleeps.set(sleeps.get() + 1),
         );
