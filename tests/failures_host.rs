@@ -71,9 +71,13 @@ fn signal(handle: &PluginHandle, signal: i32) {
 /// first.
 fn stop(handle: &PluginHandle) {
     signal(handle, libc::SIGSTOP);
-    let stat = format!("/proc/{}/stat", handle.pid().unwrap());
-    while !fs::read_to_string(&stat).unwrap().contains(") T ") {
-        std::thread::yield_now();
+    // All its threads: one that still runs would take the next signal.
+    let tasks = format!("/proc/{}/task", handle.pid().unwrap());
+    for task in fs::read_dir(tasks).unwrap() {
+        let stat = task.unwrap().path().join("stat");
+        while !fs::read_to_string(&stat).unwrap().contains(") T ") {
+            std::thread::yield_now();
+        }
     }
 }
 
