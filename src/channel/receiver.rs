@@ -40,6 +40,9 @@ pub struct Receiver<M: Memory = SharedMemory> {
     /// When the sender of a plugin that may be restarted was first seen closed.
     closed_since: Option<u64>,
     buffer: AlignedVec<64>,
+    /// Whether the last message lay in several cache lines that are worth not touching too early;
+    /// the next one is likely to be like it. See [`Memory::stop_speculation`].
+    pub(super) spread: bool,
     /// Keeps the supervisor's eye on the peer.
     #[cfg(not(loom))]
     pub(super) watch: Option<crate::supervisor::WatchToken>,
@@ -47,6 +50,10 @@ pub struct Receiver<M: Memory = SharedMemory> {
     open: bool,
     not_sync: PhantomData<Cell<()>>,
 }
+
+/// Lengths of messages that are read whole and gain from [`Memory::stop_speculation`]: shorter ones
+/// lie in a line or two, in longer ones it does not matter.
+const SPREAD_BYTES: std::ops::RangeInclusive<usize> = 65..=512;
 
 impl<M: Memory> Receiver<M> {
     pub(crate) fn new(connection: Arc<Connection<M>>, waiter: Waiter) -> Result<Self, Corruption> {
@@ -69,6 +76,7 @@ impl<M: Memory> Receiver<M> {
             last_position: None,
             closed_since: None,
             buffer: AlignedVec::new(),
+            spread: false,
             #[cfg(not(loom))]
             watch: None,
             open: true,
@@ -201,6 +209,7 @@ impl<M: Memory> Receiver<M> {
     pub(super) fn lend(&mut self, record: &Record) -> Message<'_> {
         self.fetch(record);
         self.consumer.advance(record);
+        self.spread = SPREAD_BYTES.contains(&record.len_bytes());
         Message::new(&self.buffer[..record.len_bytes()], record.tag())
     }
 

@@ -156,6 +156,12 @@ pub trait Memory: Clone {
         0
     }
 
+    /// Keeps the processor from running ahead of what it has checked, where that can be had cheaply:
+    /// a poller that guesses that a message has come reads it before it has, and so takes lines away
+    /// from the sender that is writing them. A matter of speed only.
+    #[inline]
+    fn stop_speculation(&self) {}
+
     /// Nanoseconds on the monotonic clock.
     fn now_ns(&self) -> u64;
 

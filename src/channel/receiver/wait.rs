@@ -120,7 +120,7 @@ impl<M: Memory> Receiver<M> {
     /// Sleeps until there is a record or something else to look at. False at the deadline.
     #[cold]
     pub(super) fn wait(&mut self, seen: Seen, deadline: Deadline) -> Result<bool, RecvError> {
-        let Self { consumer, connection, waiter, cpu, closed_since, .. } = self;
+        let Self { consumer, connection, waiter, cpu, closed_since, spread, .. } = self;
         consumer.publish_counts();
         let (memory, geometry) = (connection.memory(), *consumer.geometry());
         let closed = geometry.control(ring::PRODUCER_CLOSED);
@@ -148,6 +148,9 @@ impl<M: Memory> Receiver<M> {
             },
             || sleeps.set(sleeps.get() + 1),
         );
+        if *spread {
+            memory.stop_speculation();
+        }
         for _ in 0..sleeps.get() {
             consumer.count_sleep();
         }
