@@ -11,32 +11,18 @@ use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::plugin::{self, NEVER};
+use common::plugin::{self, KILLED, NEVER, host, restarts};
 use common::stray::{Stray, pidfd_of};
 use ringway::channel::{Channel, Event, OwnedMessage, Selector};
 use ringway::error::{
     Corruption, ExitReason, RecvError, RecvTimeoutError, SendError, SendTimeoutError,
 };
-use ringway::host::{Host, HostEventKind, PluginHandle, PluginState, Restart, SpawnError};
+use ringway::host::{HostEventKind, PluginHandle, PluginState, SpawnError};
 
 /// Where the plugin's process starts; does nothing in the process that runs the tests.
 #[test]
 fn plugin_entry() {
     plugin::run_role();
-}
-
-const KILLED: ExitReason = ExitReason::Signal(libc::SIGKILL);
-
-fn host() -> Host {
-    Host::builder().build().unwrap()
-}
-
-fn restarts(max_restarts: u32) -> Restart {
-    Restart::OnFailure {
-        max_restarts,
-        backoff_initial: Duration::ZERO,
-        backoff_max: Duration::from_millis(1),
-    }
 }
 
 /// The next message, whatever restarts are told before it.

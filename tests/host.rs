@@ -10,7 +10,7 @@ use std::io::Read;
 use std::process::Command;
 use std::time::Duration;
 
-use common::plugin::{self, NEVER};
+use common::plugin::{self, KILLED, NEVER, host, restarts};
 use common::victim::Victim;
 use ringway::error::{ExitReason, RecvTimeoutError, SendError};
 use ringway::host::{
@@ -21,20 +21,6 @@ use ringway::host::{
 #[test]
 fn plugin_entry() {
     plugin::run_role();
-}
-
-const KILLED: ExitReason = ExitReason::Signal(libc::SIGKILL);
-
-fn host() -> Host {
-    Host::builder().build().unwrap()
-}
-
-fn restarts(max_restarts: u32) -> Restart {
-    Restart::OnFailure {
-        max_restarts,
-        backoff_initial: Duration::ZERO,
-        backoff_max: Duration::from_millis(1),
-    }
 }
 
 fn events(host: &Host) -> Vec<HostEventKind> {

@@ -12,29 +12,15 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use common::plugin::{self, NEVER};
+use common::plugin::{self, KILLED, NEVER, host, restarts};
 use common::stray::{Stray, pidfd_of};
 use ringway::error::{ExitReason, RecvTimeoutError, SendError};
-use ringway::host::{Host, HostEventKind, Restart, SpawnError};
+use ringway::host::{HostEventKind, SpawnError};
 
 /// Where the plugin's process starts; does nothing in the process that runs the tests.
 #[test]
 fn plugin_entry() {
     plugin::run_role();
-}
-
-const KILLED: ExitReason = ExitReason::Signal(libc::SIGKILL);
-
-fn host() -> Host {
-    Host::builder().build().unwrap()
-}
-
-fn restarts(max_restarts: u32) -> Restart {
-    Restart::OnFailure {
-        max_restarts,
-        backoff_initial: Duration::ZERO,
-        backoff_max: Duration::from_millis(1),
-    }
 }
 
 /// Open descriptors, and mappings of segments, of this process.

@@ -8,9 +8,9 @@ use std::thread;
 use std::time::Duration;
 
 use ringway::channel::Channel;
-use ringway::error::{RecvError, SendError};
+use ringway::error::{ExitReason, RecvError, SendError};
 use ringway::host::control::VARIABLE;
-use ringway::host::{ConnectError, Host, Plugin, PluginSpec};
+use ringway::host::{ConnectError, Host, Plugin, PluginSpec, Restart};
 use ringway::layout::ring;
 use ringway::memory::{MappedMemory, Memory, Ordering};
 use ringway::ring::{Producer, RingGeometry};
@@ -18,6 +18,22 @@ use ringway::segment::AnonymousSegment;
 
 /// Longer than anything takes; reached only by a test that has failed.
 pub const NEVER: Duration = Duration::from_secs(60);
+
+/// How a plugin ends that was killed.
+pub const KILLED: ExitReason = ExitReason::Signal(libc::SIGKILL);
+
+pub fn host() -> Host {
+    Host::builder().build().unwrap()
+}
+
+/// Restarts at once, so many times in a row.
+pub fn restarts(max_restarts: u32) -> Restart {
+    Restart::OnFailure {
+        max_restarts,
+        backoff_initial: Duration::ZERO,
+        backoff_max: Duration::from_millis(1),
+    }
+}
 
 const ROLE: &str = "RINGWAY_TEST_ROLE";
 const ALONE: &str = "RINGWAY_TEST_ALONE";
