@@ -182,7 +182,7 @@ impl Header {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::{HeapMemory, Ordering};
+    use crate::memory::{CrashMemory, HeapMemory, Ordering};
 
     /// Something that a liar does to a header.
     type Change = fn(&mut Header);
@@ -257,5 +257,29 @@ mod tests {
             let message = refused(change);
             assert!(message.contains(part), "{message}");
         }
+    }
+
+    /// A creator that dies at any store of the header, in any order in which the stores may become
+    /// visible, leaves what nobody attaches, or the whole of it.
+    #[test]
+    fn f07_a_header_that_was_half_written_is_refused() {
+        let len_bytes = GEOMETRY.layout().unwrap().len_bytes;
+        let whole = encode(&GEOMETRY, len_bytes);
+        let memory = CrashMemory::new(len_bytes);
+        memory.record();
+        write(&memory, &GEOMETRY).unwrap();
+        let (mut refused, mut attached) = (0, 0);
+        for image in memory.crash().images() {
+            let mut header = [0; HEADER_BYTES];
+            image.to_heap().copy_out(0, &mut header);
+            match check(header, len_bytes) {
+                Ok(_) => {
+                    assert_eq!(header, whole);
+                    attached += 1;
+                }
+                Err(_) => refused += 1,
+            }
+        }
+        assert!(refused >= 10 && attached >= 1, "{refused} refused, {attached} attached");
     }
 }
