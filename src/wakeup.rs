@@ -90,7 +90,7 @@ impl Waiter {
     }
 
     /// Waits until `ready` returns something or the deadline has passed (then it has looked once
-    /// after it). `slept` is called before each sleep.
+    /// after it). `sleeps` is called before each sleep.
     ///
     /// `waiting` is the offset of the word on which the other side will wake us.
     pub fn wait<M: Memory, T>(

@@ -146,7 +146,7 @@ impl<M: Memory> Receiver<M> {
             return Err(RecvError::Mismatch { found, expected });
         }
         self.consumer.copy_out(&record, bytes);
-        self.consumer.advance(&record);
+        self.take(&record);
         Ok((len, record.tag()))
     }
 
@@ -204,12 +204,18 @@ impl<M: Memory> Receiver<M> {
         }
     }
 
+    /// Takes a record that was read.
+    #[inline]
+    pub(super) fn take(&mut self, record: &Record) {
+        self.consumer.advance(record);
+        self.spread = SPREAD_BYTES.contains(&record.len_bytes());
+    }
+
     /// Copies a record into the buffer and takes it.
     #[inline]
     pub(super) fn lend(&mut self, record: &Record) -> Message<'_> {
         self.fetch(record);
-        self.consumer.advance(record);
-        self.spread = SPREAD_BYTES.contains(&record.len_bytes());
+        self.take(record);
         Message::new(&self.buffer[..record.len_bytes()], record.tag())
     }
 

@@ -123,7 +123,7 @@ impl<M: Memory> Receiver<M> {
         let bytes = self.fetch_exactly(&record, size_of::<T>())?;
         let value = bytemuck::checked::try_pod_read_unaligned(bytes);
         let value = value.map_err(|_| RecvError::Invalid)?;
-        self.consumer.advance(&record);
+        self.take(&record);
         Ok(value)
     }
 
@@ -141,7 +141,7 @@ impl<M: Memory> Receiver<M> {
         let record = self.next()?;
         self.fetch(&record);
         access::<T::Archived>(self.fetched(&record))?;
-        self.consumer.advance(&record);
+        self.take(&record);
         // Validated once more instead of borrowed across `advance`: the bytes are the same.
         access::<T::Archived>(self.fetched(&record))
     }
@@ -149,7 +149,7 @@ impl<M: Memory> Receiver<M> {
     #[inline]
     fn take_pod<T: AnyBitPattern>(&mut self, record: &Record) -> Result<T, RecvError> {
         let value = bytemuck::pod_read_unaligned(self.fetch_exactly(record, size_of::<T>())?);
-        self.consumer.advance(record);
+        self.take(record);
         Ok(value)
     }
 

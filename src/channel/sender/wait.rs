@@ -186,7 +186,8 @@ impl<M: Memory> Sender<M> {
             }
             _ => deadline,
         };
-        // Read by the consumer when it finds us waiting; stale values cost a spurious wakeup.
+        // Relaxed: the fence that follows our announcement orders it; its partner is the load in
+        // Receiver::wake_waiting_producer.
         memory.store_u64(geometry.control(ring::SPACE_WANTED), head_needed, Ordering::Relaxed);
         let waiting = geometry.control(ring::PRODUCER_WAITING);
         waiter.set_may_spin(!cpu.is_shared(memory));
