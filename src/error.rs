@@ -74,6 +74,23 @@ pub enum SegmentError {
         /// What was asked for.
         found: u64,
     },
+    /// A bound on messages that no channel can have.
+    #[error("longest message of {found} bytes: must be from 1 to {max}")]
+    MaxMessage {
+        /// What was asked for.
+        found: u64,
+        /// Largest possible.
+        max: u64,
+    },
+    /// A ring of slots whose slots have no length, or too large a one; or a length without such a
+    /// ring.
+    #[error("slots of {found} bytes: a ring of slots needs from 1 to {max}, others have none")]
+    SlotBytes {
+        /// What was asked for.
+        found: u32,
+        /// Largest possible.
+        max: u64,
+    },
     /// The memory for the segment is not to be had.
     #[error("no room for a segment of {len_bytes} bytes: {source}")]
     NoSpace {
@@ -125,6 +142,9 @@ pub enum SegmentError {
     /// A side that somebody has attached already.
     #[error("this side of the channel is attached already")]
     AlreadyAttached,
+    /// The rings cannot be attached: what is written in them is impossible.
+    #[error("the channel in this segment is corrupt: {0}")]
+    Corrupt(#[from] Corruption),
     /// A system call failed.
     #[error("{call}: {source}")]
     Os {

@@ -29,7 +29,10 @@
 //!  32  u64 incarnation, low  40  u64 incarnation, high
 //!  48  u64 capacity of ring 0 in bytes                56  u64 capacity of ring 1 in bytes
 //!  64  u32 payload alignment 68  u32 fence mode       72  u64 type fingerprint (0 = untyped)
-//!  80..120 reserved, zero   120  u64 checksum of bytes 0..120
+//!  80  u64 longest message in bytes
+//!  88  u32 kind of ring 0    92  u32 kind of ring 1 (0 = records, 1 = lossy, 2 = slots)
+//!  96  u32 wakeups (0 = futex, 1 = event)            100  u32 bytes of a slot (0 = no slots)
+//! 104..120 reserved, zero   120  u64 checksum of bytes 0..120
 //! ```
 //!
 //! # A ring's control block
@@ -115,6 +118,14 @@ pub mod segment {
     pub const FENCE_MODE: u64 = 68;
     /// Fingerprint of the messages' type; 0 where there is none.
     pub const TYPE_FINGERPRINT: u64 = 72;
+    /// Longest message in bytes; longer than a record it travels in fragments.
+    pub const MAX_MESSAGE_BYTES: u64 = 80;
+    /// `u32` each, what kind of ring each of the two is: [`RING_RECORDS`] or another.
+    pub const RING_KIND: [u64; 2] = [88, 92];
+    /// `u32`, how sleepers are woken: [`WAKEUP_FUTEX`] or another.
+    pub const WAKEUP: u64 = 96;
+    /// `u32`, payload bytes of a slot, where a ring has slots; else 0.
+    pub const SLOT_BYTES: u64 = 100;
     /// Checksum of all header bytes before it.
     pub const CHECKSUM: u64 = 120;
     /// Length of the header.
@@ -122,6 +133,16 @@ pub mod segment {
 
     /// Value of [`KIND`] for a channel.
     pub const KIND_CHANNEL: u32 = 1;
+
+    /// A ring of records of any length, none of which is lost.
+    pub const RING_RECORDS: u32 = 0;
+    /// A ring of records whose oldest are overwritten when it is full.
+    pub const RING_LOSSY: u32 = 1;
+    /// A ring of slots of one length.
+    pub const RING_SLOTS: u32 = 2;
+
+    /// Sleepers wait on futexes.
+    pub const WAKEUP_FUTEX: u32 = 0;
 }
 
 /// Offsets inside the state line of one side of a channel.

@@ -28,7 +28,7 @@
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! // One process creates, the other attaches with the descriptor that it was handed.
-//! let mut host = Channel::create(&ChannelOptions::default())?;
+//! let mut host = Channel::anonymous(&ChannelOptions::default())?;
 //! let descriptor = host.descriptor()?;
 //!
 //! let plugin = std::thread::spawn(move || -> Result<(), ringway::error::Error> {

@@ -245,7 +245,7 @@ fn trusted_ends_borrow_the_ring_itself() {
 
 #[test]
 fn a_side_can_be_attached_once() {
-    let host = Channel::create(&ChannelOptions::default()).unwrap();
+    let host = Channel::anonymous(&ChannelOptions::default()).unwrap();
     assert_eq!(host.peer_state(), PeerState::Absent);
     assert!(host.wait_for_peer(Duration::from_millis(5)).is_err());
     let first = Channel::attach(host.descriptor().unwrap(), &ChannelOptions::default()).unwrap();
@@ -261,14 +261,14 @@ fn a_side_can_be_attached_once() {
 fn bad_capacities_are_told_what_would_be_right() {
     for capacity_bytes in [0, 1, 32, 100, 4097, 1 << 33, u64::MAX] {
         let options = ChannelOptions { capacity_bytes, ..ChannelOptions::default() };
-        let error = Channel::create(&options).unwrap_err();
+        let error = Channel::anonymous(&options).unwrap_err();
         assert!(
             matches!(error, SegmentError::Capacity { found, min: 64, .. } if found == capacity_bytes)
         );
     }
     for payload_align in [0, 1, 4, 12, 128] {
         let options = ChannelOptions { payload_align, ..ChannelOptions::default() };
-        let error = Channel::create(&options).unwrap_err();
+        let error = Channel::anonymous(&options).unwrap_err();
         assert!(matches!(error, SegmentError::Alignment { found } if found == payload_align));
     }
 }

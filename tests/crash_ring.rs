@@ -10,7 +10,7 @@ use rig::ops::{End, Machine, Op, Setup, memory_bytes};
 use ringway::layout::{RING_SLACK_BYTES, ring};
 use ringway::memory::{CrashMemory, FenceMode, Memory, Ordering};
 use ringway::ring::{Consumer, Producer, RingGeometry};
-use ringway::segment::AnonymousSegment;
+use ringway::segment::{AnonymousSegment, ChannelGeometry};
 
 const OPS: [Op; 16] = [
     Op::Push { len: 0, tag: 1 },
@@ -127,7 +127,9 @@ fn random_histories() {
 /// The same images over a mapped segment: both ends attach there as they do on the heap.
 #[test]
 fn images_over_a_mapped_segment() {
-    let segment = AnonymousSegment::create([8192, 64], 8, FenceMode::Real, 0).expect("a segment");
+    let segment =
+        AnonymousSegment::create(&ChannelGeometry::records([8192, 64], 8, FenceMode::Real))
+            .expect("a segment");
     let memory = segment.memory();
     let geometry = RingGeometry::new(memory, 0, ring::CONTROL_BYTES, 64, 8).expect("valid");
     for state in states() {

@@ -10,12 +10,13 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use ringway::error::SegmentError;
 use ringway::layout::{CHANNEL_DATA, segment};
 use ringway::memory::{Deadline, FenceMode, Memory, Ordering};
-use ringway::segment::AnonymousSegment;
+use ringway::segment::{AnonymousSegment, ChannelGeometry};
 
 const CAPACITY_BYTES: u64 = 16 * 1024;
 
 fn create() -> AnonymousSegment {
-    AnonymousSegment::create([CAPACITY_BYTES; 2], 8, FenceMode::Real, 0).unwrap()
+    AnonymousSegment::create(&ChannelGeometry::records([CAPACITY_BYTES; 2], 8, FenceMode::Real))
+        .unwrap()
 }
 
 fn attach(file: File) -> Result<AnonymousSegment, SegmentError> {
@@ -284,7 +285,8 @@ fn f30_dropping_in_the_child_leaves_the_parents_mapping() {
 
 #[test]
 fn f33_a_segment_that_does_not_fit_is_an_error_and_keeps_nothing() {
-    let huge = || AnonymousSegment::create([1 << 26; 2], 8, FenceMode::Real, 0);
+    let huge =
+        || AnonymousSegment::create(&ChannelGeometry::records([1 << 26; 2], 8, FenceMode::Real));
     // The file must not become as long.
     assert!(child_says(|| {
         drop(create());
@@ -312,7 +314,11 @@ fn f39_without_descriptors_there_is_an_error_and_nothing_half_done() {
     assert!(child_says(|| {
         let before = kept();
         let old = limit(libc::RLIMIT_NOFILE, 3);
-        let created = AnonymousSegment::create([CAPACITY_BYTES; 2], 8, FenceMode::Real, 0);
+        let created = AnonymousSegment::create(&ChannelGeometry::records(
+            [CAPACITY_BYTES; 2],
+            8,
+            FenceMode::Real,
+        ));
         let descriptor = ours.descriptor();
         limit(libc::RLIMIT_NOFILE, old);
         let refused = matches!(created, Err(SegmentError::Os { call: "memfd_create", .. }))
@@ -326,8 +332,9 @@ fn f39_without_descriptors_there_is_an_error_and_nothing_half_done() {
 
 #[test]
 fn what_no_channel_can_have_is_refused() {
-    let make =
-        |capacity_bytes, align| AnonymousSegment::create(capacity_bytes, align, FenceMode::Real, 0);
+    let make = |capacity_bytes, align| {
+        AnonymousSegment::create(&ChannelGeometry::records(capacity_bytes, align, FenceMode::Real))
+    };
     for capacity_bytes in [0, 1, 32, 96, 4095, (1 << 32) + 1, 1 << 33, u64::MAX, 1 << 63] {
         for pair in [[capacity_bytes, 64], [64, capacity_bytes]] {
             match make(pair, 8) {
@@ -349,7 +356,9 @@ fn what_no_channel_can_have_is_refused() {
 #[test]
 fn a_segment_costs_its_capacity_and_two_pages() {
     for capacity_bytes in [[64, 64], [4096, 64], [1 << 16, 1 << 16]] {
-        let ours = AnonymousSegment::create(capacity_bytes, 8, FenceMode::Real, 0).unwrap();
+        let ours =
+            AnonymousSegment::create(&ChannelGeometry::records(capacity_bytes, 8, FenceMode::Real))
+                .unwrap();
         let extra = ours.memory().len_bytes() - capacity_bytes[0] - capacity_bytes[1];
         assert!(extra <= 8192, "{extra}");
     }

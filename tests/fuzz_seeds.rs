@@ -11,7 +11,7 @@ use rig::hostile::{consumer_bytes, consumer_mutator, producer_head};
 use rig::op::{End, Op};
 use ringway::layout::record;
 use ringway::memory::FenceMode;
-use ringway::segment::AnonymousSegment;
+use ringway::segment::{AnonymousSegment, ChannelGeometry};
 
 /// Writes or checks the seeds of a target, and runs them.
 fn seeds(target: &str, seeds: &[Vec<u8>], run: fn(&[u8])) {
@@ -113,7 +113,11 @@ fn ends_and_a_mutator() {
 #[test]
 fn headers_of_segments() {
     let header = |capacity_bytes, align| {
-        let segment = AnonymousSegment::create(capacity_bytes, align, FenceMode::Real, 0);
+        let segment = AnonymousSegment::create(&ChannelGeometry::records(
+            capacity_bytes,
+            align,
+            FenceMode::Real,
+        ));
         // The incarnation is random; a seed is not.
         let mut geometry = *segment.expect("a segment").geometry();
         geometry.incarnation = 0x0123_4567_89ab_cdef;

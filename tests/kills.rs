@@ -21,7 +21,7 @@ use common::victim::Victim;
 use ringway::layout::{CHANNEL_DATA, ring};
 use ringway::memory::{Deadline, FenceMode, MappedMemory, Memory, Ordering};
 use ringway::ring::{Consumer, Producer, PushError, Record, RingGeometry};
-use ringway::segment::AnonymousSegment;
+use ringway::segment::{AnonymousSegment, ChannelGeometry};
 use ringway::wakeup::{WaitStrategy, Waiter, wake_if_waiting};
 
 /// The longest batch.
@@ -66,8 +66,11 @@ struct Arena {
 impl Arena {
     fn new(capacity_bytes: u64) -> Self {
         let fence = FenceMode::detect();
-        let segment = AnonymousSegment::create([capacity_bytes, 64], 8, fence, 0).unwrap();
-        let beside = AnonymousSegment::create([4096, 64], 8, fence, 0).unwrap();
+        let segment =
+            AnonymousSegment::create(&ChannelGeometry::records([capacity_bytes, 64], 8, fence))
+                .unwrap();
+        let beside =
+            AnonymousSegment::create(&ChannelGeometry::records([4096, 64], 8, fence)).unwrap();
         let memory = segment.memory().clone();
         let data = segment.geometry().layout().unwrap().data[0];
         let geometry =

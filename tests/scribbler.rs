@@ -21,7 +21,7 @@ use ringway::error::{TryRecvError, TrySendError};
 use ringway::layout::{CHANNEL_DATA, record, ring, side};
 use ringway::memory::{FenceMode, MappedMemory, Memory, Ordering};
 use ringway::ring::{Consumer, Producer, RingGeometry};
-use ringway::segment::AnonymousSegment;
+use ringway::segment::{AnonymousSegment, ChannelGeometry};
 
 const CAPACITY_BYTES: u64 = 4096;
 /// How long the host waits in one call, at most.
@@ -254,7 +254,7 @@ fn received(error: Option<TryRecvError>) -> End {
 /// Uses one channel until it has ended or had its turn, while it is being scribbled on.
 fn one_channel(random: &mut Random, beside: &MappedMemory) -> (u64, u64, End) {
     let options = ChannelOptions { capacity_bytes: CAPACITY_BYTES, ..ChannelOptions::default() };
-    let mut channel = Channel::create(&options).unwrap();
+    let mut channel = Channel::anonymous(&options).unwrap();
     // The hostile process maps it like any plugin, and keeps the mapping.
     let segment = AnonymousSegment::attach(channel.descriptor().unwrap()).unwrap();
     beside.store_u64(STORES, 0, Ordering::Relaxed);
@@ -295,7 +295,9 @@ fn one_channel(random: &mut Random, beside: &MappedMemory) -> (u64, u64, End) {
 fn a_scribbling_peer_breaks_nothing_but_its_own_channel() {
     let target = random::number("RINGWAY_STORES").unwrap_or(1_000_000_u64);
     let mut random = Random::new(random::seed());
-    let beside = AnonymousSegment::create([4096, 64], 8, FenceMode::Real, 0).unwrap();
+    let beside =
+        AnonymousSegment::create(&ChannelGeometry::records([4096, 64], 8, FenceMode::Real))
+            .unwrap();
     let (mut stores, mut calls) = (0, 0);
     let (mut corrupt, mut closed, mut unscathed) = (0_u64, 0_u64, 0_u64);
     while stores < target {

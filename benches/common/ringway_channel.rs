@@ -44,7 +44,7 @@ fn options<W: Wait>(spec: &Spec) -> ChannelOptions {
 }
 
 fn create<W: Wait>(spec: &Spec) -> (Channel, Vec<OwnedFd>) {
-    let channel = Channel::create(&options::<W>(spec)).expect("a channel");
+    let channel = Channel::anonymous(&options::<W>(spec)).expect("a channel");
     let fd = channel.descriptor().expect("a descriptor");
     (channel, vec![fd])
 }

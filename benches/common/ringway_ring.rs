@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use ringway::layout::ring::CONTROL;
 use ringway::memory::{FenceMode, MappedMemory};
 use ringway::ring::{Consumer, Producer, PushError, RingGeometry};
-use ringway::segment::AnonymousSegment;
+use ringway::segment::{AnonymousSegment, ChannelGeometry};
 
 use super::case::Transport;
 use super::link::{Bytes, Copied, Spec};
@@ -44,8 +44,9 @@ impl Transport for RingEnds {
 
     fn create(spec: &Spec) -> (Self::End, Vec<OwnedFd>) {
         let capacity = spec.capacity as u64;
-        let segment = AnonymousSegment::create([capacity; 2], 8, FenceMode::Real, 0)
-            .expect("an anonymous segment");
+        let segment =
+            AnonymousSegment::create(&ChannelGeometry::records([capacity; 2], 8, FenceMode::Real))
+                .expect("an anonymous segment");
         let fd = segment.descriptor().expect("a descriptor");
         (Copied::new(Self::new(segment, 0), spec), vec![fd])
     }

@@ -4,20 +4,16 @@
 //! at all, and its memory is gone with its last user.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::process;
 use std::sync::Arc;
 
-use super::connection::Connection;
+use super::connect::connect;
 use super::duplex::Channel;
 use super::{ChannelOptions, Receiver, Sender};
 use crate::error::{ExitReason, SegmentError};
-use crate::layout::{CHANNEL_DATA, ring};
-use crate::memory::FenceMode;
 use crate::os::pidfd::PidFd;
-use crate::ring::RingGeometry;
-use crate::segment::AnonymousSegment;
+use crate::segment::{AnonymousSegment, RingKind};
 use crate::supervisor;
-use crate::wakeup::{WaitStrategy, Waiter};
+use crate::wakeup::Waiter;
 
 impl Channel {
     /// Creates a channel in a sealed anonymous segment and takes its first side.
@@ -25,15 +21,8 @@ impl Channel {
     ///
     /// # Errors
     /// [`SegmentError`]; nothing is kept then.
-    pub fn create(options: &ChannelOptions) -> Result<Self, SegmentError> {
-        let fence = options.fence.unwrap_or_else(|| match options.wait {
-            // A sleeper pays for the asymmetric fence at every sleep; see the wakeup benchmark.
-            WaitStrategy::Park => FenceMode::Real,
-            _ => FenceMode::detect(),
-        });
-        let capacities = options.capacities();
-        let segment = AnonymousSegment::create(capacities, options.payload_align, fence, 0)?;
-        Self::over(segment, 0, options)
+    pub fn anonymous(options: &ChannelOptions) -> Result<Self, SegmentError> {
+        Self::over(AnonymousSegment::create(&options.geometry())?, 0, options)
     }
 
     /// Attaches the second side of a channel. Of the options, only how this side waits is used; the
@@ -49,9 +38,9 @@ impl Channel {
     /// Both sides of a new channel, for two threads of one process.
     ///
     /// # Errors
-    /// As [`create`](Self::create).
+    /// As [`anonymous`](Self::anonymous).
     pub fn pair(options: &ChannelOptions) -> Result<(Self, Self), SegmentError> {
-        let first = Self::create(options)?;
+        let first = Self::anonymous(options)?;
         let second = Self::attach(first.descriptor()?, options)?;
         Ok((first, second))
     }
@@ -62,24 +51,10 @@ impl Channel {
         options: &ChannelOptions,
     ) -> Result<Self, SegmentError> {
         let segment = Arc::new(segment);
-        let (memory, geometry) = (segment.memory(), segment.geometry());
-        let layout = geometry.layout()?;
-        let ring = |index: usize| {
-            let (control, data) = (ring::CONTROL[index], layout.data[index]);
-            let capacity_bytes = geometry.capacity_bytes[index];
-            RingGeometry::new(memory, control, data, capacity_bytes, geometry.payload_align)
-        };
-        let rings = [ring(0)?, ring(1)?];
-        debug_assert_eq!(layout.data[0], CHANNEL_DATA);
-        let connection = Arc::new(Connection::new(memory.clone(), rings, side));
+        let connection = connect(&segment, side, [RingKind::Records; 2])?;
         let waiter = || Waiter::new(options.wait, true);
-        // First of all: the ends write to the segment as they attach.
-        if !connection.claim_side(process::id()) {
-            return Err(SegmentError::AlreadyAttached);
-        }
-        let spoilt = |_| SegmentError::Incompatible { field: "ring", found: 0, expected: 0 };
-        let sender = Sender::new(Arc::clone(&connection), waiter()).map_err(spoilt)?;
-        let receiver = Receiver::new(Arc::clone(&connection), waiter()).map_err(spoilt)?;
+        let sender = Sender::new(Arc::clone(&connection), waiter())?;
+        let receiver = Receiver::new(Arc::clone(&connection), waiter())?;
         Ok(Self { sender, receiver, segment, watch: None })
     }
 

@@ -1,6 +1,6 @@
 //! Channels: two rings, one each way, with waiting, waking, typed messages and an idea of the peer.
 //!
-//! What a process uses to talk to another one: [`Channel::create`] on one side, the descriptor
+//! What a process uses to talk to another one: [`Channel::anonymous`] on one side, the descriptor
 //! handed over, [`Channel::attach`] on the other; or the [host](crate::host), which does all that
 //! for its plugins. What always holds: every wait has its deadline, every error is typed, and
 //! nothing that the peer writes is believed before it has been checked.
@@ -8,6 +8,7 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `connection` | one incarnation of a channel as one side sees it; death, hand-over |
+//! | `connect` | from a segment to a connection |
 //! | `sender`, `receiver` | the blocking ends: what they offer |
 //! | `sender/wait`, `receiver/wait` | how they attempt, notice and wait |
 //! | `cpu` | whether two ends share their only processor |
@@ -29,6 +30,8 @@ pub mod model;
 
 #[cfg(not(loom))]
 mod anonymous;
+#[cfg(not(loom))]
+mod connect;
 #[cfg(all(test, not(loom)))]
 mod deadline_tests;
 #[cfg(not(loom))]

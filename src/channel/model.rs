@@ -1,7 +1,7 @@
 //! Channels in loom's memory, for the models: `--cfg loom` only.
 //!
 //! `tests/loom_channel.rs` runs the shipping ends over it and plays supervisor and host. What
-//! always holds: it only puts together what `Channel::create` and the host put together over
+//! always holds: it only puts together what `Channel::anonymous` and the host put together over
 //! mapped memory.
 
 use std::sync::Arc;

@@ -2,6 +2,7 @@
 
 use crate::layout::MAX_CAPACITY_BYTES;
 use crate::memory::FenceMode;
+use crate::segment::{ChannelGeometry, DEFAULT_MAX_MESSAGE_BYTES};
 use crate::wakeup::WaitStrategy;
 
 /// Choices about a channel. All have defaults:
@@ -21,6 +22,8 @@ pub struct ChannelOptions {
     pub reply_capacity_bytes: Option<u64>,
     /// Alignment of payloads in the ring in bytes: 8, 16, 32 or 64. Default 8.
     pub payload_align: u64,
+    /// Longest message in bytes, both ways. Default 16 MiB. The creator decides for both.
+    pub max_message_bytes: u64,
     /// How this side waits. Each side has its own.
     pub wait: WaitStrategy,
     /// Who fences when somebody sleeps; found out where `None`. The creator decides for both.
@@ -33,6 +36,7 @@ impl Default for ChannelOptions {
             capacity_bytes: 256 << 10,
             reply_capacity_bytes: None,
             payload_align: 8,
+            max_message_bytes: DEFAULT_MAX_MESSAGE_BYTES,
             wait: WaitStrategy::default(),
             fence: None,
         }
@@ -40,9 +44,19 @@ impl Default for ChannelOptions {
 }
 
 impl ChannelOptions {
-    /// Capacities of both rings.
-    pub(super) fn capacities(&self) -> [u64; 2] {
-        [self.capacity_bytes, self.reply_capacity_bytes.unwrap_or(self.capacity_bytes)]
+    /// What a segment is created with: two rings of records, untyped.
+    pub(super) fn geometry(&self) -> ChannelGeometry {
+        let capacities =
+            [self.capacity_bytes, self.reply_capacity_bytes.unwrap_or(self.capacity_bytes)];
+        let fence = self.fence.unwrap_or_else(|| match self.wait {
+            // A sleeper pays for the asymmetric fence at every sleep; see the wakeup benchmark.
+            WaitStrategy::Park => FenceMode::Real,
+            _ => FenceMode::detect(),
+        });
+        ChannelGeometry {
+            max_message_bytes: self.max_message_bytes,
+            ..ChannelGeometry::records(capacities, self.payload_align, fence)
+        }
     }
 
     /// The smallest capacity whose ring takes messages of `len` bytes, at least 4096; `None` where

@@ -76,9 +76,9 @@ impl Channels {
             ..options.clone()
         };
         Ok(Self {
-            control: Channel::create(&control)?,
-            active: Channel::create(options)?,
-            passive: Channel::create(options)?,
+            control: Channel::anonymous(&control)?,
+            active: Channel::anonymous(options)?,
+            passive: Channel::anonymous(options)?,
         })
     }
 

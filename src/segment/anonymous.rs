@@ -34,19 +34,10 @@ impl AnonymousSegment {
     /// channel can have, [`NoSpace`](SegmentError::NoSpace) where the memory is not to be had,
     /// [`Membarrier`](SegmentError::Membarrier) where the fences asked for are not;
     /// [`Os`](SegmentError::Os) otherwise. Nothing is kept.
-    pub fn create(
-        capacity_bytes: [u64; 2],
-        payload_align: u64,
-        fence_mode: FenceMode,
-        type_fingerprint: u64,
-    ) -> Result<Self, SegmentError> {
-        let geometry = ChannelGeometry {
-            capacity_bytes,
-            payload_align,
-            fence_mode,
-            type_fingerprint,
-            incarnation: random::random_u128().map_err(os("getrandom"))?,
-        };
+    pub fn create(geometry: &ChannelGeometry) -> Result<Self, SegmentError> {
+        let incarnation = random::random_u128().map_err(os("getrandom"))?;
+        let geometry = ChannelGeometry { incarnation, ..*geometry };
+        let fence_mode = geometry.fence_mode;
         let len_bytes = geometry.layout()?.len_bytes;
         let generation = register(fence_mode)?;
         let file = memfd::create(len_bytes)?;
@@ -167,7 +158,11 @@ mod tests {
     #[test]
     fn what_one_side_stores_the_other_loads() {
         for fence_mode in [FenceMode::Real, FenceMode::detect()] {
-            let ours = AnonymousSegment::create([4096, 64], 8, fence_mode, 7).unwrap();
+            let ours = {
+                let plain = ChannelGeometry::records([4096, 64], 8, fence_mode);
+                let typed = ChannelGeometry { type_fingerprint: 7, ..plain };
+                AnonymousSegment::create(&typed).unwrap()
+            };
             let theirs = AnonymousSegment::attach(ours.descriptor().unwrap()).unwrap();
             assert_eq!(ours.geometry(), theirs.geometry());
             assert_eq!(theirs.memory().fence_mode(), fence_mode);
@@ -179,7 +174,8 @@ mod tests {
 
     #[test]
     fn a_tool_may_look_and_not_write() {
-        let ours = AnonymousSegment::create([64, 64], 8, FenceMode::Real, 0).unwrap();
+        let ours = AnonymousSegment::create(&ChannelGeometry::records([64; 2], 8, FenceMode::Real))
+            .unwrap();
         ours.seal_writes().unwrap();
         let tool = AnonymousSegment::inspect(ours.descriptor().unwrap()).unwrap();
         ours.memory().store_u64(CHANNEL_DATA, 42, Ordering::Relaxed);

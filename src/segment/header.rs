@@ -15,6 +15,24 @@ use crate::memory::{FenceMode, Memory};
 /// Length of a header in memory.
 pub(super) const HEADER_BYTES: usize = segment::HEADER_BYTES as usize;
 
+/// What kind of ring lies at one of the two places of a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RingKind {
+    /// Records of any length, none of which is lost ([`ring`](crate::ring)).
+    #[default]
+    Records = segment::RING_RECORDS as isize,
+    /// Records whose oldest are overwritten when the ring is full.
+    Lossy = segment::RING_LOSSY as isize,
+    /// Slots of one length.
+    Slots = segment::RING_SLOTS as isize,
+}
+
+impl RingKind {
+    fn from_u32(value: u32) -> Option<Self> {
+        [Self::Records, Self::Lossy, Self::Slots].into_iter().find(|kind| *kind as u32 == value)
+    }
+}
+
 /// What both sides of a channel must know before they touch it. A private copy: it was read from
 /// the segment once and is never read again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,11 +45,38 @@ pub struct ChannelGeometry {
     pub fence_mode: FenceMode,
     /// Fingerprint of the messages' type; 0 where there is none.
     pub type_fingerprint: u64,
-    /// Random number of this segment.
+    /// Longest message in bytes. One that is longer than a record travels in fragments.
+    pub max_message_bytes: u64,
+    /// What kind of ring leads from the creator to the attacher, and back.
+    pub ring_kind: [RingKind; 2],
+    /// Payload bytes of a slot, where a ring has slots; else 0.
+    pub slot_bytes: u32,
+    /// Random number of this segment; drawn when it is created.
     pub incarnation: u128,
 }
 
+/// Longest message of a channel that does not say otherwise.
+pub const DEFAULT_MAX_MESSAGE_BYTES: u64 = 16 << 20;
+
 impl ChannelGeometry {
+    /// Two rings of records, for messages of no particular type.
+    pub const fn records(
+        capacity_bytes: [u64; 2],
+        payload_align: u64,
+        fence_mode: FenceMode,
+    ) -> Self {
+        Self {
+            capacity_bytes,
+            payload_align,
+            fence_mode,
+            type_fingerprint: 0,
+            max_message_bytes: DEFAULT_MAX_MESSAGE_BYTES,
+            ring_kind: [RingKind::Records; 2],
+            slot_bytes: 0,
+            incarnation: 0,
+        }
+    }
+
     /// Where everything lies, once the sizes have been checked.
     ///
     /// # Errors
@@ -48,6 +93,15 @@ impl ChannelGeometry {
         let align = self.payload_align;
         if !matches!(align, 8 | 16 | 32 | 64) || align > smallest / 2 {
             return Err(SegmentError::Alignment { found: align });
+        }
+        let max = MAX_CAPACITY_BYTES;
+        if !(1..=max).contains(&self.max_message_bytes) {
+            return Err(SegmentError::MaxMessage { found: self.max_message_bytes, max });
+        }
+        let has_slots = self.ring_kind.contains(&RingKind::Slots);
+        if has_slots != (self.slot_bytes > 0) || u64::from(self.slot_bytes) > smallest / 2 {
+            let (found, max) = (self.slot_bytes, smallest / 2);
+            return Err(SegmentError::SlotBytes { found, max });
         }
         // Two capacities in range cannot overflow the sum.
         ChannelLayout::new(self.capacity_bytes).ok_or(SegmentError::Capacity {
@@ -97,6 +151,11 @@ fn encode(geometry: &ChannelGeometry, len_bytes: u64) -> [u8; HEADER_BYTES] {
     header.put_u32(segment::PAYLOAD_ALIGN, geometry.payload_align as u32);
     header.put_u32(segment::FENCE_MODE, geometry.fence_mode as u32);
     header.put_u64(segment::TYPE_FINGERPRINT, geometry.type_fingerprint);
+    header.put_u64(segment::MAX_MESSAGE_BYTES, geometry.max_message_bytes);
+    header.put_u32(segment::RING_KIND[0], geometry.ring_kind[0] as u32);
+    header.put_u32(segment::RING_KIND[1], geometry.ring_kind[1] as u32);
+    header.put_u32(segment::WAKEUP, segment::WAKEUP_FUTEX);
+    header.put_u32(segment::SLOT_BYTES, geometry.slot_bytes);
     header.put_u64(segment::CHECKSUM, header.checksum());
     header.0
 }
@@ -114,7 +173,16 @@ pub(super) fn check(
     expect("checksum", header.u64(segment::CHECKSUM), header.checksum())?;
     // From here on a difference is a liar's, or a creator's of a later minor version.
     expect("kind", header.u32(segment::KIND).into(), segment::KIND_CHANNEL.into())?;
+    expect("wakeups", header.u32(segment::WAKEUP).into(), segment::WAKEUP_FUTEX.into())?;
     let fence_mode = header.u32(segment::FENCE_MODE);
+    let ring_kind = |index: usize| {
+        let found = header.u32(segment::RING_KIND[index]);
+        RingKind::from_u32(found).ok_or(SegmentError::Incompatible {
+            field: "kind of ring",
+            found: found.into(),
+            expected: segment::RING_RECORDS.into(),
+        })
+    };
     let geometry = ChannelGeometry {
         capacity_bytes: segment::CAPACITY_BYTES.map(|offset| header.u64(offset)),
         payload_align: header.u32(segment::PAYLOAD_ALIGN).into(),
@@ -124,6 +192,9 @@ pub(super) fn check(
             expected: FenceMode::Asymmetric as u64,
         })?,
         type_fingerprint: header.u64(segment::TYPE_FINGERPRINT),
+        max_message_bytes: header.u64(segment::MAX_MESSAGE_BYTES),
+        ring_kind: [ring_kind(0)?, ring_kind(1)?],
+        slot_bytes: header.u32(segment::SLOT_BYTES),
         incarnation: u128::from(header.u64(segment::INCARNATION[0]))
             | u128::from(header.u64(segment::INCARNATION[1])) << 64,
     };
@@ -192,6 +263,9 @@ mod tests {
         payload_align: 32,
         fence_mode: FenceMode::Real,
         type_fingerprint: 0x1122_3344_5566_7788,
+        max_message_bytes: 1 << 20,
+        ring_kind: [RingKind::Records, RingKind::Slots],
+        slot_bytes: 16,
         incarnation: 0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0100,
     };
 
@@ -217,12 +291,12 @@ mod tests {
                 0x0000_0000_0000_0040,
                 0x0000_0002_0000_0020, // payload alignment, fence mode
                 0x1122_3344_5566_7788, // type fingerprint
+                0x0000_0000_0010_0000, // longest message
+                0x0000_0002_0000_0000, // kinds of ring
+                0x0000_0010_0000_0000, // wakeups, bytes of a slot
                 0,
                 0,
-                0,
-                0,
-                0,
-                0x8821_15a9_7b6b_9afb, // checksum
+                0x9100_190d_80c7_e6cc, // checksum
             ]
         );
     }
@@ -242,7 +316,7 @@ mod tests {
             header.put_u64(segment::CHECKSUM, header.checksum());
             check(header.0, len_bytes).unwrap_err().to_string()
         };
-        let cases: [(Change, &str); 9] = [
+        let cases: [(Change, &str); 15] = [
             (|header| header.put_u64(segment::MAGIC, 1), "magic"),
             (|header| header.put_u32(segment::VERSION, 2), "layout version"),
             (|header| header.put_u32(segment::KIND, 2), "kind"),
@@ -252,6 +326,12 @@ mod tests {
             (|header| header.put_u64(segment::CAPACITY_BYTES[0], 8192), "length in the header"),
             (|header| header.put_u32(segment::PAYLOAD_ALIGN, 64), "payload alignment"),
             (|header| header.put_u32(segment::FENCE_MODE, 3), "fence mode"),
+            (|header| header.put_u64(segment::MAX_MESSAGE_BYTES, 0), "longest message"),
+            (|header| header.put_u64(segment::MAX_MESSAGE_BYTES, 1 << 40), "longest message"),
+            (|header| header.put_u32(segment::RING_KIND[0], 7), "kind of ring"),
+            (|header| header.put_u32(segment::WAKEUP, 2), "wakeups"),
+            (|header| header.put_u32(segment::SLOT_BYTES, 0), "slots of 0 bytes"),
+            (|header| header.put_u32(segment::SLOT_BYTES, 33), "slots of 33 bytes"),
         ];
         for (change, part) in cases {
             let message = refused(change);

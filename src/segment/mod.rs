@@ -8,4 +8,4 @@ mod anonymous;
 mod header;
 
 pub use anonymous::AnonymousSegment;
-pub use header::ChannelGeometry;
+pub use header::{ChannelGeometry, DEFAULT_MAX_MESSAGE_BYTES, RingKind};

@@ -10,7 +10,7 @@ use rig::ops::{DATA, memory_bytes};
 use ringway::layout::{ring, ring_data_shift};
 use ringway::memory::{CrashMemory, FenceMode, HeapMemory, MappedMemory, Memory, Ordering};
 use ringway::ring::{Consumer, Producer, RingGeometry};
-use ringway::segment::AnonymousSegment;
+use ringway::segment::{AnonymousSegment, ChannelGeometry};
 
 /// Makes memories of one kind.
 trait Make: Memory + std::fmt::Debug + Send + 'static {
@@ -33,7 +33,8 @@ impl Make for CrashMemory {
 impl Make for MappedMemory {
     fn make(len_bytes: u64) -> Self {
         let capacity = len_bytes.next_power_of_two();
-        let segment = AnonymousSegment::create([capacity, 64], 8, FenceMode::Real, 0);
+        let segment =
+            AnonymousSegment::create(&ChannelGeometry::records([capacity, 64], 8, FenceMode::Real));
         let memory = segment.expect("a segment").memory().clone();
         for at in (0..len_bytes).step_by(8) {
             memory.store_u64(at, 0, Ordering::Relaxed);
