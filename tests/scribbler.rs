@@ -1,7 +1,7 @@
 //! A process that writes whatever it likes, wherever it can, into a live channel of a host that uses
 //! the safe interface only.
 //!
-//! What must hold: the host neither crashes nor hangs, no message is longer than the channel takes,
+//! It runs under another user id, where the test may switch to one. What must hold: the host neither crashes nor hangs, no message is longer than the channel takes,
 //! no call comes back long after its deadline; what the scribbler breaks is its own channel, which
 //! says so and is replaced by a fresh one.
 //!
@@ -14,7 +14,7 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::random::{self, Random};
-use common::victim::Victim;
+use common::victim::{Victim, become_nobody};
 use ringway::channel::{Channel, ChannelOptions};
 use ringway::error::{RecvTimeoutError, SendError, SendTimeoutError};
 use ringway::error::{TryRecvError, TrySendError};
@@ -261,6 +261,8 @@ fn one_channel(random: &mut Random, beside: &MappedMemory) -> (u64, u64, End) {
     beside.store_u32(STOP, 0, Ordering::Relaxed);
     let own = Random::new(random.next());
     let scribbler = Victim::start(|| {
+        // Where that is not possible, it scribbles as the host's own user.
+        become_nobody();
         Scribbler { segment: &segment, beside, random: own, stores: 0 }.run();
     });
     channel.seal_writes().unwrap();

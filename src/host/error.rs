@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use super::isolation::IsolationStep;
 use crate::error::{Corruption, ExitReason, SegmentError};
 
 /// Why a host could not be made.
@@ -71,6 +72,15 @@ pub enum SpawnError {
     Exec {
         /// The program.
         program: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The plugin could not be isolated as its [`PluginSpec`](super::PluginSpec) says, so its program
+    /// was not executed.
+    #[error("the plugin could not be isolated: {step}: {source}")]
+    Isolation {
+        /// What failed.
+        step: IsolationStep,
         /// What the system said.
         source: io::Error,
     },

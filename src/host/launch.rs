@@ -4,6 +4,7 @@
 //! What always holds: the host keeps no descriptor that it passed on, so nothing of a plugin's
 //! channels is left when both processes are gone; a process that fails the handshake is killed.
 
+use std::io;
 use std::os::fd::OwnedFd;
 use std::process::Command;
 use std::sync::Arc;
@@ -11,10 +12,12 @@ use std::time::Duration;
 
 use super::control::{self, Announcement, CONTROL_CAPACITY_BYTES, VARIABLE};
 use super::error::SpawnError;
+use super::isolation::{StepNames, Wanted};
 use crate::channel::{Channel, ChannelOptions, Connection};
 use crate::error::{Corruption, ExitReason, RecvTimeoutError};
 use crate::memory::Deadline;
 use crate::os::clock::monotonic_ns;
+use crate::os::isolation::Progress;
 use crate::os::pidfd::PidFd;
 use crate::os::process::Inheritance;
 use crate::segment::AnonymousSegment;
@@ -24,13 +27,39 @@ use crate::segment::AnonymousSegment;
 pub(super) struct Launcher {
     command: Command,
     inheritance: Inheritance,
+    /// How far an isolated child has come, and what its steps are called.
+    isolated: Option<(Arc<Progress>, StepNames)>,
 }
 
 impl Launcher {
-    pub(super) fn new(mut command: Command) -> Self {
+    pub(super) fn new(mut command: Command, wanted: Wanted) -> Result<Self, SpawnError> {
         let inheritance = Inheritance::default();
-        inheritance.install(&mut command);
-        Self { command, inheritance }
+        let (isolation, names) = wanted.into_parts();
+        let isolated = if isolation.is_empty() {
+            inheritance.install(&mut command);
+            None
+        } else {
+            let progress = inheritance
+                .install_isolated(&mut command, isolation)
+                .map_err(|source| SpawnError::Os { call: "mmap", source })?;
+            Some((progress, names))
+        };
+        Ok(Self { command, inheritance, isolated })
+    }
+
+    /// Says what went wrong in the child.
+    fn failed(&self, source: io::Error) -> SpawnError {
+        let step = self
+            .isolated
+            .as_ref()
+            .and_then(|(progress, names)| names.name(progress.failed_step()?));
+        match step {
+            Some(step) => SpawnError::Isolation { step, source },
+            None => SpawnError::Exec {
+                program: self.command.get_program().to_string_lossy().into_owned(),
+                source,
+            },
+        }
     }
 
     /// Executes the command with these descriptors: the host's pidfd and the three channels.
@@ -44,10 +73,10 @@ impl Launcher {
         let announced = Announcement { host, control, active, passive, name: name.into() };
         self.command.env(VARIABLE, announced.to_text());
         self.inheritance.set(descriptors);
-        let mut child = self.command.spawn().map_err(|source| SpawnError::Exec {
-            program: self.command.get_program().to_string_lossy().into_owned(),
-            source,
-        })?;
+        if let Some((progress, _)) = &self.isolated {
+            progress.reset();
+        }
+        let mut child = self.command.spawn().map_err(|source| self.failed(source))?;
         // The number still means our child: nobody but us may reap it.
         match PidFd::open(child.id()) {
             Ok(pidfd) => Ok((child.id(), pidfd)),

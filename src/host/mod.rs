@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `spec`, `event`, `error` | what is asked for, what happened, what went wrong |
 //! | `control` | the handshake: environment variable, messages, order |
+//! | `isolation` | what a plugin's process may do less than its host |
 //! | `launch` | one start of a process |
 //! | `supervised` | one plugin: phases, death, end |
 //! | `restart` | back-off, fresh segments, unread messages |
@@ -71,6 +72,7 @@ pub mod control;
 mod error;
 mod event;
 mod handle;
+mod isolation;
 mod launch;
 mod plugin;
 mod restart;
@@ -90,6 +92,7 @@ use supervised::{Phase, Supervised};
 pub use error::{ConnectError, HostError, NameError, SpawnError, TakeChannelsError};
 pub use event::{HostEvent, HostEventKind};
 pub use handle::{PluginHandle, PluginState};
+pub use isolation::{IsolationStep, Limit};
 pub use plugin::{EXIT_CODE_HOST_GONE, Plugin};
 pub use spec::{MAX_NAME_BYTES, PluginSpec, Restart};
 
@@ -178,7 +181,7 @@ impl Host {
             return Err(SpawnError::Duplicate { name: spec.name });
         }
         let (events, host) = (Arc::clone(&self.events), Arc::clone(&self.own_pidfd));
-        let plugin = Arc::new(Supervised::new(spec, &self.options, events, host));
+        let plugin = Arc::new(Supervised::new(spec, &self.options, events, host)?);
         plugins.push(Arc::clone(&plugin));
         Ok(plugin)
     }

@@ -8,6 +8,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::error::NameError;
+use super::isolation::Wanted;
 use crate::channel::ChannelOptions;
 use crate::error::ExitReason;
 
@@ -115,6 +116,7 @@ pub struct PluginSpec {
     pub(super) grace: Duration,
     pub(super) channel_options: Option<ChannelOptions>,
     pub(super) max_redeliveries: u32,
+    pub(super) isolation: Wanted,
 }
 
 impl PluginSpec {
@@ -129,6 +131,7 @@ impl PluginSpec {
             grace: Duration::from_secs(1),
             channel_options: None,
             max_redeliveries: 3,
+            isolation: Wanted::default(),
         }
     }
 

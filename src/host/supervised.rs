@@ -99,8 +99,8 @@ impl Supervised {
         default_options: &ChannelOptions,
         events: Arc<Events>,
         host: Arc<OwnedFd>,
-    ) -> Self {
-        Self {
+    ) -> Result<Self, SpawnError> {
+        Ok(Self {
             name: spec.name,
             restart: spec.restart,
             grace: spec.grace,
@@ -109,7 +109,7 @@ impl Supervised {
             options: spec.channel_options.unwrap_or_else(|| default_options.clone()),
             events,
             host,
-            launcher: Mutex::new(Launcher::new(spec.command)),
+            launcher: Mutex::new(Launcher::new(spec.command, spec.isolation)?),
             life: Mutex::new(Life {
                 phase: Phase::Starting,
                 stopping: false,
@@ -125,7 +125,7 @@ impl Supervised {
                 suspicions: Default::default(),
             }),
             changed: Condvar::new(),
-        }
+        })
     }
 
     pub(super) fn life(&self) -> MutexGuard<'_, Life> {

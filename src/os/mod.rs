@@ -15,6 +15,7 @@ pub(crate) mod clock;
 pub(crate) mod epoll;
 pub(crate) mod fork;
 pub(crate) mod futex;
+pub(crate) mod isolation;
 pub(crate) mod mapping;
 pub(crate) mod membarrier;
 pub(crate) mod memfd;

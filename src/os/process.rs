@@ -1,4 +1,5 @@
-//! Handing descriptors to a program that is about to be executed, and taking them there.
+//! Handing descriptors to a program that is about to be executed, and taking them there; what else
+//! happens to a child before it executes the program.
 //!
 //! The host starts plugins with it, and a plugin finds what it was given.
 //! What always holds: a child gets the descriptors that it was meant to get and no others, and in
@@ -10,6 +11,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::Arc;
 
+use super::isolation::{Isolation, Progress};
 use crate::sync::{AtomicU32, Ordering};
 
 /// How many descriptors a child inherits besides its standard ones.
@@ -31,6 +33,25 @@ impl Inheritance {
         // allowed: it loads words, calls close_range and fcntl, and makes an error from errno, none
         // of which locks or allocates.
         unsafe { command.pre_exec(move || keep_only(&numbers)) };
+    }
+
+    /// As [`install`](Self::install); then isolates the child. Returns where the parent can see how
+    /// far the child has come.
+    ///
+    /// # Errors
+    /// There is no memory for that; the command is unchanged.
+    pub(crate) fn install_isolated(
+        &self,
+        command: &mut Command,
+        mut isolation: Isolation,
+    ) -> io::Result<Arc<Progress>> {
+        let progress = Arc::new(Progress::new()?);
+        self.install(command);
+        let seen = Arc::clone(&progress);
+        // SAFETY: between fork and exec, as above: `apply` stores words, makes system calls, and
+        // calls a hook whose setter has promised the same of it (`PluginSpec::pre_exec`).
+        unsafe { command.pre_exec(move || isolation.apply(&seen)) };
+        Ok(progress)
     }
 
     /// Names the descriptors. They must stay open until the child has been started.

@@ -3,10 +3,12 @@
 use std::env;
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::{IntoRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::process::{self, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use super::hostile;
 use ringway::channel::Channel;
 use ringway::error::{ExitReason, RecvError, SendError};
 use ringway::host::control::VARIABLE;
@@ -50,8 +52,60 @@ pub fn spec(name: &str, role: &str) -> PluginSpec {
     spec_of(name, command(role))
 }
 
-pub fn spec_of(name: &str, command: Command) -> PluginSpec {
+pub fn spec_of(name: impl Into<String>, command: Command) -> PluginSpec {
     PluginSpec::new(name, command).ready_timeout(NEVER)
+}
+
+/// A user and a group that own nothing.
+pub const NOBODY: u32 = 65534;
+
+/// The command that executes this binary again, in a role, whatever directories a user may not
+/// enter on the way to it.
+pub fn command_for_others(role: &str) -> Command {
+    let template = command(role);
+    let mut command = Command::new("/proc/self/exe");
+    command.args(template.get_args()).stdin(Stdio::null()).stdout(Stdio::null());
+    for (key, value) in template.get_envs() {
+        match value {
+            Some(value) => command.env(key, value),
+            None => command.env_remove(key),
+        };
+    }
+    command
+}
+
+/// Whether this process may start others under another user id; says so where it may not.
+pub fn may_switch_user() -> bool {
+    let may = Command::new("/proc/self/exe")
+        .args(["--exact", "plugin_entry", "--test-threads=1"])
+        .env_remove(ROLE)
+        .stdout(Stdio::null())
+        .uid(NOBODY)
+        .gid(NOBODY)
+        .status();
+    match may {
+        Ok(status) if status.success() => true,
+        other => {
+            println!("skipped: no process can be started under another user id here: {other:?}");
+            false
+        }
+    }
+}
+
+/// [`alone`], under another user id.
+pub fn alone_as_nobody(test: &str) -> bool {
+    if env::var_os(ALONE).is_some() {
+        return true;
+    }
+    let status = Command::new("/proc/self/exe")
+        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .env(ALONE, test)
+        .uid(NOBODY)
+        .gid(NOBODY)
+        .status()
+        .unwrap();
+    assert!(status.success(), "{test}: {status}");
+    false
 }
 
 /// Runs a test in a process of its own, because it counts what its process has. Tells whether this
@@ -105,6 +159,11 @@ pub fn run_role() {
         "lie" => lie_on_demand(),
         "connect-errors" => connect_errors(),
         "host-of-two" => host_of_two(),
+        "read-files" => read_files(),
+        "burn" => burn(),
+        "attack" => hostile::attack(),
+        "punch-first" => hostile::punch_first(),
+        "scribble" => hostile::scribble(),
         other => panic!("unknown role {other}"),
     }
     process::exit(0);
@@ -121,7 +180,7 @@ fn hang() -> ! {
     }
 }
 
-fn ignore_sigterm() {
+pub fn ignore_sigterm() {
     // SAFETY: ignoring a signal installs no handler.
     unsafe { libc::signal(libc::SIGTERM, libc::SIG_IGN) };
 }
@@ -146,7 +205,7 @@ fn answer(channel: Channel, mut before: impl FnMut(&[u8])) {
 }
 
 /// Answers on both channels.
-fn echo() {
+pub fn echo() {
     let plugin = Plugin::connect().unwrap();
     let (active, passive) = plugin.take_channels().unwrap();
     let threads = [active, passive].map(|channel| thread::spawn(move || answer(channel, |_| ())));
@@ -166,7 +225,7 @@ fn die_of_poison() {
 }
 
 /// The number that the host has announced under this key.
-fn announced(key: &str) -> i32 {
+pub fn announced(key: &str) -> i32 {
     let text = env::var(VARIABLE).unwrap();
     let value = text.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
     value.unwrap().parse().unwrap()
@@ -303,4 +362,24 @@ fn host_of_two() {
     let second = host.spawn(spec("second", "deaf")).unwrap();
     eprintln!("plugins {} {}", first.pid().unwrap(), second.pid().unwrap());
     hang();
+}
+
+/// Answers every message, a path, with what is in the file, or with the error.
+fn read_files() {
+    let plugin = Plugin::connect().unwrap();
+    let (mut active, _passive) = plugin.take_channels().unwrap();
+    while let Ok(path) = active.recv_owned() {
+        let path = String::from_utf8_lossy(&path).into_owned();
+        let text = fs::read_to_string(path).unwrap_or_else(|error| error.to_string());
+        active.send(text.as_bytes()).unwrap();
+    }
+}
+
+/// Uses up processor time.
+fn burn() {
+    let plugin = Plugin::connect().unwrap();
+    let _channels = plugin.take_channels().unwrap();
+    loop {
+        std::hint::spin_loop();
+    }
 }

@@ -40,3 +40,19 @@ impl Drop for Victim {
         }
     }
 }
+
+/// In a forked child: goes on as a user that owns nothing, where this process may. The thread's own
+/// calls, since the library's would signal threads that are not there.
+#[allow(clippy::multiple_unsafe_ops_per_block, reason = "one switch in four calls")]
+pub fn become_nobody() -> bool {
+    use super::plugin::NOBODY;
+    // SAFETY: the calls take numbers, and no pointer to groups. What ends the child with its parent
+    // is lost with the identity, and asked for again.
+    unsafe {
+        libc::syscall(libc::SYS_setgroups, 0, std::ptr::null_mut::<u32>());
+        libc::syscall(libc::SYS_setresgid, NOBODY, NOBODY, NOBODY);
+        let switched = libc::syscall(libc::SYS_setresuid, NOBODY, NOBODY, NOBODY) == 0;
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        switched
+    }
+}
