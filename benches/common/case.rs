@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::cli::{ChildArgs, Options};
 use super::cpu;
+use super::isolated;
 use super::link::{Control, End, Job, Outcome, Spec, drive, serve};
 use super::process::{Peer, arm_watchdog, inherit};
 use super::shared::Shared;
@@ -57,22 +58,35 @@ pub struct Case {
     measure: Measure,
     /// Absent where the far end is a thread.
     serve: Option<Serve>,
+    /// Whether the near end is a process of its own as well, which may fail or hang.
+    isolated: bool,
+    /// Why it cannot be measured at all.
+    absent: Option<&'static str>,
 }
 
 impl Case {
     /// A row between two processes.
     pub const fn processes<T: Transport>(name: &'static str) -> Self {
-        Self {
-            name,
-            max_size: usize::MAX,
-            measure: measure_processes::<T>,
-            serve: Some(serve_process::<T>),
-        }
+        Self::processes_by(name, measure_processes::<T>, serve_process::<T>)
+    }
+
+    /// A row between two processes whose transport depends on the size of the messages.
+    pub const fn processes_by(name: &'static str, measure: Measure, serve: Serve) -> Self {
+        let serve = Some(serve);
+        Self { name, max_size: usize::MAX, measure, serve, isolated: false, absent: None }
+    }
+
+    /// A row that cannot be measured here, and why.
+    pub const fn absent(name: &'static str, why: &'static str) -> Self {
+        let mut case = Self::threads(name, |_, _| unreachable!("an absent case"));
+        case.absent = Some(why);
+        case
     }
 
     /// A row between two threads of one process.
     pub const fn threads(name: &'static str, measure: Measure) -> Self {
-        Self { name, max_size: usize::MAX, measure, serve: None }
+        let serve = None;
+        Self { name, max_size: usize::MAX, measure, serve, isolated: false, absent: None }
     }
 
     /// The same row for messages up to this size.
@@ -81,25 +95,51 @@ impl Case {
         self
     }
 
-    /// Measures once. The calling thread is pinned already.
-    pub fn measure(&self, setting: &Setting) -> Outcome {
-        arm_watchdog(HANGS_AFTER_S);
+    /// The same row with its near end in a process of its own: what fails there is reported, not
+    /// the end of the bench.
+    pub const fn isolated(mut self) -> Self {
+        self.isolated = true;
+        self
+    }
+
+    /// Measures once, or says why not. The calling thread is pinned already.
+    ///
+    /// # Errors
+    /// Only where the case is absent or isolated; the end of the bench otherwise.
+    pub fn measure(&self, setting: &Setting) -> Result<Outcome, String> {
+        match (self.absent, self.isolated) {
+            (Some(why), _) => Err(why.to_owned()),
+            (None, true) => isolated::measure(self.name, setting),
+            (None, false) => Ok(self.measure_here(setting, HANGS_AFTER_S)),
+        }
+    }
+
+    fn measure_here(&self, setting: &Setting, hangs_after_s: u32) -> Outcome {
+        arm_watchdog(hangs_after_s);
         let outcome = (self.measure)(self, setting);
         arm_watchdog(0);
         outcome
     }
 }
 
-/// In the child: serves its case and returns true. In the parent: false.
+/// In a child: does what it was started for and returns true. In the parent: false.
 pub fn served_as_child(options: &Options, cases: &[Case]) -> bool {
     let Some(args) = options.child() else { return false };
     let case = cases.iter().find(|case| case.name == args.case).expect("a case of this bench");
+    if let Some(time) = args.near {
+        let report = inherit(&args).remove(0);
+        let setting = Setting { spec: args.spec, job: args.job, time, far_cpu: args.cpu };
+        let outcome = case.measure_here(&setting, isolated::HANGS_AFTER_S);
+        isolated::report(&outcome, report);
+        return true;
+    }
     cpu::pin(args.cpu);
     case.serve.expect("a case between processes")(&args);
     true
 }
 
-fn measure_processes<T: Transport>(case: &Case, setting: &Setting) -> Outcome {
+/// Measures between this process and a child; for [`Case::processes_by`].
+pub fn measure_processes<T: Transport>(case: &Case, setting: &Setting) -> Outcome {
     let control = Control::new(Shared::create(Control::BYTES));
     let (mut end, fds) = T::create(&setting.spec);
     let args = ChildArgs {
@@ -107,6 +147,7 @@ fn measure_processes<T: Transport>(case: &Case, setting: &Setting) -> Outcome {
         spec: setting.spec,
         job: setting.job,
         cpu: setting.far_cpu,
+        near: None,
         parent: 0,
         fds: Vec::new(),
     };
@@ -120,7 +161,8 @@ fn measure_processes<T: Transport>(case: &Case, setting: &Setting) -> Outcome {
     outcome
 }
 
-fn serve_process<T: Transport>(args: &ChildArgs) {
+/// The child's part; for [`Case::processes_by`].
+pub fn serve_process<T: Transport>(args: &ChildArgs) {
     let mut fds = inherit(args);
     let control = Control::new(Shared::attach(fds.remove(0)));
     let mut end = T::attach(&args.spec, fds);

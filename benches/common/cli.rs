@@ -4,6 +4,8 @@
 //! What always holds: what the parent measures and what the child serves come from the same
 //! [`Spec`], handed over in full.
 
+use std::time::Duration;
+
 use clap::Parser;
 
 use super::link::{Job, Spec};
@@ -41,6 +43,8 @@ pub struct Options {
     one_way: bool,
     #[arg(long, hide = true, default_value_t = 0)]
     cpu: usize,
+    #[arg(long, hide = true)]
+    near: bool,
     #[arg(long, hide = true, default_value_t = 0)]
     parent: u32,
     #[arg(long, hide = true, value_delimiter = ',')]
@@ -53,7 +57,10 @@ pub struct ChildArgs {
     pub case: String,
     pub spec: Spec,
     pub job: Job,
+    /// Where the far end runs.
     pub cpu: usize,
+    /// The child is the near end, starts the far end itself, and measures for about this long.
+    pub near: Option<Duration>,
     pub parent: u32,
     pub fds: Vec<i32>,
 }
@@ -61,14 +68,18 @@ pub struct ChildArgs {
 impl Options {
     /// From the command line. Without `--bench`, as when cargo runs a bench as a test, it is quick.
     pub fn from_command_line() -> Self {
-        let mut options = Self::parse();
-        options.quick |= !options.bench;
-        if options.quick {
-            options.runs = 1;
-            options.millis = 2;
+        Self::parse().settled()
+    }
+
+    /// What follows from what was given.
+    pub fn settled(mut self) -> Self {
+        self.quick |= !self.bench;
+        if self.quick {
+            self.runs = 1;
+            self.millis = 2;
         }
-        options.runs = options.runs.max(1);
-        options
+        self.runs = self.runs.max(1);
+        self
     }
 
     /// `Some` in the child.
@@ -79,6 +90,7 @@ impl Options {
             spec: Spec { size: self.size, capacity: self.capacity },
             job: if self.one_way { Job::OneWay } else { Job::RoundTrip },
             cpu: self.cpu,
+            near: self.near.then(|| Duration::from_millis(self.millis)),
             parent: self.parent,
             fds: self.fds.clone(),
         })
@@ -113,6 +125,10 @@ impl ChildArgs {
         ];
         if self.job == Job::OneWay {
             args.push("--one-way".into());
+        }
+        if let Some(time) = self.near {
+            args.extend(["--bench".into(), "--near".into()]);
+            args.push(format!("--millis={}", time.as_millis()));
         }
         args
     }

@@ -94,9 +94,13 @@ impl Goals {
 
     /// Prints the table.
     pub fn print(&self) {
-        if self.0.is_empty() {
-            return;
+        if !self.0.is_empty() {
+            println!("## Goals\n\n{}\n", self.render());
         }
+    }
+
+    /// The table.
+    pub fn render(&self) -> Table {
         let mut table = Table::new();
         table.load_style(presets::ASCII_MARKDOWN);
         table.set_header(["goal", "bound", "measured", "reached"]);
@@ -112,6 +116,6 @@ impl Goals {
                 if reached { "yes" } else { "no" }.to_owned(),
             ]);
         }
-        println!("## Goals\n\n{table}\n");
+        table
     }
 }

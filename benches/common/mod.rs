@@ -1,14 +1,15 @@
 //! What the benches share: a pair of pinned processes, shared memory between them, the yardsticks,
 //! the peers, and the tables.
 //!
-//! The three benches beside this folder call it; each uses only a part, hence `dead_code`.
+//! The benches beside this folder and `benches/peers` call it; each uses only a part, hence
+//! `dead_code`.
 //! What always holds: every message carries its number and both sides check it, so that a bench
 //! cannot report what it did not move; and no child outlives the bench.
 //!
 //! - [`cli`]: options, and the arguments with which a bench starts itself again as the child
 //! - [`cpu`], [`process`], [`shared`]: pinning, the child process, memory that both map
 //! - [`link`]: what a message is, and the two drivers: round trip and one way
-//! - [`case`]: one row of a table; [`plan`]: all rows at all sizes, interleaved, against yardsticks;
+//! - [`case`]: one row of a table; [`isolated`]: one that may fail; [`plan`]: all rows at all sizes, interleaved, against yardsticks;
 //!   [`goals`]: what was to be reached
 //! - [`yardstick`], [`os_peers`], [`thread_peers`], [`fixed_slots`], [`plain_ring`],
 //!   [`ringway_ring`], [`ringway_channel`]: what is measured
@@ -20,6 +21,7 @@ pub mod cli;
 pub mod cpu;
 pub mod fixed_slots;
 pub mod goals;
+pub mod isolated;
 pub mod link;
 pub mod os_peers;
 pub mod plain_ring;

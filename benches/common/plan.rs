@@ -42,6 +42,8 @@ pub struct Series {
     pub ratios: Vec<f64>,
     /// Round trips only, of all runs together.
     pub each: Latencies,
+    /// Why there is no figure, or not from every run; then it is not tried again.
+    pub failure: Option<String>,
 }
 
 /// What was measured: yardsticks first, then rows; for each, the sizes.
@@ -53,19 +55,26 @@ pub struct Results {
 }
 
 impl Results {
-    /// A row's series at a size, where it was measured, and the name of its yardstick.
+    /// A row's series at a size, where every run measured it, and the name of its yardstick.
     pub fn row(&self, name: &str, size: usize) -> Option<(&Series, &'static str)> {
         let row = self.plan.rows.iter().position(|row| row.case.name == name)?;
         let column = self.plan.specs.iter().position(|spec| spec.size == size)?;
         let series = &self.rows[row][column];
         let yardstick = self.plan.yardsticks[self.plan.rows[row].against].name;
-        (!series.is_empty()).then_some((series, yardstick))
+        (!series.is_empty() && series.failure.is_none()).then_some((series, yardstick))
     }
 }
 
 impl Series {
     fn new() -> Self {
-        Self { values: Vec::new(), ratios: Vec::new(), each: Latencies::new() }
+        let (values, ratios) = (Vec::new(), Vec::new());
+        Self { values, ratios, each: Latencies::new(), failure: None }
+    }
+
+    fn push(&mut self, value: f64, ratio: f64, each: Latencies) {
+        self.values.push(value);
+        self.ratios.push(ratio);
+        self.each.merge(&each);
     }
 
     /// Whether this cell was measured.
@@ -112,15 +121,10 @@ impl Plan {
         for run in 0..options.runs {
             eprintln!("{}: run {} of {}", self.title, run + 1, options.runs);
             for (column, spec) in self.specs.iter().enumerate() {
-                self.run_size(spec, options, |is_row, index, value, ratio, each| {
-                    let table = if is_row { &mut rows } else { &mut yardsticks };
-                    let series = &mut table[index][column];
-                    series.values.push(value);
-                    series.ratios.push(ratio);
-                    if let Some(each) = each {
-                        series.each.merge(&each);
-                    }
-                });
+                let yardsticks =
+                    yardsticks.iter_mut().map(|columns| &mut columns[column]).collect();
+                let rows = rows.iter_mut().map(|columns| &mut columns[column]).collect();
+                self.run_size(spec, options, yardsticks, rows);
             }
         }
         Results { plan: self, yardsticks, rows }
@@ -130,7 +134,8 @@ impl Plan {
         &self,
         spec: &Spec,
         options: &Options,
-        mut record: impl FnMut(bool, usize, f64, f64, Option<Latencies>),
+        yardsticks: Vec<&mut Series>,
+        rows: Vec<&mut Series>,
     ) {
         let setting = Setting {
             spec: *spec,
@@ -138,39 +143,44 @@ impl Plan {
             time: Duration::from_millis(options.millis),
             far_cpu: self.far_cpu,
         };
-        let measure_yardsticks =
-            || self.yardsticks.iter().map(|case| split(case.measure(&setting))).collect::<Vec<_>>();
+        let measure_yardsticks = || {
+            let measure = |case: &Case| split(case.measure(&setting).expect("a yardstick"));
+            self.yardsticks.iter().map(measure).collect::<Vec<_>>()
+        };
         let before = measure_yardsticks();
         let measured: Vec<_> = self
             .rows
             .iter()
-            .map(|row| (row.case.max_size >= spec.size).then(|| split(row.case.measure(&setting))))
+            .zip(&rows)
+            .map(|(row, series)| {
+                let wanted = row.case.max_size >= spec.size && series.failure.is_none();
+                wanted.then(|| row.case.measure(&setting).map(split))
+            })
             .collect();
         let after = measure_yardsticks();
         let mut beside = Vec::new();
-        for (index, ((first, first_each), (second, second_each))) in
-            before.into_iter().zip(after).enumerate()
+        for (series, ((first, first_each), (second, second_each))) in
+            yardsticks.into_iter().zip(before.into_iter().zip(after))
         {
             let mean = f64::midpoint(first, second);
             beside.push(mean);
-            let each = first_each.zip(second_each).map(|(mut each, more)| {
-                each.merge(&more);
-                each
-            });
-            record(false, index, mean, 1.0, each);
+            series.push(mean, 1.0, first_each);
+            series.each.merge(&second_each);
         }
-        for (index, cell) in measured.into_iter().enumerate() {
-            if let Some((value, each)) = cell {
-                record(true, index, value, value / beside[self.rows[index].against], each);
+        for ((row, series), cell) in self.rows.iter().zip(rows).zip(measured) {
+            match cell {
+                Some(Ok((value, each))) => series.push(value, value / beside[row.against], each),
+                Some(Err(failure)) => series.failure = Some(failure),
+                None => (),
             }
         }
     }
 }
 
-fn split(outcome: Outcome) -> (f64, Option<Latencies>) {
+fn split(outcome: Outcome) -> (f64, Latencies) {
     match outcome {
-        Outcome::RoundTrip { ns, each } => (ns, Some(each)),
-        Outcome::OneWay { per_second } => (per_second, None),
+        Outcome::RoundTrip { ns, each } => (ns, each),
+        Outcome::OneWay { per_second } => (per_second, Latencies::new()),
     }
 }
 

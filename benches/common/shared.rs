@@ -57,6 +57,11 @@ impl Shared {
         self.fd.as_fd()
     }
 
+    /// Where it starts, for libraries that are given memory.
+    pub fn as_mut_ptr(&self) -> *mut u8 {
+        self.base
+    }
+
     /// The word at `offset`.
     #[inline(always)]
     pub fn word(&self, offset: usize) -> &AtomicU64 {

@@ -48,22 +48,35 @@ pub fn one_way_cell(series: &Series, size: usize) -> String {
 
 /// Prints one table: yardsticks and rows down, sizes across.
 pub fn print(heading: &str, results: &Results, cell: impl Fn(&Series, usize) -> String) {
+    println!("{}\n", render(heading, results, |_, series, size| cell(series, size)));
+}
+
+/// One table; `cell` is given the row's name too.
+pub fn render(
+    heading: &str,
+    results: &Results,
+    cell: impl Fn(&str, &Series, usize) -> String,
+) -> Table {
     let plan = &results.plan;
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN);
     let sizes = plan.specs.iter().map(|spec| bytes(spec.size));
     table.set_header(std::iter::once(heading.to_owned()).chain(sizes));
-    let yardsticks = plan.yardsticks.iter().map(|case| format!("**{}**", case.name));
-    let rows = plan.rows.iter().map(|row| row.case.name.to_owned());
+    let yardsticks = plan.yardsticks.iter().map(|case| (case.name, true));
+    let rows = plan.rows.iter().map(|row| (row.case.name, false));
     let names = yardsticks.chain(rows);
-    for (name, columns) in names.zip(results.yardsticks.iter().chain(&results.rows)) {
-        let cells = columns.iter().zip(&plan.specs).map(|(series, spec)| match series.is_empty() {
-            true => "-".to_owned(),
-            false => cell(series, spec.size),
+    for ((name, bold), columns) in names.zip(results.yardsticks.iter().chain(&results.rows)) {
+        let cells = columns.iter().zip(&plan.specs).map(|(series, spec)| {
+            match (&series.failure, series.is_empty()) {
+                (Some(_), _) => "see below".to_owned(),
+                (None, true) => "-".to_owned(),
+                (None, false) => cell(name, series, spec.size),
+            }
         });
-        table.add_row(std::iter::once(name).chain(cells));
+        let shown = if bold { format!("**{name}**") } else { name.to_owned() };
+        table.add_row(std::iter::once(shown).chain(cells));
     }
-    println!("{table}\n");
+    table
 }
 
 /// Prints what each ratio in a table was divided by, and how far that moved.
