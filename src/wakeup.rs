@@ -82,6 +82,12 @@ impl Waiter {
         self.may_spin
     }
 
+    /// Whether a wait begins with polling.
+    #[inline]
+    pub(crate) fn polls_first(&self) -> bool {
+        self.strategy == WaitStrategy::Spin || self.may_spin && self.spin_ns > 0
+    }
+
     /// Says whether spinning can pay off at all: not where the other side could only run when this
     /// one does not. [`WaitStrategy::Spin`] spins all the same.
     #[inline]
@@ -101,7 +107,7 @@ impl Waiter {
         mut ready: impl FnMut() -> Option<T>,
         mut sleeps: impl FnMut(),
     ) -> Option<T> {
-        let spins = self.strategy == WaitStrategy::Spin || self.may_spin && self.spin_ns > 0;
+        let spins = self.polls_first();
         let mut started = 0;
         if spins {
             for _ in 0..EAGER_POLLS {

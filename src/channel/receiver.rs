@@ -40,9 +40,8 @@ pub struct Receiver<M: Memory = SharedMemory> {
     /// When the sender of a plugin that may be restarted was first seen closed.
     closed_since: Option<u64>,
     buffer: AlignedVec<64>,
-    /// Whether the last message lay in several cache lines that are worth not touching too early;
-    /// the next one is likely to be like it. See [`Memory::stop_speculation`].
-    pub(super) spread: bool,
+    /// Messages received when this end last found none.
+    polled_at: u64,
     /// Keeps the supervisor's eye on the peer.
     #[cfg(not(loom))]
     pub(super) watch: Option<crate::supervisor::WatchToken>,
@@ -50,10 +49,6 @@ pub struct Receiver<M: Memory = SharedMemory> {
     open: bool,
     not_sync: PhantomData<Cell<()>>,
 }
-
-/// Lengths of messages that are read whole and gain from [`Memory::stop_speculation`]: shorter ones
-/// lie in a line or two, in longer ones it does not matter.
-const SPREAD_BYTES: std::ops::RangeInclusive<usize> = 65..=512;
 
 impl<M: Memory> Receiver<M> {
     pub(crate) fn new(connection: Arc<Connection<M>>, waiter: Waiter) -> Result<Self, Corruption> {
@@ -76,7 +71,7 @@ impl<M: Memory> Receiver<M> {
             last_position: None,
             closed_since: None,
             buffer: AlignedVec::new(),
-            spread: false,
+            polled_at: 0,
             #[cfg(not(loom))]
             watch: None,
             open: true,
@@ -208,7 +203,6 @@ impl<M: Memory> Receiver<M> {
     #[inline]
     pub(super) fn take(&mut self, record: &Record) {
         self.consumer.advance(record);
-        self.spread = SPREAD_BYTES.contains(&record.len_bytes());
     }
 
     /// Copies a record into the buffer and takes it.
@@ -265,6 +259,9 @@ impl<M: Memory> Receiver<M> {
 
     #[inline(never)]
     fn next_waiting(&mut self) -> Result<Record, RecvError> {
+        if let Some(record) = self.poll() {
+            return Ok(record);
+        }
         loop {
             if let Some(record) = self.next_by(Deadline::NEVER)? {
                 return Ok(record);

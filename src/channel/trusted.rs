@@ -12,7 +12,6 @@ use super::{Message, Receiver, Sender};
 use crate::error::{
     RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError, TrySendError,
 };
-use crate::layout::CACHE_LINE_BYTES;
 use crate::memory::{Deadline, Memory};
 use crate::ring::{InPlaceDraft, Record};
 
@@ -112,8 +111,6 @@ impl Trusted<Receiver> {
 
     #[inline]
     fn borrow(&mut self, record: &Record) -> InPlace<'_> {
-        // Few lines are read of a message in place: none of them should be read too early.
-        self.end.spread = record.len_bytes() as u64 > CACHE_LINE_BYTES - 8;
         let consumer = &mut self.end.consumer;
         let offset = consumer.payload_offset(record);
         consumer.advance(record);

@@ -156,11 +156,16 @@ pub trait Memory: Clone {
         0
     }
 
-    /// Keeps the processor from running ahead of what it has checked, where that can be had cheaply:
-    /// a poller that guesses that a message has come reads it before it has, and so takes lines away
-    /// from the sender that is writing them. A matter of speed only.
+    /// Keeps the processor from running ahead of what it has checked, where that can be had cheaply.
+    /// A poller that runs ahead looks many times at once, reads messages that have not come yet, and
+    /// so takes lines away from the sender that is writing them. A matter of speed only.
     #[inline]
     fn stop_speculation(&self) {}
+
+    /// Tells the processor that the line at `offset` will be read soon, where that can be had
+    /// cheaply. A matter of speed only: nothing is read, and `offset` may lie anywhere.
+    #[inline]
+    fn prefetch(&self, _offset: u64) {}
 
     /// Nanoseconds on the monotonic clock.
     fn now_ns(&self) -> u64;

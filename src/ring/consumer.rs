@@ -9,7 +9,7 @@ use super::producer::MESSAGES_BETWEEN_COUNTS;
 use super::record::impossible;
 use super::{Record, RingGeometry};
 use crate::error::Corruption;
-use crate::layout::ring;
+use crate::layout::{CACHE_LINE_BYTES, record, ring};
 use crate::memory::{Memory, Ordering};
 
 /// What a consumer has counted. Published in the ring for tools to read.
@@ -38,10 +38,31 @@ pub struct Consumer<M> {
     /// that too.
     max_record_bytes: u64,
     poison: Option<Corruption>,
+    /// The record seen last: the next one is likely to be like it.
+    last: Like,
     stats: ConsumerStats,
     /// Messages as last published.
     counted: u64,
 }
+
+/// What a header that was checked said. A header that equals it needs no decoding, and the position
+/// behind its record does not have to wait for the header to arrive: the processor guesses that it
+/// is the same, and asks for the next one meanwhile.
+#[derive(Debug, Clone, Copy)]
+struct Like {
+    header: u64,
+    size_bytes: u64,
+    len: u32,
+    tag: u16,
+}
+
+impl Like {
+    /// Like no record: none is that long.
+    const NOTHING: Self = Self { header: 0, size_bytes: u64::MAX / 2, len: 0, tag: 0 };
+}
+
+/// A record up to this long is expected to be read whole; of a longer one, the first and last bytes.
+const MAX_EXPECTED_BYTES: u64 = 512;
 
 impl<M: Memory> Consumer<M> {
     /// Attaches the reading end at the published `head`. Records that a former consumer had read but
@@ -72,6 +93,7 @@ impl<M: Memory> Consumer<M> {
             released: head,
             max_record_bytes,
             poison: None,
+            last: Like::NOTHING,
             counted: stats.messages,
             stats,
         })
@@ -93,11 +115,72 @@ impl<M: Memory> Consumer<M> {
     /// The next record, if there is one and it is a plain one. Where not,
     /// [`peek`](Self::peek) must be asked.
     #[inline(always)]
-    pub(crate) fn peek_simple(&self) -> Option<Record> {
+    pub(crate) fn peek_simple(&mut self) -> Option<Record> {
+        let header = self.header();
+        self.simple(header)
+    }
+
+    /// The next record if it comes soon and is a plain one.
+    ///
+    /// Between two looks it asks for the further lines in which the record is expected: the sender
+    /// writes them first, and they come while it writes the one with the header. And it keeps the
+    /// processor from looking ahead: looks that were begun before the last one is over delay each
+    /// other, and the sender.
+    #[inline(always)]
+    pub(crate) fn poll_simple(&mut self, polls: u32) -> Option<Record> {
+        for _ in 0..polls {
+            let header = self.header();
+            if header != 0 {
+                return self.simple(header);
+            }
+            self.prefetch_expected();
+            self.memory.stop_speculation();
+        }
+        None
+    }
+
+    #[inline(always)]
+    fn header(&self) -> u64 {
         // Pairs with the Release of the producer's commit: the payload, and whatever stands behind
         // the record, is visible.
-        let header = self.memory.load_u64(self.geometry.offset(self.position), Ordering::Acquire);
-        Record::decode_simple(&self.geometry, self.position, header, self.max_record_bytes)
+        self.memory.load_u64(self.geometry.offset(self.position), Ordering::Acquire)
+    }
+
+    #[inline(always)]
+    fn simple(&mut self, header: u64) -> Option<Record> {
+        let Like { header: like, size_bytes, len, tag } = self.last;
+        if header == like
+            && self.geometry.index(self.position) + size_bytes <= self.geometry.capacity_bytes()
+        {
+            return Some(Record::alike(self.position, size_bytes, len, tag));
+        }
+        self.simple_unlike(header)
+    }
+
+    fn simple_unlike(&mut self, header: u64) -> Option<Record> {
+        let max = self.max_record_bytes;
+        let record = Record::decode_simple(&self.geometry, self.position, header, max)?;
+        let size_bytes = record.end.wrapping_sub(self.position);
+        let (len, tag) = (record.len_bytes() as u32, record.tag());
+        self.last = Like { header, size_bytes, len, tag };
+        Some(record)
+    }
+
+    #[inline(always)]
+    fn prefetch_expected(&self) {
+        let size_bytes = self.last.size_bytes;
+        let start = self.geometry.offset(self.position);
+        let next_line = (start | (CACHE_LINE_BYTES - 1)) + 1;
+        let end = start.wrapping_add(size_bytes);
+        if size_bytes <= MAX_EXPECTED_BYTES {
+            let mut line = next_line;
+            while line < end {
+                self.memory.prefetch(line);
+                line += CACHE_LINE_BYTES;
+            }
+        } else {
+            self.memory.prefetch(start + record::HEADER_BYTES + u64::from(self.last.len));
+        }
     }
 
     /// Whether [`peek`](Self::peek) would say anything but "nothing yet".
@@ -228,6 +311,7 @@ impl<M: Memory> Consumer<M> {
     #[cold]
     pub fn poison(&mut self, corruption: Corruption) -> Corruption {
         self.max_record_bytes = 0;
+        self.last = Like::NOTHING;
         *self.poison.get_or_insert(corruption)
     }
 

@@ -41,6 +41,12 @@ impl Record {
         Some(Self { position, end, len, tag: record::tag(header), padding: false })
     }
 
+    /// A data record at `position` whose measures were checked.
+    #[inline(always)]
+    pub(super) fn alike(position: u64, size_bytes: u64, len: u32, tag: u16) -> Self {
+        Self { position, end: position.wrapping_add(size_bytes), len, tag, padding: false }
+    }
+
     /// Decodes a non-zero header found at `position`.
     #[inline]
     pub(super) fn decode(

@@ -1,6 +1,7 @@
 //! Tests of what only this crate can call; the suites in `tests/` cover the rest.
 
 use super::{Consumer, Producer, Record, RingGeometry};
+use crate::error::Corruption;
 use crate::layout::{RING_SLACK_BYTES, record, ring};
 use crate::memory::{HeapMemory, Memory, Ordering};
 
@@ -49,6 +50,39 @@ fn both_decoders_agree() {
             }
         }
     }
+}
+
+/// A header that equals the one before it is believed without decoding, but not where its record
+/// would leave the ring, and not once the ring is poisoned.
+#[test]
+fn an_equal_header_is_checked_for_room() {
+    let (memory, geometry) = ring_of(64, 8);
+    let (mut producer, mut consumer) = ends(&memory, geometry);
+    let header = record::pack(16, record::DATA, 7);
+    for at in [0, 24] {
+        producer.try_push(7, &[1; 16]).expect("room");
+        let record = consumer.peek_simple().expect("committed");
+        assert_eq!((record.position, record.end, record.len_bytes()), (at, at + 24, 16));
+        assert_eq!(record.tag(), 7);
+        consumer.advance(&record);
+    }
+    // 16 bytes are left before the end, and the record would be 24 long.
+    memory.store_u64(ring::CONTROL_BYTES + 48, header, Ordering::Relaxed);
+    assert_eq!(consumer.peek_simple(), None);
+    assert!(matches!(consumer.peek(), Err(Corruption::Record { position: 48, .. })));
+
+    let (memory, geometry) = ring_of(64, 8);
+    let (mut producer, mut consumer) = ends(&memory, geometry);
+    for _ in 0..2 {
+        producer.try_push(7, &[1; 16]).expect("room");
+    }
+    let record = consumer.peek_simple().expect("committed");
+    consumer.advance(&record);
+    assert!(consumer.peek_simple().is_some());
+    consumer.poison(Corruption::ByPeer);
+    assert_eq!(consumer.peek_simple(), None);
+    assert_eq!(consumer.poll_simple(3), None);
+    assert_eq!(consumer.peek(), Err(Corruption::ByPeer));
 }
 
 /// Counters that a peer set to their maximum are counted on all the same.
