@@ -58,6 +58,6 @@ pub use duplex::{Channel, PeerState};
 #[cfg(not(loom))]
 pub use options::ChannelOptions;
 #[cfg(not(loom))]
-pub use selector::{Event, Selector};
+pub use selector::{Event, Readiness, Selector, WaitBackend};
 #[cfg(not(loom))]
 pub use trusted::{InPlace, ReservationInPlace, Trusted};

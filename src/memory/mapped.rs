@@ -110,23 +110,12 @@ impl MappedMemory {
         NonNull::slice_from_raw_parts(self.range(offset, len_bytes, self.writable_bytes), len_bytes)
     }
 
-    /// Sleeps while the word at each offset is `expected`, until one is woken or the deadline
-    /// passes; at most [`MAX_WAIT_MANY`](futex::MAX_WAIT_MANY) words are watched, and where there
-    /// are more, or the kernel cannot, no longer than a millisecond. May return early for no
-    /// reason.
-    pub(crate) fn wait_any_u32(words: &[(Self, u64)], expected: u32, deadline: Deadline) {
-        let soon = Deadline::at_ns(monotonic_ns().saturating_add(1_000_000));
-        let Some((memory, offset)) = words.first() else { return };
-        let first = memory.u32_at(*offset, memory.len_bytes);
-        let mut watched = [(first, expected); futex::MAX_WAIT_MANY];
-        for (entry, (memory, offset)) in watched.iter_mut().zip(words) {
-            entry.0 = memory.u32_at(*offset, memory.len_bytes);
-        }
-        let count = words.len().min(futex::MAX_WAIT_MANY);
-        let until = if count < words.len() { deadline.min(soon) } else { deadline };
-        if futex::wait_many(&watched[..count], until) == futex::Woken::Unsupported {
-            futex::wait(first, expected, deadline.min(soon));
-        }
+    /// A word to wait on together with others, which [`Memory::wait_u32`] cannot.
+    ///
+    /// # Panics
+    /// The word does not lie inside the memory.
+    pub(crate) fn futex_word(&self, offset: u64) -> &AtomicU32 {
+        self.u32_at(offset, self.len_bytes)
     }
 
     /// Pointer to the first of some bytes that end at `end` or before.

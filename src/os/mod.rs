@@ -13,6 +13,7 @@ use crate::error::SegmentError;
 pub(crate) mod affinity;
 pub(crate) mod clock;
 pub(crate) mod epoll;
+pub(crate) mod eventfd;
 pub(crate) mod fork;
 pub(crate) mod futex;
 pub(crate) mod isolation;
@@ -22,6 +23,7 @@ pub(crate) mod memfd;
 pub(crate) mod pidfd;
 pub(crate) mod process;
 pub(crate) mod random;
+pub(crate) mod uring;
 
 /// The result of a C call that returns -1 and sets `errno` where it fails.
 fn check(result: libc::c_long) -> io::Result<libc::c_long> {

@@ -21,6 +21,11 @@ impl Victim {
         Self(pid)
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.0.unsigned_abs()
+    }
+
     /// Waits until it has ended by itself; returns its status.
     pub fn wait(&mut self) -> i32 {
         let mut status = 0;

@@ -186,6 +186,54 @@ impl<M: Memory> Receiver<M> {
         // The grace of a closed sender may be over before the deadline: look once more.
         Ok(news.is_some() || until != deadline)
     }
+
+    /// For a selector: looks closely, as an attempt does. What it acted upon where it found nothing,
+    /// so that a change can be noticed; `None` where the next attempt returns something.
+    pub(in crate::channel) fn look(&mut self) -> Option<Seen> {
+        let told = self.told;
+        let seen = match self.attempt() {
+            Ok(Some(_)) => None,
+            Ok(None) => match self.look_behind() {
+                Ok(Look::Wait(seen)) => Some(seen),
+                Ok(Look::Again) => None,
+                Err(error) => self.take_back(error, told),
+            },
+            Err(error) => self.take_back(error, told),
+        };
+        self.consumer.publish_counts();
+        seen
+    }
+
+    /// Errors are told once more by the next attempt, but for a restart, which must not get lost.
+    fn take_back(&mut self, error: RecvError, told: bool) -> Option<Seen> {
+        if matches!(error, RecvError::Restarted { .. }) {
+            self.told = told;
+        }
+        None
+    }
+
+    /// For a selector: a glance, without acting on anything. Whether nothing has changed since the
+    /// look that returned `seen`, and this end is still announced.
+    pub(in crate::channel) fn is_unchanged(&self, seen: Seen) -> bool {
+        let (memory, geometry) = (self.consumer.memory(), self.consumer.geometry());
+        let load = |word| memory.load_u32(geometry.control(word), Ordering::Relaxed);
+        load(ring::CONSUMER_WAITING) == 1
+            && !self.consumer.has_something()
+            && self.connection.peer() == seen.peer
+            && load(ring::PRODUCER_CLOSED) == seen.closed
+            && !self.connection.poisoned_by_peer()
+    }
+
+    /// For a selector: when this end must be looked at even if nothing changes. A sender that has
+    /// closed and may be restarted decides by its exit, for some time.
+    pub(in crate::channel) fn look_again_at(&self, seen: Seen) -> Deadline {
+        match self.closed_since {
+            Some(since) if seen.closed != 0 && seen.peer == peer::ALIVE => {
+                Deadline::at_ns(since.saturating_add(CLOSING_GRACE_NS))
+            }
+            _ => Deadline::NEVER,
+        }
+    }
 }
 
 /// What lies behind an empty ring.

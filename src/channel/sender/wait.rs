@@ -237,7 +237,7 @@ pub(super) enum Attempt<T> {
 /// What an attempt has seen of the peer and found no reason to stop in. A wait must end when it
 /// changes, and "changes" is measured against what was acted upon, not against a second look: what
 /// happened between the two would be slept through.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub(in crate::channel) struct Seen {
     pub(in crate::channel) peer: u32,
     pub(in crate::channel) closed: u32,

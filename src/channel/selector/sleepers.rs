@@ -1,0 +1,152 @@
+//! Putting receivers to sleep, and waking them.
+//!
+//! The selector calls it before and after its rounds.
+//! What always holds: a slot is asleep only after it was announced, fenced and looked at, in that
+//! order, with nothing found; whatever wakes it takes the announcement back.
+
+use std::mem;
+
+use super::Selector;
+use super::slot::{Sleep, Slot, State};
+use super::watch::Word;
+use crate::memory::{Deadline, Memory};
+use crate::wakeup::MAX_SLEEP_NS;
+
+/// Sleepers that are looked at in every slice of time. Of more, a quarter is.
+const GLANCES: usize = 256;
+
+impl Selector {
+    /// Wakes the slots whose words were woken, those that are due, and those that have changed.
+    pub(super) fn rouse(&mut self, now_ns: u64) {
+        let mut woken = mem::take(&mut self.woken);
+        self.watch.collect(&mut woken);
+        for id in woken.drain(..) {
+            let token = (id & u64::from(u32::MAX)) as usize;
+            let sleep = self.slots.get(token).and_then(Option::as_ref).and_then(Slot::sleep);
+            // Else it is of a wait that was given up.
+            if sleep.is_some_and(|sleep| sleep.id == id) {
+                self.wake(token);
+            }
+        }
+        self.woken = woken;
+        for index in (0..self.due.len()).rev() {
+            let token = self.due[index];
+            let sleep = self.slots[token].as_ref().and_then(Slot::sleep);
+            if sleep.is_none_or(|sleep| sleep.due.as_ns() <= now_ns) {
+                self.due.swap_remove(index);
+                self.wake_early(token);
+            }
+        }
+        if now_ns >= self.glance_at_ns {
+            self.glance_at_ns = now_ns.saturating_add(MAX_SLEEP_NS);
+            self.glance();
+        }
+    }
+
+    /// A look at a part of the sleepers, whose peers may not keep to the protocol.
+    fn glance(&mut self) {
+        let len = self.slots.len();
+        for _ in 0..len.min(GLANCES.max(len.div_ceil(4))) {
+            let token = self.glance_from % len;
+            self.glance_from = token + 1;
+            if let Some(slot) = &self.slots[token]
+                && slot.sleep().is_some_and(|sleep| !slot.is_quiet(sleep.seen))
+            {
+                self.wake_early(token);
+            }
+        }
+    }
+
+    /// Wakes a slot whose wait has not ended.
+    pub(super) fn wake_early(&mut self, token: usize) {
+        if let Some(sleep) = self.slots[token].as_ref().and_then(Slot::sleep) {
+            self.watch.forget(sleep.id);
+            self.wake(token);
+        }
+    }
+
+    /// Wakes a slot whose wait has ended.
+    fn wake(&mut self, token: usize) {
+        let Some(slot) = &mut self.slots[token] else { return };
+        slot.announce(false);
+        slot.state = State::Awake;
+        slot.idle_rounds = 0;
+        self.awake.push_back(token);
+    }
+
+    /// Puts all slots to sleep, and sleeps with them if none has anything.
+    pub(super) fn sleep(&mut self, deadline: Deadline, now_ns: u64) {
+        self.choose_watch();
+        self.put_to_sleep(0);
+        if !self.awake.is_empty() {
+            return;
+        }
+        let due = self.due.iter().filter_map(|token| self.slots[*token].as_ref()?.sleep());
+        let slice = Deadline::at_ns(now_ns.saturating_add(MAX_SLEEP_NS));
+        let until = due.map(|sleep| sleep.due).fold(deadline.min(slice), Deadline::min);
+        self.watch.wait(until, &mut self.woken);
+    }
+
+    /// Announces all slots that have been idle for so many rounds, fences once for all, looks once
+    /// more, and hands those that have nothing to the watch.
+    pub(super) fn put_to_sleep(&mut self, idle_rounds: u32) {
+        let mut drowsy = mem::take(&mut self.drowsy);
+        let mut fenced = [false; 2];
+        for _ in 0..self.awake.len() {
+            let Some(token) = self.awake.pop_front() else { break };
+            let Some(slot) = &self.slots[token] else { continue };
+            if slot.idle_rounds < idle_rounds {
+                self.awake.push_back(token);
+                continue;
+            }
+            // As in wakeup::park: announce, fence, look, sleep.
+            slot.announce(true);
+            drowsy.push(token);
+        }
+        for token in &drowsy {
+            let Some(slot) = &self.slots[*token] else { continue };
+            let (memory, _) = slot.word();
+            let seen = &mut fenced[(memory.fence_mode() as usize) % 2];
+            if !mem::replace(seen, true) {
+                memory.heavy_fence();
+            }
+        }
+        for token in drowsy.drain(..) {
+            let Some(slot) = &mut self.slots[token] else { continue };
+            let Some((seen, due)) = slot.look() else {
+                slot.announce(false);
+                slot.idle_rounds = 0;
+                self.awake.push_back(token);
+                continue;
+            };
+            slot.count_sleep();
+            let id = u64::from(self.waits) << 32 | token as u64;
+            self.waits = self.waits.wrapping_add(1);
+            slot.state = State::Asleep(Sleep { id, seen, due });
+            let (memory, offset) = slot.word();
+            self.watch.add(Word { id, memory: memory.clone(), offset });
+            if due != Deadline::NEVER && !self.due.contains(&token) {
+                self.due.push(token);
+            }
+        }
+        self.drowsy = drowsy;
+    }
+
+    /// Before a call returns: has everything waited for that is asleep, and where somebody has the
+    /// descriptor, all that has nothing put to sleep.
+    pub(super) fn leave(&mut self) {
+        if !self.watch.is_lasting() {
+            return;
+        }
+        if self.has_descriptor {
+            self.put_to_sleep(0);
+        }
+        self.watch.flush(&mut self.woken);
+        if self.has_descriptor {
+            self.watch.signal(false);
+            if !self.awake.is_empty() || !self.woken.is_empty() {
+                self.watch.signal(true);
+            }
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! One receiver of a selector, and where it stands.
+//!
+//! The selector asks it for messages, and announces it when it has none.
+//! What always holds: a slot that has ended is never asked again; one whose channel is corrupt and
+//! may get a successor stays until that has come, or will not come any more.
+
+use super::Event;
+use crate::channel::Receiver;
+use crate::channel::connection::peer;
+use crate::channel::sender::Seen;
+use crate::error::{RecvError, TryRecvError};
+use crate::layout::ring;
+use crate::memory::{Deadline, MappedMemory, Memory, Ordering};
+use crate::wakeup::WaitStrategy;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) receiver: Receiver,
+    pub(super) state: State,
+    /// Corruption has been told, and a successor may still come.
+    spoilt: bool,
+    /// Rounds since it last had something.
+    pub(super) idle_rounds: u32,
+}
+
+/// | state | meaning | next |
+/// |---|---|---|
+/// | `Awake` | asked in every round | `Asleep` when idle, `Ended` |
+/// | `Asleep` | its word is announced and being waited for | `Awake` when it was woken, has changed, or is removed |
+/// | `Ended` | never asked again | |
+#[derive(Debug)]
+pub(super) enum State {
+    Awake,
+    Asleep(Sleep),
+    Ended,
+}
+
+/// What is known of a slot that sleeps.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sleep {
+    /// Number of the wait.
+    pub(super) id: u64,
+    pub(super) seen: Seen,
+    /// When to look even if nothing changes.
+    pub(super) due: Deadline,
+}
+
+impl Slot {
+    pub(super) fn new(receiver: Receiver) -> Self {
+        Self { receiver, state: State::Awake, spoilt: false, idle_rounds: 0 }
+    }
+
+    pub(super) fn is_ended(&self) -> bool {
+        matches!(self.state, State::Ended)
+    }
+
+    pub(super) fn sleep(&self) -> Option<Sleep> {
+        match self.state {
+            State::Asleep(sleep) => Some(sleep),
+            _ => None,
+        }
+    }
+
+    /// Up to `budget` messages, or one error. Returns how many events that were.
+    pub(super) fn hand_out(&mut self, budget: usize, each: &mut impl FnMut(Event<'_>)) -> usize {
+        if self.spoilt {
+            match self.receiver.connection.peer() {
+                peer::SUCCEEDED => self.spoilt = false,
+                peer::GONE => {
+                    self.state = State::Ended;
+                    each(Event::Error(RecvError::Disconnected));
+                    return 1;
+                }
+                _ => return 0,
+            }
+        }
+        for handed_out in 0..budget {
+            let error = match self.receiver.try_recv() {
+                Ok(message) => {
+                    each(Event::Message(message));
+                    continue;
+                }
+                Err(error) => error,
+            };
+            let error = match error {
+                TryRecvError::Empty => return handed_out,
+                TryRecvError::Mismatch { found, expected } => {
+                    RecvError::Mismatch { found, expected }
+                }
+                TryRecvError::Invalid => RecvError::Invalid,
+                TryRecvError::Disconnected => RecvError::Disconnected,
+                TryRecvError::Corrupt(corruption) => RecvError::Corrupt(corruption),
+                TryRecvError::Forked => RecvError::Forked,
+                TryRecvError::Restarted { reason } => RecvError::Restarted { reason },
+            };
+            match error {
+                RecvError::Restarted { .. } => {}
+                RecvError::Corrupt(_) if self.receiver.connection.follows() => {
+                    self.spoilt = true;
+                }
+                _ => self.state = State::Ended,
+            }
+            each(Event::Error(error));
+            return handed_out + 1;
+        }
+        budget
+    }
+
+    /// Its waiting word.
+    pub(super) fn word(&self) -> (&MappedMemory, u64) {
+        let consumer = &self.receiver.consumer;
+        (consumer.memory(), consumer.geometry().control(ring::CONSUMER_WAITING))
+    }
+
+    /// Says in the ring whether the sender is to wake us.
+    pub(super) fn announce(&self, waiting: bool) {
+        let (memory, word) = self.word();
+        if memory.is_ours() {
+            // As in wakeup::park; the caller fences.
+            memory.store_u32(word, u32::from(waiting), Ordering::Relaxed);
+        }
+    }
+
+    /// Looks closely. What was seen and until when that holds; `None` where there is something.
+    pub(super) fn look(&mut self) -> Option<(Seen, Deadline)> {
+        if self.spoilt {
+            let peer = self.receiver.connection.peer();
+            let waits = peer != peer::GONE && peer != peer::SUCCEEDED;
+            return waits.then_some((Seen { peer, closed: 0 }, Deadline::NEVER));
+        }
+        let seen = self.receiver.look()?;
+        Some((seen, self.receiver.look_again_at(seen)))
+    }
+
+    /// A glance at a slot that sleeps: whether nothing has changed, and it is still announced.
+    pub(super) fn is_quiet(&self, seen: Seen) -> bool {
+        if self.spoilt {
+            let (memory, word) = self.word();
+            return self.receiver.connection.peer() == seen.peer
+                && memory.load_u32(word, Ordering::Relaxed) == 1;
+        }
+        self.receiver.is_unchanged(seen)
+    }
+
+    /// Before it sleeps.
+    pub(super) fn count_sleep(&mut self) {
+        let receiver = &mut self.receiver;
+        receiver.consumer.count_sleep();
+        receiver.cpu.slept(receiver.consumer.memory());
+    }
+
+    /// Whether polling for it can pay off.
+    pub(super) fn may_spin(&self) -> bool {
+        let receiver = &self.receiver;
+        !receiver.cpu.is_shared(receiver.consumer.memory())
+            && receiver.waiter.strategy() != WaitStrategy::Park
+    }
+}
