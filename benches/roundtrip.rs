@@ -29,7 +29,7 @@ const CAPACITY: usize = 256 << 10;
 const LARGEST_PACKET: usize = 64 << 10;
 
 const LINE: Case = Case::processes::<Line>("line round trip");
-const FUTEX: Case = Case::processes::<Futex>("raw futex round trip");
+const FUTEX: Case = Case::processes::<Futex<false>>("raw futex round trip");
 
 const SPIN: &str = "ringway, spin";
 const IN_PLACE: &str = "ringway in place, spin";
@@ -63,6 +63,7 @@ fn adaptive() -> Vec<Case> {
 fn parking() -> Vec<Case> {
     vec![
         Case::processes::<Copying<Parks>>(PARK),
+        Case::processes::<Futex<true>>("raw futex, timed sleeps"),
         Case::processes::<Pipe>("Unix pipe"),
         Case::processes::<StreamSocket>("Unix stream socket"),
         Case::processes::<PacketSocket>("Unix packet socket").up_to(LARGEST_PACKET),

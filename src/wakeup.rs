@@ -20,6 +20,14 @@
 //! waking, or the peer lies, the sleeper loses at most a slice of [`MAX_SLEEP_NS`]: it gets up, looks,
 //! and announces itself again.
 //!
+//! # What a sleep costs
+//!
+//! One system call for the sleeper, one for the waker, and where the fence is asymmetric and the two
+//! may run on different processors, the barrier. Beside a bare futex round trip on one processor, one
+//! over a channel takes 1.12 times as long, and so does a bare one whose sleeps have an end, as all of
+//! ours do: the kernel starts and stops a timer for each (`cargo bench --bench roundtrip`, row "raw
+//! futex, timed sleeps"). The barrier, where it was taken on one processor, cost another quarter.
+//!
 //! # The waiting word
 //!
 //! | value | meaning | who changes it |
@@ -32,6 +40,10 @@ use crate::memory::{Deadline, Memory, Ordering};
 /// The longest that a sleeper goes without looking by itself. Only a peer that dies between
 /// publishing and waking, or lies, makes anybody wait that long.
 pub const MAX_SLEEP_NS: u64 = 250_000_000;
+
+/// The same for the first sleep of a wait in which both sides share their only processor, as far as
+/// this one knows.
+pub const MAX_SHARED_SLEEP_NS: u64 = 20_000_000;
 
 /// How an end waits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -63,13 +75,15 @@ pub struct Waiter {
     /// How long to spin before sleeping.
     spin_ns: u64,
     may_spin: bool,
+    /// See [`set_shares_cpu`](Self::set_shares_cpu).
+    shares_cpu: bool,
 }
 
 impl Waiter {
     /// A waiter. `may_spin` is false where the thread, or both sides, have one processor only.
     pub fn new(strategy: WaitStrategy, may_spin: bool) -> Self {
         let spin_ns = if strategy == WaitStrategy::SpinThenPark { MAX_SPIN_NS } else { 0 };
-        Self { strategy, spin_ns, may_spin }
+        Self { strategy, spin_ns, may_spin, shares_cpu: false }
     }
 
     /// The strategy.
@@ -88,11 +102,14 @@ impl Waiter {
         self.strategy == WaitStrategy::Spin || self.may_spin && self.spin_ns > 0
     }
 
-    /// Says whether spinning can pay off at all: not where the other side could only run when this
-    /// one does not. [`WaitStrategy::Spin`] spins all the same.
+    /// Says whether both sides can run on one and the same processor only. Then spinning cannot pay
+    /// off ([`WaitStrategy::Spin`] spins all the same), and going to sleep takes no barrier: one
+    /// processor sees its own stores in their order, whichever thread made them. Where that was
+    /// wrong, a wakeup may be missed, and costs [`MAX_SHARED_SLEEP_NS`].
     #[inline]
-    pub fn set_may_spin(&mut self, may_spin: bool) {
-        self.may_spin = may_spin;
+    pub fn set_shares_cpu(&mut self, shares_cpu: bool) {
+        self.shares_cpu = shares_cpu;
+        self.may_spin = !shares_cpu;
     }
 
     /// Waits until `ready` returns something or the deadline has passed (then it has looked once
@@ -128,7 +145,7 @@ impl Waiter {
                 return ready();
             }
         }
-        let news = park(memory, waiting, deadline, ready, &mut sleeps);
+        let news = park(memory, waiting, deadline, self.shares_cpu, ready, &mut sleeps);
         if self.strategy == WaitStrategy::SpinThenPark && self.may_spin {
             self.learn(started, memory.now_ns());
         }
@@ -175,13 +192,23 @@ fn park<M: Memory, T>(
     memory: &M,
     waiting: u64,
     deadline: Deadline,
+    mut shares_cpu: bool,
     mut ready: impl FnMut() -> Option<T>,
     sleeps: &mut impl FnMut(),
 ) -> Option<T> {
     loop {
         // Relaxed: the fence orders it before the look. Its partner is the load in `wake`.
         memory.store_u32(waiting, 1, Ordering::Relaxed);
-        memory.heavy_fence();
+        let slice_ns = if shares_cpu {
+            memory.light_fence();
+            MAX_SHARED_SLEEP_NS
+        } else {
+            memory.heavy_fence();
+            MAX_SLEEP_NS
+        };
+        // The other side may have moved to another processor unseen: the next sleep, if there is
+        // one, is a careful one.
+        shares_cpu = false;
         if let Some(news) = ready() {
             memory.store_u32(waiting, 0, Ordering::Relaxed);
             return Some(news);
@@ -192,7 +219,7 @@ fn park<M: Memory, T>(
             return None;
         }
         sleeps();
-        let slice = deadline.min(Deadline::at_ns(now.saturating_add(MAX_SLEEP_NS)));
+        let slice = deadline.min(Deadline::at_ns(now.saturating_add(slice_ns)));
         memory.wait_u32(waiting, 1, slice);
         if let Some(news) = ready() {
             memory.store_u32(waiting, 0, Ordering::Relaxed);

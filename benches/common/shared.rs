@@ -12,6 +12,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::time::Duration;
 
 use memmap2::{MmapOptions, MmapRaw};
 
@@ -114,18 +115,16 @@ impl Shared {
     }
 }
 
-/// Sleeps while the word is `expected`, until woken or for no reason.
-pub fn futex_wait(word: &AtomicU32, expected: u32) {
-    // SAFETY: a live, aligned word and no timeout; not PRIVATE, since processes share the word.
-    unsafe {
-        libc::syscall(
-            libc::SYS_futex,
-            word.as_ptr(),
-            libc::FUTEX_WAIT,
-            expected,
-            ptr::null::<libc::timespec>(),
-        )
-    };
+/// Sleeps while the word is `expected`, until woken, for no reason, or for at most so long.
+pub fn futex_wait(word: &AtomicU32, expected: u32, timeout: Option<Duration>) {
+    let timeout = timeout.map(|timeout| libc::timespec {
+        tv_sec: timeout.as_secs() as libc::time_t,
+        tv_nsec: timeout.subsec_nanos().into(),
+    });
+    let timeout = timeout.as_ref().map_or(ptr::null(), ptr::from_ref);
+    // SAFETY: a live, aligned word, and a timespec that lives as long as the call, or none; not
+    // PRIVATE, since processes share the word.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, expected, timeout) };
 }
 
 /// Wakes one sleeper.

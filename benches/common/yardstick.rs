@@ -6,6 +6,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use super::case::Transport;
 use super::link::{Bytes, Copied, End, Spec};
@@ -61,9 +62,10 @@ impl End for Line {
     }
 }
 
-/// **Raw futex round trip**: two processes wake each other, each asleep in between.
+/// **Raw futex round trip**: two processes wake each other, each asleep in between. `TIMED`: every
+/// sleep has an end, which never comes; the kernel starts and stops a timer for it.
 #[derive(Debug)]
-pub struct Futex {
+pub struct Futex<const TIMED: bool = false> {
     shared: Shared,
     out: usize,
     inbox: usize,
@@ -71,7 +73,7 @@ pub struct Futex {
     received: u32,
 }
 
-impl Transport for Futex {
+impl<const TIMED: bool> Transport for Futex<TIMED> {
     type End = Self;
 
     fn create(_spec: &Spec) -> (Self, Vec<OwnedFd>) {
@@ -86,7 +88,7 @@ impl Transport for Futex {
     }
 }
 
-impl End for Futex {
+impl<const TIMED: bool> End for Futex<TIMED> {
     fn send(&mut self, number: u64) {
         self.sent = self.sent.wrapping_add(1);
         self.shared.word(self.out + 8).store(number, Ordering::Relaxed);
@@ -98,7 +100,7 @@ impl End for Futex {
     fn recv(&mut self) -> u64 {
         let word: &AtomicU32 = self.shared.half(self.inbox);
         while word.load(Ordering::Acquire) == self.received {
-            futex_wait(word, self.received);
+            futex_wait(word, self.received, TIMED.then_some(Duration::from_millis(250)));
         }
         self.received = self.received.wrapping_add(1);
         assert_eq!(word.load(Ordering::Relaxed), self.received, "a wakeup too many");

@@ -1,4 +1,5 @@
-//! Deadlines hold against a peer that ends every wait by changing the word that is waited for.
+//! Deadlines hold against a peer that ends every wait by changing the word that is waited for; and
+//! how long a sleep without a barrier is.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,8 +9,8 @@ use crate::error::{RecvTimeoutError, SendTimeoutError};
 use crate::layout::{ChannelLayout, ring};
 use crate::memory::{Deadline, HeapMemory, Memory, Ordering};
 use crate::ring::RingGeometry;
-use crate::sync::AtomicU32;
-use crate::wakeup::{WaitStrategy, Waiter};
+use crate::sync::{AtomicU32, Mutex};
+use crate::wakeup::{MAX_SHARED_SLEEP_NS, MAX_SLEEP_NS, WaitStrategy, Waiter};
 
 /// Memory in which one word has another value at every look.
 #[derive(Debug, Clone)]
@@ -17,6 +18,9 @@ struct Flipping {
     heap: HeapMemory,
     word: u64,
     looks: Arc<AtomicU32>,
+    heavy_fences: Arc<AtomicU32>,
+    /// Until when each sleep was to last; they end at once.
+    sleeps: Arc<Mutex<Vec<u64>>>,
 }
 
 impl Memory for Flipping {
@@ -81,25 +85,33 @@ impl Memory for Flipping {
         self.heap.light_fence();
     }
     fn heavy_fence(&self) {
+        self.heavy_fences.fetch_add(1, Ordering::Relaxed);
         self.heap.heavy_fence();
     }
     fn pause(&self) {}
     fn now_ns(&self) -> u64 {
         self.heap.now_ns()
     }
-    fn wait_u32(&self, offset: u64, expected: u32, deadline: Deadline) {
-        self.heap.wait_u32(offset, expected, deadline);
+    fn wait_u32(&self, _offset: u64, _expected: u32, deadline: Deadline) {
+        self.sleeps.lock().expect("no panic").push(deadline.as_ns());
     }
     fn wake_u32(&self, offset: u64, count: u32) {
         self.heap.wake_u32(offset, count);
     }
 }
 
+impl Flipping {
+    fn new(len_bytes: u64, word: u64) -> Self {
+        let heap = HeapMemory::new(len_bytes);
+        let (looks, heavy_fences) = (Arc::default(), Arc::default());
+        Self { heap, word, looks, heavy_fences, sleeps: Arc::default() }
+    }
+}
+
 /// The ends of a side that believes in successors, so that a closed peer is waited for.
 fn ends(word: u64) -> (Sender<Flipping>, Receiver<Flipping>) {
     let layout = ChannelLayout::new([256; 2]).expect("small");
-    let heap = HeapMemory::new(layout.len_bytes);
-    let memory = Flipping { heap, word, looks: Arc::default() };
+    let memory = Flipping::new(layout.len_bytes, word);
     let geometry = |index: usize| {
         RingGeometry::new(&memory, ring::CONTROL[index], layout.data[index], 256, 8)
             .expect("a ring")
@@ -125,4 +137,29 @@ fn a_sender_keeps_its_deadline_while_the_receiver_closes_and_opens() {
     let (mut sender, _receiver) = ends(ring::CONTROL[0] + ring::CONSUMER_CLOSED);
     while sender.try_send(&[0; 100]).is_ok() {}
     assert_eq!(sender.send_timeout(&[0; 100], SHORT), Err(SendTimeoutError::Timeout));
+}
+
+/// Two sides that share their only processor need no barrier; but only the first sleep believes that
+/// they do, and it is a short one.
+#[test]
+fn only_the_first_sleep_of_a_wait_does_without_a_barrier() {
+    let memory = Flipping::new(64, u64::MAX);
+    let mut waiter = Waiter::new(WaitStrategy::Park, false);
+    for shares_cpu in [true, false] {
+        waiter.set_shares_cpu(shares_cpu);
+        memory.heavy_fences.store(0, Ordering::Relaxed);
+        // Before and after each of two sleeps, and before the third.
+        let mut looks = 0;
+        let ready = || {
+            looks += 1;
+            (looks == 5).then_some(())
+        };
+        assert_eq!(waiter.wait(&memory, 0, Deadline::NEVER, ready, || ()), Some(()));
+        let barriers = memory.heavy_fences.load(Ordering::Relaxed);
+        let sleeps = std::mem::take(&mut *memory.sleeps.lock().expect("no panic"));
+        assert_eq!((barriers, sleeps.len()), (if shares_cpu { 2 } else { 3 }, 2));
+        // The clock only goes forward, so the second sleep is later by what it is longer, or more.
+        let longer = if shares_cpu { MAX_SLEEP_NS - MAX_SHARED_SLEEP_NS } else { 0 };
+        assert!(sleeps[1] - sleeps[0] >= longer);
+    }
 }

@@ -161,7 +161,7 @@ impl<M: Memory> Receiver<M> {
             }
             _ => deadline,
         };
-        waiter.set_may_spin(!cpu.is_shared(memory));
+        waiter.set_shares_cpu(cpu.is_shared(memory));
         let sleeps = Cell::new(0_u32);
         let news = waiter.wait(
             memory,

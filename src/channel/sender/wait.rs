@@ -190,7 +190,7 @@ impl<M: Memory> Sender<M> {
         // Receiver::wake_waiting_producer.
         memory.store_u64(geometry.control(ring::SPACE_WANTED), head_needed, Ordering::Relaxed);
         let waiting = geometry.control(ring::PRODUCER_WAITING);
-        waiter.set_may_spin(!cpu.is_shared(memory));
+        waiter.set_shares_cpu(cpu.is_shared(memory));
         let sleeps = Cell::new(0_u32);
         let news = waiter.wait(
             memory,
