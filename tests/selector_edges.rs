@@ -7,11 +7,14 @@
 mod common;
 
 use std::os::fd::AsRawFd;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::thread;
+use std::sync::{Arc, mpsc};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
 use std::time::Duration;
 
-use common::plugin::NEVER;
+use common::plugin::{self, NEVER};
 use common::victim::Victim;
 use ringway::channel::{
     Channel, ChannelOptions, Event, Readiness, Receiver, Selector, Sender, WaitBackend,
@@ -282,6 +285,69 @@ fn the_descriptor_stays_readable_while_messages_are_left_and_no_longer() {
             assert_eq!(selector.poll(1, Duration::ZERO, |_, _| ()), 0);
             unreadable = !is_readable(&readiness, 0);
         }
+    });
+}
+
+/// An executor: runs a future in this thread.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut future = pin!(future);
+    loop {
+        if let Poll::Ready(result) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return result;
+        }
+        thread::park();
+    }
+}
+
+#[test]
+fn a_future_is_ready_when_there_is_something() {
+    over(&LASTING, |mut selector| {
+        let mut senders = add_many(&mut selector, 5);
+        let readiness = selector.readiness().unwrap();
+        let (asks, asked) = mpsc::channel();
+        let sending = thread::spawn(move || {
+            for number in asked {
+                senders[number as usize % 5].send_pod(&number).unwrap();
+            }
+        });
+        for number in 0..100_u64 {
+            // Waits, most of the time: nothing has been sent yet.
+            asks.send(number).unwrap();
+            let mut heard = false;
+            while !heard {
+                block_on(readiness.readable()).unwrap();
+                selector.poll(1, Duration::ZERO, |token, event| {
+                    assert_eq!(token, number as usize % 5);
+                    assert_eq!(text(&event), number.to_ne_bytes());
+                    heard = true;
+                });
+            }
+        }
+        drop(asks);
+        sending.join().unwrap();
+    });
+}
+
+#[test]
+fn a_receiver_needs_no_descriptor() {
+    if !plugin::alone("a_receiver_needs_no_descriptor") {
+        return;
+    }
+    let open = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    over(&ALL, |mut selector| {
+        let before = open();
+        let mut senders = add_many(&mut selector, 200);
+        settle(&mut selector);
+        assert_eq!(open(), before);
+        senders[123].send(b"heard").unwrap();
+        assert_eq!(next(&mut selector), (123, b"heard".to_vec()));
     });
 }
 

@@ -63,6 +63,11 @@ impl Goals {
         self.pair(results, pair, sizes, bound, false);
     }
 
+    /// A figure of no plan is at most `bound`.
+    pub fn at_most_of(&mut self, what: String, figure: f64, bound: f64) {
+        self.0.push(Goal { what, ratio: figure, bound, at_most: true });
+    }
+
     fn pair(
         &mut self,
         results: &Results,

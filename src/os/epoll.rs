@@ -68,3 +68,10 @@ impl Epoll {
         }
     }
 }
+
+/// Whether reading a descriptor would not block.
+pub(crate) fn is_readable(fd: BorrowedFd<'_>) -> bool {
+    let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one entry, which outlives the call.
+    unsafe { libc::poll(&mut entry, 1, 0) > 0 }
+}

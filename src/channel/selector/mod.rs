@@ -98,7 +98,7 @@ const IDLE_ROUNDS: u32 = 200;
 /// And in time.
 const IDLE_NS: u64 = 50_000;
 /// Receivers that one system call waits for faster than a ring would.
-const FEW: usize = 8;
+const FEW: usize = 24;
 /// Awake receivers that are cheap to ask in every round; of more, the quiet ones are put to sleep
 /// while others are busy.
 const CROWD: usize = 32;

@@ -3,8 +3,14 @@
 //! [`Selector::readiness`](super::Selector::readiness) makes it, for epoll and asynchronous runtimes.
 //! What always holds: the descriptor is this process's own, is closed on exec, and no peer has it.
 
+use std::future::poll_fn;
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
+use std::task::Poll;
+
+use crate::os::epoll::is_readable;
+use crate::supervisor::{self, WatchToken};
 
 /// Tells when a [`Selector`](super::Selector) has something, by a descriptor for `epoll`, `poll`, or
 /// an asynchronous runtime. Clones are the same descriptor.
@@ -17,8 +23,9 @@ use std::sync::Arc;
 /// A thread that waits for it in a system call may find the call interrupted (`EINTR`), as by a
 /// signal, when something arrives: wait again.
 ///
-/// With tokio, `AsyncFd::new(selector.readiness()?)`, then alternate `readable().await`,
-/// `selector.poll(budget, Duration::ZERO, …)` and `clear_ready()` before the next wait. With epoll:
+/// In a runtime that waits for descriptors (tokio: `AsyncFd::new(selector.readiness()?)`), alternate
+/// its waiting and `selector.poll(budget, Duration::ZERO, …)`; in any other, use
+/// [`readable`](Self::readable). With `poll`, and `epoll` works alike:
 ///
 /// ```
 /// use std::os::fd::{AsFd, AsRawFd};
@@ -54,6 +61,39 @@ pub struct Readiness {
 impl Readiness {
     pub(super) fn new(fd: Arc<OwnedFd>) -> Self {
         Self { fd }
+    }
+
+    /// Waits until the selector has something, in any executor: one thread of this process, which
+    /// also waits for deaths, waits for the descriptors of all such futures. A runtime that waits
+    /// for descriptors itself does it with a thread switch less.
+    ///
+    /// Call [`poll`](super::Selector::poll) with no timeout whenever it returns. Dropping the future
+    /// ends the waiting.
+    ///
+    /// # Errors
+    /// Descriptors or threads have run out.
+    pub async fn readable(&self) -> io::Result<()> {
+        let mut watch: Option<WatchToken> = None;
+        poll_fn(|context| {
+            drop(watch.take());
+            if is_readable(self.as_fd()) {
+                return Poll::Ready(Ok(()));
+            }
+            let waker = context.waker().clone();
+            let watched = self
+                .fd
+                .try_clone()
+                // It may have become readable by now: then it is told at once.
+                .and_then(|fd| supervisor::watch(fd, Box::new(move || waker.wake())));
+            match watched {
+                Ok(token) => {
+                    watch = Some(token);
+                    Poll::Pending
+                }
+                Err(error) => Poll::Ready(Err(error)),
+            }
+        })
+        .await
     }
 }
 

@@ -226,30 +226,41 @@ impl Shared {
     }
 
     fn run(&self, fired: &Fired) {
-        let mut words = Vec::new();
+        let mut words: Vec<Word> = Vec::new();
         let mut ids = Vec::new();
-        let mut woken = None;
-        let mut timed_out = false;
+        let mut result = Woken::LookAgain;
         loop {
+            let woken = match result {
+                Woken::Index(index) => index.checked_sub(1),
+                _ => None,
+            };
+            if let Some(index) = woken {
+                // First of all: somebody waits for it.
+                let id = words[index].id;
+                lock(&self.list).words.retain(|word| word.id != id);
+                ids.push(id);
+                fired.add(&mut ids);
+            }
             let (version, ticks) = {
                 let mut list = lock(&self.list);
                 if list.stop {
                     return;
                 }
-                // What was waited for and has been woken is the selector's.
-                list.words.retain(|word| {
-                    let waits = Some(word.id) != woken && is_announced(word);
-                    if !waits {
-                        ids.push(word.id);
-                    }
-                    waits
-                });
+                if result == Woken::LookAgain {
+                    list.words.retain(|word| {
+                        let waits = is_announced(word);
+                        if !waits {
+                            ids.push(word.id);
+                        }
+                        waits
+                    });
+                }
                 words.clear();
                 words.extend(list.words.iter().cloned());
                 // Relaxed: changed under this lock.
                 (self.version.load(Ordering::Relaxed), list.ticks)
             };
-            if !ids.is_empty() || ticks && timed_out {
+            if !ids.is_empty() || ticks && result == Woken::TimedOut {
                 fired.add(&mut ids);
             }
             let slice_ns = if ticks { MAX_SLEEP_NS } else { LONG_SLEEP_NS };
@@ -260,12 +271,7 @@ impl Shared {
                     None => (&self.version, version),
                 }
             });
-            let result = futex::wait_many(&watched[..=words.len()], until);
-            timed_out = result == Woken::TimedOut;
-            woken = match result {
-                Woken::Index(index) if index > 0 => Some(words[index - 1].id),
-                _ => None,
-            };
+            result = futex::wait_many(&watched[..=words.len()], until);
         }
     }
 }
