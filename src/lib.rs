@@ -63,6 +63,7 @@
 //! | [`error`], [`layout`] | what can go wrong; every offset in shared memory | no |
 //! | [`memory`] | the seam: words and bytes at offsets, fences, sleeping; four implementations | mapped, copy |
 //! | [`ring`] | the protocol: producer, consumer, reservations, batches | no |
+//! | [`typed`] | fingerprints of types; values as bytes and back | no |
 //! | [`wakeup`] | announce, fence, look, sleep; and its other side | no |
 //! | [`channel`] | blocking ends, typed messages, selector, hand-over to a next incarnation | `trusted` |
 //! | [`segment`] | sealed memory files with a checked header | no |
@@ -85,7 +86,11 @@ pub mod segment;
 #[cfg(not(loom))]
 mod supervisor;
 mod sync;
+pub mod typed;
 pub mod wakeup;
+
+pub use ringway_derive::Schema;
+pub use typed::Schema;
 
 #[cfg(all(doctest, not(loom)))]
 #[doc = include_str!("../README.md")]

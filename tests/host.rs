@@ -12,10 +12,12 @@ use std::time::Duration;
 
 use common::plugin::{self, KILLED, NEVER, host, restarts};
 use common::victim::Victim;
+use ringway::channel::{ChannelOptions, ChannelTypes};
 use ringway::error::{ExitReason, RecvTimeoutError, SendError};
 use ringway::host::{
     Host, HostEventKind, NameError, PluginState, Restart, SpawnError, TakeChannelsError,
 };
+use ringway::typed::Pod;
 
 /// Where the plugin's process starts; does nothing in the process that runs the tests.
 #[test]
@@ -255,4 +257,37 @@ fn f30_a_forked_child_cannot_use_the_host_nor_end_its_plugins() {
 fn connecting_says_what_is_missing() {
     let output = plugin::command("connect-errors").output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn channels_that_a_host_creates_for_types_stay_typed_across_a_restart() {
+    let types = ChannelTypes::of::<Pod<[u64; 2]>, Pod<u64>>();
+    let options = ChannelOptions { types, ..ChannelOptions::default() };
+    let host = host();
+    let spec = plugin::spec("adder", "typed").channel_options(options).restart(restarts(3));
+    let handle = host.spawn(spec).unwrap();
+    let (active, _passive) = handle.take_channels().unwrap();
+    let mut add = active.typed::<Pod<[u64; 2]>, Pod<u64>>().unwrap();
+    add.send(&[2, 3]).unwrap();
+    assert_eq!(add.recv_timeout(NEVER), Ok(5));
+    assert!(handle.kill());
+    assert_eq!(add.recv_timeout(NEVER), Err(RecvTimeoutError::Restarted { reason: KILLED }));
+    match add.send(&[4, 5]) {
+        Err(SendError::Restarted { .. }) => add.send(&[4, 5]).unwrap(),
+        sent => sent.unwrap(),
+    }
+    // It may have died between its answer and its release of the question.
+    let answer = add.recv_timeout(NEVER).unwrap();
+    assert_eq!(if answer == 5 { add.recv_timeout(NEVER).unwrap() } else { answer }, 9);
+}
+
+/// The plugin finds other types than it expects, or none.
+#[test]
+fn f11_a_plugin_notices_that_its_channels_are_for_other_types() {
+    for types in [ChannelTypes::of::<Pod<[u32; 4]>, Pod<u64>>(), ChannelTypes::UNTYPED] {
+        let options = ChannelOptions { types, ..ChannelOptions::default() };
+        let host = host();
+        let handle = host.spawn(plugin::spec("adder", "typed").channel_options(options)).unwrap();
+        assert_eq!(handle.wait_exit(NEVER), Some(ExitReason::Code(9)));
+    }
 }

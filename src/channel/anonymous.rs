@@ -25,13 +25,26 @@ impl Channel {
         Self::over(AnonymousSegment::create(&options.geometry())?, 0, options)
     }
 
-    /// Attaches the second side of a channel. Of the options, only how this side waits is used; the
-    /// rest was settled when the channel was created.
+    /// Attaches the second side of a channel. Of the options, only how this side waits and what
+    /// types it expects are used; the rest was settled when the channel was created.
     ///
     /// # Errors
-    /// [`SegmentError::AlreadyAttached`] where somebody has done so before; the others as
-    /// [`AnonymousSegment::attach`]. The descriptor is closed.
+    /// [`SegmentError::AlreadyAttached`] where somebody has done so before;
+    /// [`SegmentError::Incompatible`] with the field "type" where the channel was created for
+    /// messages of other types, or for any while the options name one, or the reverse; the others
+    /// as [`AnonymousSegment::attach`]. The descriptor is closed.
     pub fn attach(fd: OwnedFd, options: &ChannelOptions) -> Result<Self, SegmentError> {
+        let segment = AnonymousSegment::attach(fd)?;
+        options.types.check(segment.geometry(), 1)?;
+        Self::over(segment, 1, options)
+    }
+
+    /// [`attach`](Self::attach) whatever types the channel was created for, for a plugin, which gets
+    /// its channels before it says what it expects of them.
+    pub(crate) fn attach_unchecked_types(
+        fd: OwnedFd,
+        options: &ChannelOptions,
+    ) -> Result<Self, SegmentError> {
         Self::over(AnonymousSegment::attach(fd)?, 1, options)
     }
 

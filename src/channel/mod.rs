@@ -13,6 +13,7 @@
 //! | `sender/wait`, `receiver/wait` | how they attempt, notice and wait |
 //! | `cpu` | whether two ends share their only processor |
 //! | `drafts`, `message`, `typed` | messages in the making, received, as values |
+//! | `typed_channel` | channels of values of one type each way, checked when they are attached |
 //! | `trusted` | borrowing ring memory (`unsafe` to get) |
 //! | `selector` | many receivers, one thread |
 //! | `duplex`, `anonymous`, `options` | the pair of ends, and how to get one |
@@ -44,6 +45,8 @@ mod selector;
 mod tests;
 #[cfg(not(loom))]
 mod trusted;
+#[cfg(not(loom))]
+mod typed_channel;
 
 pub use connection::CarryReport;
 #[cfg(not(loom))]
@@ -61,3 +64,7 @@ pub use options::ChannelOptions;
 pub use selector::{Event, Readiness, Selector, WaitBackend};
 #[cfg(not(loom))]
 pub use trusted::{InPlace, ReservationInPlace, Trusted};
+#[cfg(not(loom))]
+pub use typed_channel::{
+    ChannelTypes, TrustedTyped, TypedBatch, TypedChannel, TypedIter, TypedReceiver, TypedSender,
+};

@@ -1,5 +1,6 @@
 //! What can be chosen about a channel.
 
+use super::ChannelTypes;
 use crate::layout::MAX_CAPACITY_BYTES;
 use crate::memory::FenceMode;
 use crate::segment::{ChannelGeometry, DEFAULT_MAX_MESSAGE_BYTES};
@@ -28,6 +29,10 @@ pub struct ChannelOptions {
     pub wait: WaitStrategy,
     /// Who fences when somebody sleeps; found out where `None`. The creator decides for both.
     pub fence: Option<FenceMode>,
+    /// What types of values this side sends and receives; none by default. Both sides must name the
+    /// same ones, mirrored. [`TypedChannel`](super::TypedChannel) fills it in; a host that creates
+    /// channels for its plugins names them here.
+    pub types: ChannelTypes,
 }
 
 impl Default for ChannelOptions {
@@ -39,12 +44,13 @@ impl Default for ChannelOptions {
             max_message_bytes: DEFAULT_MAX_MESSAGE_BYTES,
             wait: WaitStrategy::default(),
             fence: None,
+            types: ChannelTypes::UNTYPED,
         }
     }
 }
 
 impl ChannelOptions {
-    /// What a segment is created with: two rings of records, untyped.
+    /// What a segment is created with: two rings of records.
     pub(super) fn geometry(&self) -> ChannelGeometry {
         let capacities =
             [self.capacity_bytes, self.reply_capacity_bytes.unwrap_or(self.capacity_bytes)];
@@ -55,6 +61,7 @@ impl ChannelOptions {
         });
         ChannelGeometry {
             max_message_bytes: self.max_message_bytes,
+            type_fingerprint: self.types.fingerprint(0),
             ..ChannelGeometry::records(capacities, self.payload_align, fence)
         }
     }

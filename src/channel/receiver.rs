@@ -22,6 +22,7 @@ use crate::memory::{Deadline, Memory, Ordering, SharedMemory};
 use crate::ring::{Consumer, ConsumerStats, Record};
 use crate::wakeup::{self, Waiter};
 
+mod decode;
 mod wait;
 
 use wait::Look;
@@ -228,11 +229,6 @@ impl<M: Memory> Receiver<M> {
     #[cold]
     fn grow(&mut self, len: usize) {
         self.buffer.resize(len.next_power_of_two().max(256), 0);
-    }
-
-    /// Bytes of the message fetched last.
-    pub(super) fn fetched(&self, record: &Record) -> &[u8] {
-        &self.buffer[..record.len_bytes()]
     }
 
     /// The next record, waiting for it; not taken.

@@ -5,39 +5,29 @@
 //! the wrong shape stays in the ring.
 
 use std::mem;
-use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use bytemuck::{AnyBitPattern, CheckedBitPattern, NoUninit};
-use rkyv::api::access_with_context;
 use rkyv::api::high::{HighSerializer, HighValidator};
 use rkyv::bytecheck::CheckBytes;
 use rkyv::rancor;
 use rkyv::ser::allocator::ArenaHandle;
 use rkyv::util::AlignedVec;
-use rkyv::validation::Validator;
-use rkyv::validation::archive::ArchiveValidator;
-use rkyv::validation::shared::SharedValidator;
 use rkyv::{Archive, Portable, Serialize};
 
 use super::{Receiver, Sender};
 use crate::error::{RecvError, RecvTimeoutError, SendError, TryRecvError, TrySendError};
 use crate::memory::Memory;
 use crate::ring::Record;
+use crate::typed::{DecodeError, access};
 
-/// How many pointers of an archive may lead from one value into the next. Checking recurses with
-/// them, so a peer that may nest as deep as its message is long overflows the receiver's stack.
-const MAX_ARCHIVE_DEPTH: NonZeroUsize = NonZeroUsize::new(256).unwrap();
-
-/// Checks that the bytes are an archive, and looks at it.
-fn access<T>(bytes: &[u8]) -> Result<&T, RecvError>
-where
-    T: Portable + for<'a> CheckBytes<HighValidator<'a, rancor::Failure>>,
-{
-    let archive = ArchiveValidator::with_max_depth(bytes, Some(MAX_ARCHIVE_DEPTH));
-    let mut validator = Validator::new(archive, SharedValidator::new());
-    access_with_context::<_, _, rancor::Failure>(bytes, &mut validator)
-        .map_err(|_| RecvError::Invalid)
+impl From<DecodeError> for RecvError {
+    fn from(error: DecodeError) -> Self {
+        match error {
+            DecodeError::Length { found, expected } => Self::Mismatch { found, expected },
+            DecodeError::Invalid => Self::Invalid,
+        }
+    }
 }
 
 impl<M: Memory> Sender<M> {
@@ -139,11 +129,7 @@ impl<M: Memory> Receiver<M> {
         T::Archived: Portable + for<'a> CheckBytes<HighValidator<'a, rancor::Failure>>,
     {
         let record = self.next()?;
-        self.fetch(&record);
-        access::<T::Archived>(self.fetched(&record))?;
-        self.take(&record);
-        // Validated once more instead of borrowed across `advance`: the bytes are the same.
-        access::<T::Archived>(self.fetched(&record))
+        self.take_decoded(&record, |bytes| Ok(access::<T::Archived>(bytes)?))
     }
 
     #[inline]

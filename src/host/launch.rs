@@ -13,7 +13,7 @@ use std::time::Duration;
 use super::control::{self, Announcement, CONTROL_CAPACITY_BYTES, VARIABLE};
 use super::error::SpawnError;
 use super::isolation::{StepNames, Wanted};
-use crate::channel::{Channel, ChannelOptions, Connection};
+use crate::channel::{Channel, ChannelOptions, ChannelTypes, Connection};
 use crate::error::{Corruption, ExitReason, RecvTimeoutError};
 use crate::memory::Deadline;
 use crate::os::clock::monotonic_ns;
@@ -102,6 +102,7 @@ impl Channels {
         let control = ChannelOptions {
             capacity_bytes: CONTROL_CAPACITY_BYTES,
             reply_capacity_bytes: None,
+            types: ChannelTypes::UNTYPED,
             ..options.clone()
         };
         Ok(Self {

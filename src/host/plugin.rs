@@ -68,7 +68,8 @@ impl Plugin {
         }
         let [host, control, active, passive] = take_all(&announced)?;
         let attach = |what, fd| {
-            Channel::attach(fd, options).map_err(|source| ConnectError::Segment { what, source })
+            Channel::attach_unchecked_types(fd, options)
+                .map_err(|source| ConnectError::Segment { what, source })
         };
         let mut control = attach("control", control)?;
         let active = attach("active", active)?;

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::hostile;
-use ringway::channel::Channel;
+use ringway::channel::{Channel, TypedChannel};
 use ringway::error::{ExitReason, RecvError, SendError};
 use ringway::host::control::VARIABLE;
 use ringway::host::{ConnectError, Host, Plugin, PluginSpec, Restart};
@@ -17,6 +17,7 @@ use ringway::layout::ring;
 use ringway::memory::{MappedMemory, Memory, Ordering};
 use ringway::ring::{Producer, RingGeometry};
 use ringway::segment::AnonymousSegment;
+use ringway::typed::Pod;
 
 /// Longer than anything takes; reached only by a test that has failed.
 pub const NEVER: Duration = Duration::from_secs(60);
@@ -160,6 +161,7 @@ pub fn run_role() {
         "connect-errors" => connect_errors(),
         "host-of-two" => host_of_two(),
         "read-files" => read_files(),
+        "typed" => typed(),
         "burn" => burn(),
         "attack" => hostile::attack(),
         "punch-first" => hostile::punch_first(),
@@ -167,6 +169,19 @@ pub fn run_role() {
         other => panic!("unknown role {other}"),
     }
     process::exit(0);
+}
+
+/// Adds numbers; exits with code 9 where its channels are not for that.
+fn typed() {
+    let plugin = Plugin::connect().unwrap();
+    let (active, passive) = plugin.take_channels().unwrap();
+    let (mut add, _) = match (active.typed::<Pod<u64>, Pod<[u64; 2]>>(), passive.typed()) {
+        (Ok(active), Ok::<TypedChannel<Pod<u64>, Pod<[u64; 2]>>, _>(passive)) => (active, passive),
+        _ => process::exit(9),
+    };
+    while let Ok([a, b]) = add.recv() {
+        add.send(&(a + b)).unwrap();
+    }
 }
 
 pub fn raise(signal: i32) {
