@@ -330,4 +330,28 @@ pub enum Error {
     /// Nothing happened in time.
     #[error("nothing happened within {0:?}")]
     Timeout(Duration),
+    /// A host could not be made.
+    #[cfg(not(loom))]
+    #[error(transparent)]
+    Host(#[from] crate::host::HostError),
+    /// A plugin was not started.
+    #[cfg(not(loom))]
+    #[error(transparent)]
+    Spawn(#[from] crate::host::SpawnError),
+    /// A plugin could not be acted upon.
+    #[cfg(not(loom))]
+    #[error(transparent)]
+    Handle(#[from] crate::host::HandleError),
+    /// A plugin's channels could not be had.
+    #[cfg(not(loom))]
+    #[error(transparent)]
+    TakeChannels(#[from] crate::host::TakeChannelsError),
+    /// This process could not connect to its host.
+    #[cfg(not(loom))]
+    #[error(transparent)]
+    Connect(#[from] crate::host::ConnectError),
+    /// A plugin's request has not reached its host.
+    #[cfg(not(loom))]
+    #[error(transparent)]
+    Request(#[from] crate::host::RequestError),
 }

@@ -17,7 +17,7 @@ use ringway::channel::{Channel, Event, OwnedMessage, Selector};
 use ringway::error::{
     Corruption, ExitReason, RecvError, RecvTimeoutError, SendError, SendTimeoutError,
 };
-use ringway::host::{HostEventKind, PluginHandle, PluginState, SpawnError};
+use ringway::host::{HandleError, HostEventKind, PluginHandle, PluginState, SpawnError};
 
 /// Where the plugin's process starts; does nothing in the process that runs the tests.
 #[test]
@@ -100,7 +100,7 @@ fn f12_a_reused_process_number_is_not_taken_for_the_plugin() {
     let host = host();
     let handle = host.spawn(plugin::spec("original", "echo")).unwrap();
     let pid = handle.pid().unwrap();
-    handle.terminate();
+    handle.terminate().unwrap();
     for _ in 0..200 {
         // Ask for the same number again; other processes may be faster.
         if fs::write("/proc/sys/kernel/ns_last_pid", (pid - 1).to_string()).is_err() {
@@ -110,8 +110,8 @@ fn f12_a_reused_process_number_is_not_taken_for_the_plugin() {
         let mut other = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
         let reused = other.id() == pid;
         if reused {
-            assert!(!handle.kill());
-            assert_eq!(handle.terminate(), ExitReason::Signal(libc::SIGTERM));
+            assert_eq!(handle.kill(), Err(HandleError::NotRunning));
+            assert_eq!(handle.terminate(), Ok(ExitReason::Signal(libc::SIGTERM)));
             assert_eq!(other.try_wait().unwrap(), None, "the other process lives");
         }
         other.kill().unwrap();
@@ -212,7 +212,62 @@ fn f27_a_stopped_plugin_costs_its_caller_no_more_than_the_deadline() {
         assert_eq!(active.recv_timeout(NEVER).unwrap().len(), 1000);
     }
     stop(&handle);
-    assert_eq!(handle.terminate(), KILLED, "SIGTERM waits, SIGKILL does not");
+    assert_eq!(handle.terminate(), Ok(KILLED), "SIGTERM waits, SIGKILL does not");
+}
+
+/// A host that may start plugins as somebody else and may not kill them: what it has started is to
+/// it what a process that hangs in the kernel is to others.
+#[test]
+fn f28_an_unkillable_plugin_is_closed_on_a_deadline() {
+    const TEST: &str = "f28_an_unkillable_plugin_is_closed_on_a_deadline";
+    if !plugin::may_switch_user() || !plugin::alone(TEST) {
+        return;
+    }
+    give_up_the_right_to_kill();
+    let host = host();
+    for asked_to in ["end", "restart"] {
+        let spec = plugin::spec_of("unkillable", plugin::command_for_others("echo"));
+        let spec = spec.run_as(plugin::NOBODY, plugin::NOBODY).restart(restarts(5));
+        let spec = spec.grace(Duration::ZERO).kill_timeout(Duration::from_millis(50));
+        let handle = host.spawn(spec).unwrap();
+        let (mut active, passive) = handle.take_channels().unwrap();
+        let left = handle.pid().unwrap();
+        match asked_to {
+            "end" => assert_eq!(handle.terminate(), Ok(ExitReason::Unknown)),
+            _ => handle.restart().unwrap(),
+        }
+        assert_eq!(handle.wait_exit(NEVER), Ok(ExitReason::Unknown));
+        // It lives, and the host's ends are closed all the same; the name can be used again.
+        assert!(fs::exists(format!("/proc/{left}")).unwrap());
+        assert_eq!(active.send(b"?"), Err(SendError::Disconnected));
+        assert_eq!(active.recv_timeout(NEVER).unwrap_err(), RecvTimeoutError::Disconnected);
+        let told = std::iter::from_fn(|| host.next_event(NEVER))
+            .any(|event| event.kind == HostEventKind::LeftBehind { pid: left });
+        assert!(told);
+        // Hung up on, it ends by itself after all, and is reaped.
+        drop((active, passive));
+        let reaped = std::iter::from_fn(|| host.next_event(NEVER))
+            .any(|event| matches!(event.kind, HostEventKind::Died { pid, .. } if pid == left));
+        assert!(reaped);
+        assert!(!fs::exists(format!("/proc/{left}")).unwrap());
+    }
+}
+
+/// Takes the capability from this thread and from those that it starts.
+fn give_up_the_right_to_kill() {
+    const CAP_KILL: u32 = 5;
+    let header = [0x2008_0522_u32, 0];
+    // Effective, permitted, inheritable; then the same of the higher capabilities.
+    let mut sets = [0_u32; 6];
+    // SAFETY: a header and room for the sets, which outlive the call.
+    let got = unsafe { libc::syscall(libc::SYS_capget, header.as_ptr(), sets.as_mut_ptr()) };
+    assert_eq!(got, 0);
+    for set in &mut sets[..3] {
+        *set &= !(1 << CAP_KILL);
+    }
+    // SAFETY: a header and sets, which outlive the call.
+    let set = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()) };
+    assert_eq!(set, 0);
 }
 
 #[test]
@@ -221,7 +276,7 @@ fn f29_a_dead_plugins_child_writes_into_the_void() {
     let handle = host.spawn(plugin::spec("parent", "fork").restart(restarts(5))).unwrap();
     let (mut active, _passive) = handle.take_channels().unwrap();
     let _stray = fork(&mut active);
-    assert!(handle.kill());
+    handle.kill().unwrap();
     let (mut told, mut void) = (0, 0);
     for number in 0..1000_u32 {
         send(&mut active, &number.to_ne_bytes());
@@ -282,8 +337,8 @@ fn f44_death_is_the_pidfds_word_whoever_holds_the_descriptors() {
     let handle = host.spawn(plugin::spec("parent", "fork")).unwrap();
     let (mut active, _passive) = handle.take_channels().unwrap();
     let _stray = fork(&mut active);
-    assert!(handle.kill());
-    assert_eq!(handle.wait_exit(NEVER), Some(KILLED));
+    handle.kill().unwrap();
+    assert_eq!(handle.wait_exit(NEVER), Ok(KILLED));
     let end = loop {
         if let Err(error) = active.receiver().recv() {
             break error;
@@ -349,7 +404,7 @@ fn f45_failing_starts_do_not_count_against_a_message() {
     assert!(matches!(event(), HostEventKind::Started { .. }));
     active.send(b"kept").unwrap();
     fs::remove_file(&link.0).unwrap();
-    handle.kill();
+    handle.kill().unwrap();
     let mut kinds = Vec::new();
     for _ in 0..4 {
         kinds.push(event());

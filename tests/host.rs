@@ -15,7 +15,8 @@ use common::victim::Victim;
 use ringway::channel::{ChannelOptions, ChannelTypes};
 use ringway::error::{ExitReason, RecvTimeoutError, SendError};
 use ringway::host::{
-    Host, HostEventKind, NameError, PluginState, Restart, SpawnError, TakeChannelsError,
+    HandleError, Host, HostEventKind, NameError, PluginState, Restart, SpawnError,
+    TakeChannelsError,
 };
 use ringway::typed::Pod;
 
@@ -43,13 +44,13 @@ fn a_plugin_answers_on_both_channels_and_ends_when_told() {
         assert_eq!(active.recv_timeout(NEVER).unwrap().bytes(), message);
         assert_eq!(passive.recv_timeout(NEVER).unwrap().bytes(), message);
     }
-    assert_eq!(handle.terminate(), ExitReason::Signal(libc::SIGTERM));
+    assert_eq!(handle.terminate(), Ok(ExitReason::Signal(libc::SIGTERM)));
     assert_eq!(active.recv_timeout(NEVER).unwrap_err(), RecvTimeoutError::Disconnected);
     assert_eq!(passive.send(b"?").unwrap_err(), SendError::Disconnected);
     assert_eq!(handle.state(), PluginState::Ended { reason: ExitReason::Signal(libc::SIGTERM) });
     assert_eq!(handle.pid(), None);
-    assert!(!handle.kill());
-    assert_eq!(handle.wait_exit(NEVER), Some(ExitReason::Signal(libc::SIGTERM)));
+    assert_eq!(handle.kill(), Err(HandleError::NotRunning));
+    assert_eq!(handle.wait_exit(NEVER), Ok(ExitReason::Signal(libc::SIGTERM)));
 }
 
 #[test]
@@ -57,7 +58,7 @@ fn a_plugin_that_is_hung_up_on_ends_by_itself() {
     let host = host();
     let handle = host.spawn(plugin::spec("echo", "echo").restart(Restart::on_failure())).unwrap();
     drop(handle.take_channels().unwrap());
-    assert_eq!(handle.wait_exit(NEVER), Some(ExitReason::Code(0)));
+    assert_eq!(handle.wait_exit(NEVER), Ok(ExitReason::Code(0)));
     assert_eq!(handle.restarts(), 0, "no failure");
 }
 
@@ -77,7 +78,7 @@ fn killed_in_the_middle_nothing_is_lost_and_each_end_is_told_once() {
                 Ok(()) => {
                     sent += 1;
                     if sent == MESSAGES / 3 {
-                        assert!(handle.kill());
+                        handle.kill().unwrap();
                     }
                 }
                 Err(SendError::Restarted { .. }) => sender_told += 1,
@@ -160,7 +161,7 @@ fn names_are_checked_and_unique() {
     let first = host.spawn(plugin::spec("twin", "echo")).unwrap();
     let error = host.spawn(plugin::spec("twin", "echo")).unwrap_err();
     assert!(matches!(error, SpawnError::Duplicate { name } if name == "twin"));
-    first.terminate();
+    first.terminate().unwrap();
     host.spawn(plugin::spec("twin", "echo")).unwrap();
 }
 
@@ -171,7 +172,7 @@ fn standard_error_is_the_commands_own() {
     command.stderr(writer);
     let host = host();
     let handle = host.spawn(plugin::spec_of("speaker", command)).unwrap();
-    handle.terminate();
+    handle.terminate().unwrap();
     drop((handle, host));
     let mut text = String::new();
     reader.read_to_string(&mut text).unwrap();
@@ -183,9 +184,9 @@ fn a_plugin_that_ignores_sigterm_is_killed_after_its_grace() {
     let host = host();
     let spec = plugin::spec("deaf", "deaf").grace(Duration::from_millis(50));
     let handle = host.spawn(spec.restart(restarts(50))).unwrap();
-    assert_eq!(handle.terminate(), KILLED);
+    assert_eq!(handle.terminate(), Ok(KILLED));
     assert_eq!(handle.restarts(), 0, "it was told to end");
-    assert_eq!(handle.terminate(), KILLED, "again is the same");
+    assert_eq!(handle.terminate(), Ok(KILLED), "again is the same");
 }
 
 #[test]
@@ -193,7 +194,7 @@ fn a_plugin_that_fails_again_and_again_is_given_up() {
     let host = host();
     let handle = host.spawn(plugin::spec("weak", "fail-when-ready").restart(restarts(3))).unwrap();
     let (mut active, _passive) = handle.take_channels().unwrap();
-    assert_eq!(handle.wait_exit(NEVER), Some(ExitReason::Code(3)));
+    assert_eq!(handle.wait_exit(NEVER), Ok(ExitReason::Code(3)));
     assert_eq!(handle.restarts(), 3);
     let kinds = events(&host);
     let died = kinds.iter().filter(|kind| matches!(kind, HostEventKind::Died { .. })).count();
@@ -218,7 +219,7 @@ fn always_means_after_success_too() {
         backoff_max: Duration::ZERO,
     };
     let handle = host.spawn(plugin::spec("brief", "exit-when-ready").restart(always)).unwrap();
-    assert_eq!(handle.wait_exit(NEVER), Some(ExitReason::Code(0)));
+    assert_eq!(handle.wait_exit(NEVER), Ok(ExitReason::Code(0)));
     assert_eq!(handle.restarts(), 2);
 }
 
@@ -243,6 +244,14 @@ fn f30_a_forked_child_cannot_use_the_host_nor_end_its_plugins() {
     let mut child = Victim::start(|| {
         let refused = host.as_ref().unwrap().spawn(plugin::spec("other", "echo"));
         assert!(matches!(refused, Err(SpawnError::Forked)));
+        assert_eq!(host.as_ref().unwrap().shutdown(NEVER), Err(HandleError::Forked));
+        assert_eq!(handle.kill(), Err(HandleError::Forked));
+        assert_eq!(handle.terminate(), Err(HandleError::Forked));
+        assert_eq!(handle.restart(), Err(HandleError::Forked));
+        assert_eq!(handle.wait_exit(NEVER), Err(HandleError::Forked));
+        assert_eq!(handle.take_channels().unwrap_err(), TakeChannelsError::Forked);
+        let known = (handle.state(), handle.pid(), handle.incarnation());
+        assert_eq!(known, (PluginState::Foreign, None, 0));
         assert_eq!(channel.as_mut().unwrap().send(b"?").unwrap_err(), SendError::Forked);
         drop((host.take(), channel.take()));
     });
@@ -270,7 +279,7 @@ fn channels_that_a_host_creates_for_types_stay_typed_across_a_restart() {
     let mut add = active.typed::<Pod<[u64; 2]>, Pod<u64>>().unwrap();
     add.send(&[2, 3]).unwrap();
     assert_eq!(add.recv_timeout(NEVER), Ok(5));
-    assert!(handle.kill());
+    handle.kill().unwrap();
     assert_eq!(add.recv_timeout(NEVER), Err(RecvTimeoutError::Restarted { reason: KILLED }));
     match add.send(&[4, 5]) {
         Err(SendError::Restarted { .. }) => add.send(&[4, 5]).unwrap(),
@@ -288,6 +297,6 @@ fn f11_a_plugin_notices_that_its_channels_are_for_other_types() {
         let options = ChannelOptions { types, ..ChannelOptions::default() };
         let host = host();
         let handle = host.spawn(plugin::spec("adder", "typed").channel_options(options)).unwrap();
-        assert_eq!(handle.wait_exit(NEVER), Some(ExitReason::Code(9)));
+        assert_eq!(handle.wait_exit(NEVER), Ok(ExitReason::Code(9)));
     }
 }

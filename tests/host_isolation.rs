@@ -86,7 +86,7 @@ fn limits_are_set_soft_and_hard_and_again_after_a_restart() {
             assert_eq!(limit_of(&limits, name), [expected; 2], "{name}");
         }
         assert_eq!(handle.incarnation(), incarnation);
-        handle.kill();
+        handle.kill().unwrap();
     }
 }
 
@@ -108,7 +108,7 @@ fn another_user_without_groups_and_privileges_can_attach_and_work() {
         for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
             assert_eq!(words(&status, set), ["0000000000000000"], "{set}");
         }
-        handle.kill();
+        handle.kill().unwrap();
     }
 }
 

@@ -342,7 +342,7 @@ fn a_restart_is_followed_and_corruption_ends_with_its_incarnation() {
         let mut say = |bytes: &[u8]| while sender.send(bytes).is_err() {};
         say(b"one");
         assert_eq!(next(&mut selector), (token, b"one".to_vec()));
-        assert!(handle.kill());
+        handle.kill().unwrap();
         let error = |selector: &mut Selector| {
             let mut found = None;
             while found.is_none() {
@@ -364,14 +364,14 @@ fn a_restart_is_followed_and_corruption_ends_with_its_incarnation() {
             // Told once, while the plugin lives on.
             assert_eq!(selector.poll(1, Duration::from_millis(5), |_, _| ()), 0);
             assert!(!selector.is_finished());
-            assert!(handle.kill());
+            handle.kill().unwrap();
             assert_eq!(error(&mut selector), RecvError::Restarted { reason: plugin::KILLED });
             say(b"three");
             assert_eq!(next(&mut selector), (token, b"three".to_vec()));
         }
         say(b"spoil");
         assert!(matches!(error(&mut selector), RecvError::Corrupt(_)));
-        handle.terminate();
+        handle.terminate().unwrap();
         assert_eq!(error(&mut selector), RecvError::Disconnected);
     });
 }

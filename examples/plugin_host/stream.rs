@@ -270,9 +270,7 @@ fn options(corpus: &Corpus) -> Result<ChannelOptions, String> {
 fn kill(worker: &Worker) -> Result<Kill, String> {
     let pid = worker.handle.pid().ok_or("the plugin to be killed is dead already")?;
     let (at, in_flight) = (Instant::now(), worker.in_flight());
-    if !worker.handle.kill() {
-        return Err("the plugin to be killed is dead already".into());
-    }
+    worker.handle.kill().map_err(|error| error.to_string())?;
     Ok(Kill { pid, at, in_flight, noticed: None, restart: None })
 }
 
@@ -330,7 +328,7 @@ impl Outcome {
             self.redelivered += redelivered;
             drop(sender);
             match handle.wait_exit(PATIENCE) {
-                Some(ExitReason::Code(0)) => {}
+                Ok(ExitReason::Code(0)) => {}
                 end => self.mishaps.push(format!("{} ended with {end:?}", handle.name())),
             }
         }

@@ -10,10 +10,12 @@
 //! The host sets `RINGWAY_PLUGIN` for the program that it executes, to one line of text:
 //!
 //! ```text
-//! 1 host=7 control=8 active=9 passive=10 name=nonebot
-//! | |      |         |        |          the plugin's name, up to the end: UTF-8, no control characters
-//! | |      |         |        memory file of the channel "nonebot-passive"
-//! | |      |         memory file of the channel "nonebot-active"
+//! 2 host=7 control=8 bell=9 active=10 passive=11 name=nonebot
+//! | |      |         |      |         |          the plugin's name, up to the end: UTF-8, no control
+//! | |      |         |      |         |          characters
+//! | |      |         |      |         memory file of the channel "nonebot-passive"
+//! | |      |         |      memory file of the channel "nonebot-active"
+//! | |      |         eventfd: the plugin writes 1 to it after a request
 //! | |      memory file of the control channel
 //! | pidfd of the host: readable once the host has died
 //! version of the handshake
@@ -21,20 +23,27 @@
 //!
 //! The numbers are descriptors that the plugin has inherited. The three memory files are channel
 //! segments as `layout` describes them, sealed against shrinking and growing; the host is side 0,
-//! the plugin attaches side 1. The plugin marks all four close-on-exec before it does anything
-//! else, so that its own children do not get them.
+//! the plugin attaches side 1. The plugin marks all five close-on-exec before it does anything
+//! else, so that its own children do not get them. These still get the variable, unless the plugin
+//! takes it out of what it hands them; one that connects finds no descriptors behind the numbers,
+//! and gets an error that says so.
 //!
 //! # Messages
 //!
 //! Records on the control channel are tagged with the kind of message. Their payloads are plain
-//! data in native byte order:
+//! data in native byte order, or text:
 //!
 //! ```text
 //! tag 1, attached, plugin -> host      16 bytes: u32 version, u32 0, u64 0
 //! tag 2, ready, plugin -> host         16 bytes: u64 0, u64 0
+//! tag 3, restart me, plugin -> host    the reason: UTF-8, at most 256 bytes
+//! tag 4, end me, plugin -> host        the same
+//! tag 256, stop, host -> plugin        24 bytes: u64 cause (0 = for good, 1 = a successor follows),
+//!                                      u64 ns from now to SIGTERM, u64 ns from there to SIGKILL
 //! ```
 //!
-//! Other tags are reserved: 3 to 255 for the plugin, 256 to 511 for the host (restart, stop).
+//! Other tags are reserved: 5 to 255 for the plugin, 257 to 511 for the host. A plugin skips the
+//! host's that it does not know.
 //!
 //! # Order
 //!
@@ -43,20 +52,33 @@
 //!    nothing changes; it need not wait.
 //! 3. The plugin gets ready for as long as it needs, and sends *ready*.
 //! 4. Before *ready* the host ends the plugin when the time it was given is over, when another
-//!    message comes than the one expected, or when a seal cannot be set. After *ready*, the control
-//!    ring is quiet.
+//!    message comes than the one expected, or when a seal cannot be set.
+//! 5. After *ready* the plugin may make one request: it sends *restart me* or *end me*, then rings
+//!    the bell. The host hears the first ring, reads one message, and neither hears nor reads any
+//!    more of this process: after a request there is nothing left to ask. What is no request is
+//!    reported to the host program, and nothing follows. The plugin goes on as before, with its
+//!    channels open, until it is told to stop, or ends by itself.
+//! 6. To end a plugin that is *ready* the host sends *stop*, then SIGTERM, then SIGKILL, after the
+//!    times that *stop* names. A plugin that listens can so finish its work, and learns whether
+//!    there will be a successor; one that does not is ended by the signals. The host does not wait
+//!    for room: to a plugin that has filled the ring it sends the signals alone.
 //!
 //! What the host sends on the other two channels may lie there before the plugin attaches: messages
 //! carried over from a former incarnation do.
 
-use super::error::ConnectError;
+use std::time::Duration;
+
+use super::error::{ConnectError, RequestProblem};
 use super::spec::check_name;
 
 /// The environment variable.
 pub const VARIABLE: &str = "RINGWAY_PLUGIN";
 
 /// Version of everything described in this module.
-pub const HANDSHAKE_VERSION: u32 = 1;
+pub const HANDSHAKE_VERSION: u32 = 2;
+
+/// Longest reason of a request in bytes.
+pub const MAX_REASON_BYTES: usize = 256;
 
 /// Capacity of the control channel's rings in bytes.
 pub(super) const CONTROL_CAPACITY_BYTES: u64 = 4096;
@@ -65,7 +87,75 @@ pub(super) const CONTROL_CAPACITY_BYTES: u64 = 4096;
 pub(super) const TAG_ATTACHED: u16 = 1;
 /// Tag of the message *ready*.
 pub(super) const TAG_READY: u16 = 2;
+/// Tag of the message *restart me*.
+pub(super) const TAG_RESTART_ME: u16 = 3;
+/// Tag of the message *end me*.
+pub(super) const TAG_END_ME: u16 = 4;
+/// Tag of the message *stop*.
+pub(super) const TAG_STOP: u16 = 256;
 
+/// What a plugin can ask for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Request {
+    Restart { reason: String },
+    End { reason: String },
+}
+
+/// Reads a request, of which nothing is believed that has not been checked.
+pub(super) fn request_of(tag: u16, payload: &[u8]) -> Result<Request, RequestProblem> {
+    if !matches!(tag, TAG_RESTART_ME | TAG_END_ME) {
+        return Err(RequestProblem::Tag { found: tag });
+    }
+    if payload.len() > MAX_REASON_BYTES {
+        return Err(RequestProblem::TooLong { len: payload.len(), max: MAX_REASON_BYTES });
+    }
+    let text = str::from_utf8(payload).map_err(|_| RequestProblem::NotText)?;
+    // It ends up in logs and on terminals.
+    let reason = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    match tag {
+        TAG_RESTART_ME => Ok(Request::Restart { reason }),
+        _ => Ok(Request::End { reason }),
+    }
+}
+
+/// Why a plugin is told to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StopCause {
+    /// It is to end for good.
+    Shutdown,
+    /// A successor is to take its place, and gets what it leaves unread.
+    Restart,
+    /// Nobody has told it: the host is gone.
+    HostGone,
+}
+
+/// What a plugin is told that is to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StopNotice {
+    /// Why.
+    pub cause: StopCause,
+    /// How long after the host sent this SIGTERM follows.
+    pub notice: Duration,
+    /// How long after that SIGKILL follows.
+    pub grace: Duration,
+}
+
+impl StopNotice {
+    pub(super) fn to_words(self) -> [u64; 3] {
+        let ns = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        let cause = u64::from(self.cause == StopCause::Restart);
+        [cause, ns(self.notice), ns(self.grace)]
+    }
+
+    /// `None` where the payload has another length. Any cause but 1 is an end for good.
+    pub(super) fn of(payload: &[u8]) -> Option<Self> {
+        let [cause, notice, grace] = bytemuck::try_pod_read_unaligned::<[u64; 3]>(payload).ok()?;
+        let cause = if cause == 1 { StopCause::Restart } else { StopCause::Shutdown };
+        let (notice, grace) = (Duration::from_nanos(notice), Duration::from_nanos(grace));
+        Some(Self { cause, notice, grace })
+    }
+}
 /// *Attached*: the plugin has mapped all its channels.
 pub(super) fn attached() -> [u32; 4] {
     [HANDSHAKE_VERSION, 0, 0, 0]
@@ -86,6 +176,7 @@ pub(super) fn ready() -> [u64; 2] {
 pub(super) struct Announcement {
     pub(super) host: i32,
     pub(super) control: i32,
+    pub(super) bell: i32,
     pub(super) active: i32,
     pub(super) passive: i32,
     pub(super) name: String,
@@ -93,10 +184,10 @@ pub(super) struct Announcement {
 
 impl Announcement {
     pub(super) fn to_text(&self) -> String {
-        let Self { host, control, active, passive, name } = self;
+        let Self { host, control, bell, active, passive, name } = self;
         format!(
-            "{HANDSHAKE_VERSION} host={host} control={control} active={active} passive={passive} \
-             name={name}"
+            "{HANDSHAKE_VERSION} host={host} control={control} bell={bell} active={active} \
+             passive={passive} name={name}"
         )
     }
 
@@ -121,13 +212,14 @@ impl Announcement {
         let announcement = Self {
             host: number("host", "the first number is not host=")?,
             control: number("control", "the second number is not control=")?,
-            active: number("active", "the third number is not active=")?,
-            passive: number("passive", "the fourth number is not passive=")?,
+            bell: number("bell", "the third number is not bell=")?,
+            active: number("active", "the fourth number is not active=")?,
+            passive: number("passive", "the fifth number is not passive=")?,
             name: name.into(),
         };
         match words.next() {
             None => Ok(announcement),
-            Some(_) => Err(malformed("there are more than four numbers")),
+            Some(_) => Err(malformed("there are more than five numbers")),
         }
     }
 }
@@ -138,29 +230,54 @@ mod tests {
 
     #[test]
     fn an_announcement_reads_as_it_was_written() {
-        let text = "1 host=7 control=8 active=9 passive=10 name=none bot name=x";
+        let text = "2 host=7 control=8 bell=9 active=10 passive=11 name=none bot name=x";
         let announcement = Announcement::parse(text).unwrap();
-        assert_eq!((announcement.host, announcement.passive), (7, 10));
+        assert_eq!((announcement.host, announcement.bell, announcement.passive), (7, 9, 11));
         assert_eq!(announcement.name, "none bot name=x");
         assert_eq!(announcement.to_text(), text);
     }
 
     #[test]
     fn anything_else_is_an_error_that_says_what() {
-        let whole = "1 host=7 control=8 active=9 passive=10 name=nonebot";
+        let whole = "2 host=7 control=8 bell=9 active=10 passive=11 name=nonebot";
         for end in 0..whole.len() - "onebot".len() {
             assert!(Announcement::parse(&whole[..end]).is_err(), "{:?}", &whole[..end]);
         }
         let found = |text| Announcement::parse(text).unwrap_err();
-        assert!(matches!(found("2 host=7"), ConnectError::Version { expected: 1, .. }));
+        assert!(matches!(found("1 host=7"), ConnectError::Version { expected: 2, .. }));
         for text in [
-            "1 host=x control=8 active=9 passive=10 name=n",
-            "1 host=7 control=8 passive=9 active=10 name=n",
-            "1 host=7 control=8 active=9 passive=10 more=11 name=n",
-            "1 host=7 control=8 active=9 passive=10 name=a/b",
-            "1 host=7 control=8 active=9 passive=99999999999 name=n",
+            "2 host=x control=8 bell=9 active=10 passive=11 name=n",
+            "2 host=7 control=8 bell=9 passive=10 active=11 name=n",
+            "2 host=7 control=8 bell=9 active=10 passive=11 more=12 name=n",
+            "2 host=7 control=8 bell=9 active=10 passive=11 name=a/b",
+            "2 host=7 control=8 bell=9 active=10 passive=99999999999 name=n",
         ] {
             assert!(matches!(found(text), ConnectError::Malformed { .. }), "{text}");
         }
+    }
+
+    #[test]
+    fn a_request_is_believed_once_it_has_been_checked() {
+        let found = request_of(TAG_RESTART_ME, b"no\nroom \x1b[31m");
+        assert_eq!(found, Ok(Request::Restart { reason: "no room  [31m".into() }));
+        assert_eq!(request_of(TAG_END_ME, b""), Ok(Request::End { reason: String::new() }));
+        let longest = [b'x'; MAX_REASON_BYTES + 1];
+        assert!(request_of(TAG_END_ME, &longest[1..]).is_ok());
+        let too_long = RequestProblem::TooLong { len: 257, max: 256 };
+        assert_eq!(request_of(TAG_END_ME, &longest), Err(too_long));
+        assert_eq!(request_of(TAG_END_ME, &[0xff]), Err(RequestProblem::NotText));
+        for tag in [0, TAG_READY, 5, TAG_STOP, u16::MAX] {
+            assert_eq!(request_of(tag, b""), Err(RequestProblem::Tag { found: tag }));
+        }
+    }
+
+    #[test]
+    fn a_notice_reads_as_it_was_written() {
+        let (notice, grace) = (Duration::from_millis(5), Duration::from_nanos(u64::MAX));
+        for cause in [StopCause::Shutdown, StopCause::Restart] {
+            let told = StopNotice { cause, notice, grace };
+            assert_eq!(StopNotice::of(bytemuck::bytes_of(&told.to_words())), Some(told));
+        }
+        assert_eq!(StopNotice::of(&[0; 16]), None);
     }
 }

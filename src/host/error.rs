@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use super::control::VARIABLE;
 use super::isolation::IsolationStep;
 use crate::error::{Corruption, ExitReason, SegmentError};
 
@@ -167,8 +168,12 @@ pub enum ConnectError {
         /// What is missing or wrong.
         problem: &'static str,
     },
-    /// A descriptor that was announced is not there.
-    #[error("descriptor {fd} ({what}), which the host announced, was not inherited: {source}")]
+    /// A descriptor that was announced is not there. So it is where a plugin starts this very
+    /// program again: its child inherits the variable, and not the descriptors.
+    #[error(
+        "descriptor {fd} ({what}), which a host has announced to a plugin, was not inherited: {source}; \
+         where a plugin has started this process, it should not hand on {VARIABLE}"
+    )]
     Descriptor {
         /// What it should be.
         what: &'static str,
@@ -201,6 +206,74 @@ pub enum ConnectError {
     },
 }
 
+/// Why a plugin's request has not reached its host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// The host does not listen before the plugin is ready.
+    #[error("the plugin is not ready: it must take its channels, or call Plugin::ready, first")]
+    NotReady,
+    /// This process has made a request already; the host listens to one.
+    #[error("this process has made a request already")]
+    AlreadyMade,
+    /// A reason that is too long.
+    #[error("a reason of {len} bytes: at most {max} are taken")]
+    TooLong {
+        /// Its length.
+        len: usize,
+        /// Longest possible.
+        max: usize,
+    },
+    /// The host is gone.
+    #[error("the host is gone")]
+    HostGone,
+}
+
+/// What is wrong with what a plugin sent where a request should stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum RequestProblem {
+    /// No kind of request.
+    #[error("message {found:#x} is no request")]
+    Tag {
+        /// Tag of the message.
+        found: u16,
+    },
+    /// A reason that is too long.
+    #[error("a reason of {len} bytes, at most {max} are allowed")]
+    TooLong {
+        /// Its length.
+        len: usize,
+        /// Longest possible.
+        max: usize,
+    },
+    /// A reason that is not UTF-8.
+    #[error("the reason is not text")]
+    NotText,
+    /// The control ring is corrupt.
+    #[error("the control channel is corrupt: {0}")]
+    Corrupt(#[from] Corruption),
+}
+
+/// Why a plugin cannot be acted upon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum HandleError {
+    /// The process has forked since the plugin was started; the plugin belongs to the parent.
+    #[error("this plugin belongs to the process that this one was forked from")]
+    Forked,
+    /// The plugin has no process, or one that has been told to end.
+    #[error("the plugin does not run")]
+    NotRunning,
+    /// It has not ended in time.
+    #[error("the plugin has not ended in time")]
+    Timeout,
+    /// Called from one of the plugin's own hooks, which the plugin's end would wait for. What was
+    /// asked for has been begun, and goes on when the hook returns.
+    #[error("called from a hook of this plugin, which cannot wait for the plugin's end")]
+    InHook,
+}
+
 /// Why a plugin's channels cannot be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -211,4 +284,7 @@ pub enum TakeChannelsError {
     /// The host is gone.
     #[error("the host is gone")]
     HostGone,
+    /// The process has forked since the plugin was started; the channels belong to the parent.
+    #[error("these channels belong to the process that this one was forked from")]
+    Forked,
 }

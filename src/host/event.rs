@@ -8,6 +8,8 @@ use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::error::RequestProblem;
+use super::hooks::Moment;
 use crate::error::{Corruption, ExitReason};
 
 /// Something that happened to a plugin.
@@ -62,6 +64,36 @@ pub enum HostEventKind {
     Spoilt {
         /// What was found.
         corruption: Corruption,
+    },
+    /// It has asked to be restarted, and is being.
+    RestartRequested {
+        /// The plugin's own words: at most [`MAX_REASON_BYTES`](super::control::MAX_REASON_BYTES), no
+        /// control characters.
+        reason: String,
+    },
+    /// It has asked to be ended for good, and is being.
+    StopRequested {
+        /// The plugin's own words, as above.
+        reason: String,
+    },
+    /// It has sent something that is no request where a request should stand. Nothing follows, and
+    /// the host does not listen to this process any more.
+    BadRequest {
+        /// What is wrong with it.
+        problem: RequestProblem,
+    },
+    /// A hook has panicked. Everything goes on.
+    HookPanicked {
+        /// When it was called.
+        moment: Moment,
+        /// What the panic said, where it said something.
+        message: String,
+    },
+    /// Not even SIGKILL has ended it in time. It counts as ended; should it end after all, it is
+    /// reaped, and its death reported.
+    LeftBehind {
+        /// Its process.
+        pid: u32,
     },
     /// A further incarnation could not be started; what went wrong, in words.
     StartFailed {

@@ -1,16 +1,18 @@
 //! What a host program holds of one of its plugins.
 //!
-//! [`Host::spawn`](super::Host::spawn) makes it. What always holds: it stays usable when the plugin
-//! has ended; dropping it changes nothing, the [`Host`](super::Host) keeps the plugin.
+//! [`Host::spawn`](super::Host::spawn) makes it, and hooks get one. What always holds: it stays
+//! usable when the plugin has ended; dropping it changes nothing, the [`Host`](super::Host) keeps the
+//! plugin; in a forked child it does nothing to the plugin, and takes no lock.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::error::TakeChannelsError;
-use super::supervised::{Phase, Supervised};
+use super::error::{HandleError, TakeChannelsError};
+use super::supervised::{Asked, Life, Phase, Supervised};
 use crate::channel::Channel;
 use crate::error::ExitReason;
+use crate::os::fork;
 
 /// A plugin.
 pub struct PluginHandle {
@@ -40,11 +42,13 @@ pub enum PluginState {
         /// Why it ended.
         reason: ExitReason,
     },
-    /// It has ended for good.
+    /// It has ended for good, or was [left behind](super::HostEventKind::LeftBehind).
     Ended {
         /// Why.
         reason: ExitReason,
     },
+    /// Another process's: this one was forked from it, and knows nothing of the plugin.
+    Foreign,
 }
 
 impl PluginHandle {
@@ -61,13 +65,19 @@ impl PluginHandle {
     /// plugin through its restarts.
     ///
     /// # Errors
-    /// [`TakeChannelsError::Taken`].
+    /// [`TakeChannelsError::Taken`]; [`TakeChannelsError::Forked`] in a forked child.
     pub fn take_channels(&self) -> Result<(Channel, Channel), TakeChannelsError> {
+        if !self.is_ours() {
+            return Err(TakeChannelsError::Forked);
+        }
         self.plugin.life().channels.take().ok_or(TakeChannelsError::Taken)
     }
 
     /// Where the plugin is.
     pub fn state(&self) -> PluginState {
+        if !self.is_ours() {
+            return PluginState::Foreign;
+        }
         match self.plugin.life().phase {
             Phase::Starting => PluginState::Starting,
             Phase::Running => PluginState::Running,
@@ -78,14 +88,14 @@ impl PluginHandle {
 
     /// The plugin's process, if it has one just now. By the time it is used, the number may mean
     /// another process: to end the plugin call [`terminate`](Self::terminate) or
-    /// [`kill`](Self::kill).
+    /// [`kill`](Self::kill). `None` in a forked child.
     pub fn pid(&self) -> Option<u32> {
-        self.plugin.pid()
+        self.is_ours().then(|| self.plugin.life().pid())?
     }
 
-    /// How many processes it has been; 1 before its first restart.
+    /// How many processes it has been; 1 before its first restart. 0 in a forked child.
     pub fn incarnation(&self) -> u32 {
-        self.plugin.life().incarnation
+        if self.is_ours() { self.plugin.life().incarnation } else { 0 }
     }
 
     /// How many times it has been restarted.
@@ -93,28 +103,65 @@ impl PluginHandle {
         self.incarnation().saturating_sub(1)
     }
 
-    /// Waits until the plugin has ended for good, for at most `timeout`. `None` where it has not.
-    pub fn wait_exit(&self, timeout: Duration) -> Option<ExitReason> {
-        let ended = |phase| match phase {
-            Phase::Ended(reason) => Some(reason),
-            _ => None,
-        };
-        let (life, _) = self.plugin.wait_until(timeout, |life| ended(life.phase).is_some());
-        ended(life.phase)
+    /// Waits until the plugin has ended for good, for at most `timeout`; tells why it has.
+    ///
+    /// # Errors
+    /// [`HandleError::Timeout`]; [`HandleError::InHook`] where it has not ended and one of its own
+    /// hooks calls this; [`HandleError::Forked`].
+    pub fn wait_exit(&self, timeout: Duration) -> Result<ExitReason, HandleError> {
+        self.check_ours()?;
+        let in_hook = self.plugin.hooks.are_called_here();
+        let timeout = if in_hook { Duration::ZERO } else { timeout };
+        let (life, _) = self.plugin.wait_until(timeout, Life::is_ended);
+        match life.phase {
+            Phase::Ended(reason) => Ok(reason),
+            _ if in_hook => Err(HandleError::InHook),
+            _ => Err(HandleError::Timeout),
+        }
     }
 
-    /// Ends the plugin: SIGTERM, SIGKILL after its grace. Returns when it has been reaped; it is not
-    /// restarted. [`ExitReason::Unknown`] where even SIGKILL does not end it, for as long as the
-    /// kernel holds on to it: it is reaped when that is over.
-    pub fn terminate(&self) -> ExitReason {
-        self.plugin.begin_stop();
-        self.plugin.finish_stop(self.plugin.grace)
+    /// Ends the plugin: tells it, then SIGTERM, then SIGKILL, at the times that its
+    /// [`PluginSpec`](super::PluginSpec) says. Returns when it has been reaped, and its hooks have
+    /// been called; it is not restarted. [`ExitReason::Unknown`] where even SIGKILL does not end it
+    /// in time: it is [left behind](super::HostEventKind::LeftBehind).
+    ///
+    /// # Errors
+    /// [`HandleError::InHook`] where one of its own hooks calls this: it is being ended then.
+    /// [`HandleError::Forked`].
+    pub fn terminate(&self) -> Result<ExitReason, HandleError> {
+        self.check_ours()?;
+        let ending = self.plugin.stop(None)?;
+        Ok(ending.reason.unwrap_or(ExitReason::Unknown))
     }
 
-    /// Kills the plugin's process with SIGKILL and returns at once; `false` where it has none, because
-    /// it has ended or is about to be started again. What follows is what follows any failure: it may
-    /// be restarted.
-    pub fn kill(&self) -> bool {
-        self.plugin.signal(libc::SIGKILL)
+    /// Has the plugin end as [`terminate`](Self::terminate) does, and a successor start at once, with
+    /// fresh segments and what the former has left unread, whatever its
+    /// [`Restart`](super::Restart) says. Returns at once; [events](super::HostEventKind) and hooks
+    /// tell how it goes. Where a restart is going on already, it is the one asked for.
+    ///
+    /// # Errors
+    /// [`HandleError::NotRunning`] where it has ended, or has been told to. [`HandleError::Forked`].
+    pub fn restart(&self) -> Result<(), HandleError> {
+        self.check_ours()?;
+        self.plugin.replace(Asked::Host)
+    }
+
+    /// Kills the plugin's process with SIGKILL and returns at once. What follows is what follows any
+    /// failure: it may be restarted.
+    ///
+    /// # Errors
+    /// [`HandleError::NotRunning`] where it has no process, because it has ended or is about to be
+    /// started again. [`HandleError::Forked`].
+    pub fn kill(&self) -> Result<(), HandleError> {
+        self.check_ours()?;
+        if self.plugin.signal(libc::SIGKILL) { Ok(()) } else { Err(HandleError::NotRunning) }
+    }
+
+    fn is_ours(&self) -> bool {
+        fork::is_current(self.plugin.generation)
+    }
+
+    fn check_ours(&self) -> Result<(), HandleError> {
+        if self.is_ours() { Ok(()) } else { Err(HandleError::Forked) }
     }
 }

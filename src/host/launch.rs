@@ -62,15 +62,16 @@ impl Launcher {
         }
     }
 
-    /// Executes the command with these descriptors: the host's pidfd and the three channels.
+    /// Executes the command with these descriptors: the host's pidfd, the control channel,
+    /// its bell, and the two others.
     pub(super) fn start(
         &mut self,
         name: &str,
-        descriptors: [&OwnedFd; 4],
+        descriptors: [&OwnedFd; 5],
     ) -> Result<(u32, PidFd), SpawnError> {
         use std::os::fd::AsRawFd;
-        let [host, control, active, passive] = descriptors.map(AsRawFd::as_raw_fd);
-        let announced = Announcement { host, control, active, passive, name: name.into() };
+        let [host, control, bell, active, passive] = descriptors.map(AsRawFd::as_raw_fd);
+        let announced = Announcement { host, control, bell, active, passive, name: name.into() };
         self.command.env(VARIABLE, announced.to_text());
         self.inheritance.set(descriptors);
         if let Some((progress, _)) = &self.isolated {

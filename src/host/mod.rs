@@ -11,10 +11,13 @@
 //! | `control` | the handshake: environment variable, messages, order |
 //! | `isolation` | what a plugin's process may do less than its host |
 //! | `launch` | one start of a process |
-//! | `supervised` | one plugin: phases, death, end |
+//! | `supervised` | one plugin: its state |
+//! | `start`, `death` | its process: from fresh channels to ready; what follows its end |
 //! | `restart` | back-off, fresh segments, unread messages |
 //! | `handle` | what the host program holds of a plugin |
-//! | `plugin` | the plugin's side |
+//! | `stop` | ending a plugin, for good or to make room for a successor |
+//! | `hooks` | telling the host program of the turning points |
+//! | `plugin`, `listener` | the plugin's side; what it hears from its host |
 //!
 //! # What a death costs
 //!
@@ -69,14 +72,19 @@
 //! ```
 
 pub mod control;
+mod death;
 mod error;
 mod event;
 mod handle;
+mod hooks;
 mod isolation;
 mod launch;
+mod listener;
 mod plugin;
 mod restart;
 mod spec;
+mod start;
+mod stop;
 mod supervised;
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -85,24 +93,34 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::channel::ChannelOptions;
+use crate::error::ExitReason;
 use crate::os::fork;
 use crate::os::pidfd::PidFd;
-use supervised::{Phase, Supervised};
+use hooks::HookList;
+use supervised::{Common, Supervised};
 
-pub use error::{ConnectError, HostError, NameError, SpawnError, TakeChannelsError};
+pub use control::{StopCause, StopNotice};
+pub use error::{
+    ConnectError, HandleError, HostError, NameError, RequestError, RequestProblem, SpawnError,
+    TakeChannelsError,
+};
 pub use event::{HostEvent, HostEventKind};
 pub use handle::{PluginHandle, PluginState};
+pub use hooks::{Moment, Occasion};
 pub use isolation::{IsolationStep, Limit};
 pub use plugin::{EXIT_CODE_HOST_GONE, Plugin};
 pub use spec::{MAX_NAME_BYTES, PluginSpec, Restart};
 
 /// A process's plugins.
 ///
-/// Dropping it ends them all: SIGTERM to each, the one started last first; SIGKILL to those that
-/// are still there after their grace. It returns when all have been reaped.
+/// Dropping it ends them all *at once*: each is told, the one started last first, then gets SIGTERM,
+/// then SIGKILL, at the times that its [`PluginSpec`] says, so that the drop takes as long as the most
+/// patient of them. It returns when all have been reaped. [`shutdown`](Self::shutdown) ends one
+/// *after the other*.
 #[derive(Debug)]
 pub struct Host {
     options: ChannelOptions,
+    hooks: HookList,
     events: Arc<event::Events>,
     /// A pidfd of this very process, for plugins to watch.
     own_pidfd: Arc<OwnedFd>,
@@ -116,6 +134,19 @@ pub struct Host {
 #[derive(Debug, Default)]
 pub struct HostBuilder {
     options: ChannelOptions,
+    hooks: HookList,
+}
+
+/// How a plugin ended in [`Host::shutdown`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shutdown {
+    /// The plugin's name.
+    pub plugin: String,
+    /// Why it ended. `None` where it has not: it was [left behind](HostEventKind::LeftBehind), or
+    /// `shutdown` was called from one of its own hooks, and it ends when that returns.
+    pub reason: Option<ExitReason>,
+    /// Whether it had to be killed, because it had not ended when its time was up.
+    pub killed: bool,
 }
 
 impl HostBuilder {
@@ -123,6 +154,32 @@ impl HostBuilder {
     #[must_use]
     pub fn channel_options(mut self, options: ChannelOptions) -> Self {
         self.options = options;
+        self
+    }
+
+    /// Calls `hook` at each such moment of every plugin's life, before the plugin's own hooks
+    /// ([`PluginSpec::hook`], which says more).
+    ///
+    /// ```
+    /// use ringway::host::{Host, Moment};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let host = Host::builder()
+    ///     .hook(Moment::AfterRestart, |occasion| {
+    ///         println!("{} is process number {}", occasion.plugin.name(), occasion.incarnation);
+    ///     })
+    ///     .build()?;
+    /// # drop(host);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn hook(
+        mut self,
+        moment: Moment,
+        hook: impl Fn(&Occasion) + Send + Sync + 'static,
+    ) -> Self {
+        self.hooks.add(moment, Arc::new(hook));
         self
     }
 
@@ -137,6 +194,7 @@ impl HostBuilder {
         let own_pidfd = pidfd.as_fd().try_clone_to_owned().map_err(os("dup"))?;
         Ok(Host {
             options: self.options,
+            hooks: self.hooks,
             events: Arc::default(),
             own_pidfd: Arc::new(own_pidfd),
             generation,
@@ -176,12 +234,17 @@ impl Host {
     fn enlist(&self, spec: PluginSpec) -> Result<Arc<Supervised>, SpawnError> {
         let mut plugins = self.plugins();
         plugins.retain(|plugin| !plugin.is_over());
-        let lives = |plugin: &Supervised| !matches!(plugin.life().phase, Phase::Ended(_));
-        if plugins.iter().any(|plugin| plugin.name == spec.name && lives(plugin)) {
+        if plugins.iter().any(|plugin| plugin.name == spec.name && !plugin.life().is_ended()) {
             return Err(SpawnError::Duplicate { name: spec.name });
         }
-        let (events, host) = (Arc::clone(&self.events), Arc::clone(&self.own_pidfd));
-        let plugin = Arc::new(Supervised::new(spec, &self.options, events, host)?);
+        let common = Common {
+            options: &self.options,
+            hooks: &self.hooks,
+            events: &self.events,
+            pidfd: &self.own_pidfd,
+            generation: self.generation,
+        };
+        let plugin = Arc::new(Supervised::new(spec, common)?);
         plugins.push(Arc::clone(&plugin));
         Ok(plugin)
     }
@@ -197,6 +260,35 @@ impl Host {
         self.events.forgotten()
     }
 
+    /// Ends all plugins that have been started, one after the other, the one started last first:
+    /// whatever was started earlier is there while what was started later, and may need it, finishes
+    /// its work. Each has the time that its [`PluginSpec`] says; all together have `timeout`, and what
+    /// is left when it is over is killed without delay. Says how each of them ended, in the order in
+    /// which they did.
+    ///
+    /// That is the way for a host that has the time: a signal in the terminal, a stop of its service.
+    /// One that has not drops itself, which takes no longer than its most patient plugin.
+    ///
+    /// # Errors
+    /// [`HandleError::Forked`].
+    pub fn shutdown(&self, timeout: Duration) -> Result<Vec<Shutdown>, HandleError> {
+        if !fork::is_current(self.generation) {
+            return Err(HandleError::Forked);
+        }
+        let latest = Instant::now().checked_add(timeout);
+        let plugins = self.plugins().clone();
+        let mut report = Vec::new();
+        for plugin in plugins.iter().rev().filter(|plugin| !plugin.life().is_ended()) {
+            let ending = plugin.stop(latest).ok();
+            report.push(Shutdown {
+                plugin: plugin.name.clone(),
+                reason: ending.and_then(|ending| ending.reason),
+                killed: ending.is_some_and(|ending| ending.killed),
+            });
+        }
+        Ok(report)
+    }
+
     fn plugins(&self) -> MutexGuard<'_, Vec<Arc<Supervised>>> {
         self.plugins.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -209,12 +301,27 @@ impl Drop for Host {
             return;
         }
         let plugins = std::mem::take(&mut *self.plugins());
-        let begun = Instant::now();
+        let mut waited_for = Vec::new();
         for plugin in plugins.iter().rev() {
-            plugin.begin_stop();
+            if plugin.hooks.are_called_here() {
+                // Another thread ends it when the hook has returned.
+                let _ = plugin.stop(None);
+            } else {
+                plugin.begin_stop();
+                waited_for.push((plugin, plugin.schedule(None)));
+            }
         }
-        for plugin in plugins.iter().rev() {
-            plugin.finish_stop(plugin.grace.saturating_sub(begun.elapsed()));
+        // What comes first is waited for first, so that nobody's patience adds to another's.
+        waited_for.sort_by_key(|(_, schedule)| schedule.terminate_at);
+        for (plugin, schedule) in &waited_for {
+            plugin.await_notice(*schedule);
+        }
+        waited_for.sort_by_key(|(_, schedule)| schedule.kill_at);
+        for (plugin, schedule) in &waited_for {
+            plugin.await_grace(*schedule);
+        }
+        for (plugin, _) in waited_for {
+            plugin.settle(false);
             // The ends that nobody has taken.
             plugin.life().channels = None;
         }

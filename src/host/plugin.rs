@@ -6,15 +6,17 @@
 //! process that has not ended by itself some time after that is ended.
 
 use std::env;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
-use super::control::{self, Announcement, VARIABLE};
-use super::error::{ConnectError, TakeChannelsError};
-use crate::channel::{Channel, ChannelOptions};
+use super::control::{self, Announcement, StopNotice, VARIABLE};
+use super::error::{ConnectError, RequestError, TakeChannelsError};
+use super::listener::Listener;
+use crate::channel::{Channel, ChannelOptions, Sender};
 use crate::error::ExitReason;
+use crate::os::doorbell;
 use crate::os::process::{exit_now, take_inherited};
 use crate::supervisor::{self, WatchToken};
 use crate::sync::{AtomicU32, Ordering};
@@ -35,14 +37,19 @@ static CONNECTED: AtomicU32 = AtomicU32::new(0);
 pub struct Plugin {
     name: String,
     state: Mutex<State>,
+    listener: Listener,
     grace: Arc<Mutex<Option<Duration>>>,
 }
 
 #[derive(Debug)]
 struct State {
-    control: Channel,
+    control: Sender,
+    /// Rung after a request.
+    bell: OwnedFd,
     channels: Option<(Channel, Channel)>,
     ready: bool,
+    /// Whether a request has been made.
+    asked: bool,
 }
 
 impl Plugin {
@@ -66,7 +73,7 @@ impl Plugin {
         if CONNECTED.swap(1, Ordering::Relaxed) != 0 {
             return Err(ConnectError::AlreadyConnected);
         }
-        let [host, control, active, passive] = take_all(&announced)?;
+        let [host, control, bell, active, passive] = take_all(&announced)?;
         let attach = |what, fd| {
             Channel::attach_unchecked_types(fd, options)
                 .map_err(|source| ConnectError::Segment { what, source })
@@ -81,8 +88,9 @@ impl Plugin {
             .send_tagged(control::TAG_ATTACHED, bytemuck::bytes_of(&control::attached()))
             .map_err(|_| ConnectError::HostGone)?;
         let channels = Some((active, passive));
-        let state = Mutex::new(State { control, channels, ready: false });
-        Ok(Self { name: announced.name, state, grace })
+        let (control, receiver) = control.split();
+        let state = Mutex::new(State { control, bell, channels, ready: false, asked: false });
+        Ok(Self { name: announced.name, state, listener: Listener::new(receiver), grace })
     }
 
     /// The name that the host gave this plugin.
@@ -111,6 +119,42 @@ impl Plugin {
         tell_ready(&mut self.state())
     }
 
+    /// Asks the host to end this process and to start a successor, which gets what this one leaves
+    /// unread; the host does so whatever this plugin's restart policy is. `reason` appears among the
+    /// host's events: at most [`MAX_REASON_BYTES`](control::MAX_REASON_BYTES) of it.
+    ///
+    /// Returns at once. The host then tells this process to [stop](Self::wait_for_stop), and sends
+    /// SIGTERM and SIGKILL when it does not: until then it goes on, with its channels open. A
+    /// message that was received and not released ([`Receiver::release`](crate::channel::Receiver::release)) is
+    /// delivered to the successor again: release the one that has led to the request first.
+    ///
+    /// # Errors
+    /// [`RequestError`]; a process can make one request.
+    pub fn request_restart(&self, reason: &str) -> Result<(), RequestError> {
+        self.state().request(control::TAG_RESTART_ME, reason)
+    }
+
+    /// Asks the host to end this process, without a successor. Otherwise as
+    /// [`request_restart`](Self::request_restart).
+    ///
+    /// # Errors
+    /// [`RequestError`]; a process can make one request.
+    pub fn request_stop(&self, reason: &str) -> Result<(), RequestError> {
+        self.state().request(control::TAG_END_ME, reason)
+    }
+
+    /// Whether the host has told this process to stop, and why. Does not wait.
+    pub fn stop_requested(&self) -> Option<StopNotice> {
+        self.listener.wait(Duration::ZERO)
+    }
+
+    /// Waits until the host tells this process to stop, or is gone, for at most `timeout`; from then
+    /// on returns at once. For a thread that sees to it that the others finish their work, in the
+    /// time that the host gives ([`PluginSpec::notice`](super::PluginSpec::notice)).
+    pub fn wait_for_stop(&self, timeout: Duration) -> Option<StopNotice> {
+        self.listener.wait(timeout)
+    }
+
     /// How long this process may outlive its host. When the host dies, channels are disconnected at
     /// once; a process that is still there after the grace is ended with
     /// [`EXIT_CODE_HOST_GONE`]. 2 s unless changed; `None` lets it live.
@@ -123,11 +167,31 @@ impl Plugin {
     }
 }
 
+impl State {
+    fn request(&mut self, tag: u16, reason: &str) -> Result<(), RequestError> {
+        if !self.ready {
+            return Err(RequestError::NotReady);
+        }
+        if reason.len() > control::MAX_REASON_BYTES {
+            return Err(RequestError::TooLong {
+                len: reason.len(),
+                max: control::MAX_REASON_BYTES,
+            });
+        }
+        if std::mem::replace(&mut self.asked, true) {
+            return Err(RequestError::AlreadyMade);
+        }
+        let sent = self.control.try_send_tagged(tag, reason.as_bytes());
+        sent.map_err(|_| RequestError::HostGone)?;
+        // Behind the message: the host looks once.
+        doorbell::ring(self.bell.as_fd()).map_err(|_| RequestError::HostGone)
+    }
+}
+
 fn tell_ready(state: &mut State) -> Result<(), TakeChannelsError> {
     if !state.ready {
         state
             .control
-            .sender()
             .send_tagged(control::TAG_READY, bytemuck::bytes_of(&control::ready()))
             .map_err(|_| TakeChannelsError::HostGone)?;
         state.ready = true;
@@ -135,14 +199,15 @@ fn tell_ready(state: &mut State) -> Result<(), TakeChannelsError> {
     Ok(())
 }
 
-/// Takes all four descriptors, or none is left open.
-fn take_all(announced: &Announcement) -> Result<[OwnedFd; 4], ConnectError> {
+/// Takes all descriptors, or none is left open.
+fn take_all(announced: &Announcement) -> Result<[OwnedFd; 5], ConnectError> {
     let take = |what, fd| {
         take_inherited(fd).map_err(|source| ConnectError::Descriptor { what, fd, source })
     };
     Ok([
         take("the host's pidfd", announced.host)?,
         take("the control channel", announced.control)?,
+        take("the control channel's bell", announced.bell)?,
         take("the active channel", announced.active)?,
         take("the passive channel", announced.passive)?,
     ])

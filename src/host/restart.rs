@@ -6,12 +6,13 @@
 //! host's ends have been sent there.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::error::SpawnError;
 use super::event::HostEventKind;
+use super::hooks::{Moment, Turn, tell};
 use super::launch::Channels;
-use super::supervised::{Phase, Supervised};
+use super::supervised::{Asked, Life, Supervised};
 use crate::channel::{Channel, Connection};
 use crate::error::ExitReason;
 use crate::layout::ring;
@@ -27,7 +28,7 @@ pub(super) struct Suspicion {
 }
 
 impl Suspicion {
-    /// A reader died that had released nothing, or something, before. Returns whether the message
+    /// A reader died, or asked for a successor, that had released nothing, or something, before. Returns whether the message
     /// it died over is to be dropped.
     fn death(&mut self, released_any: bool, max_redeliveries: u32) -> bool {
         let same = self.handed_over && !released_any;
@@ -45,27 +46,50 @@ impl Suspicion {
     }
 }
 
+/// A plugin that asks to be restarted as soon as it is ready gets a process so often and no more.
+const ASKED_AT_MOST_EVERY: Duration = Duration::from_secs(1);
+
+/// The pause before a restart that somebody has asked for.
+fn pause_when_asked(asked: Asked, ready_for: Duration) -> Duration {
+    match asked {
+        Asked::Host => Duration::ZERO,
+        Asked::Plugin => ASKED_AT_MOST_EVERY.saturating_sub(ready_for),
+    }
+}
+
 impl Supervised {
-    /// Starts the plugin again, which ended for `reason`, until it runs or has failed too often.
-    pub(super) fn restart(self: &Arc<Self>, mut reason: ExitReason, died_at: Instant) {
+    /// Starts the plugin again, which ended for `reason` after it had been ready for `ready_for`,
+    /// until it runs or has failed too often. `asked` says who wants it, where it is not what the
+    /// plugin's [`Restart`](super::Restart) says.
+    pub(super) fn restart(
+        self: &Arc<Self>,
+        mut reason: ExitReason,
+        died_at: Instant,
+        asked: Option<Asked>,
+        ready_for: Duration,
+    ) {
+        let mut pause = match asked {
+            Some(asked) => Some(pause_when_asked(asked, ready_for)),
+            None => self.next_pause(reason),
+        };
         loop {
-            let failures = self.life().failures;
-            let Some(pause) = self.restart.pause(reason, failures) else {
-                return self.end(reason, true);
-            };
-            if self.wait_until(pause, |life| life.stopping).1 {
-                return self.end(reason, false);
+            let Some(length) = pause else { return self.end(&mut self.life(), reason, true) };
+            if self.wait_until(length, |life| life.stopping).1 {
+                return self.end(&mut self.life(), reason, false);
             }
-            self.life().failures += 1;
+            let turn = self.tell_restart(&mut self.life());
+            tell(turn);
             let mut carried = 0;
-            let started = self.start(|channels| self.hand_over(channels, &mut carried));
-            match started {
-                Ok(pid) => {
+            let hand_out = |channels| self.hand_over(channels, asked, &mut carried);
+            match self.start(Moment::AfterRestart, hand_out) {
+                Ok((pid, turn)) => {
                     let (incarnation, downtime) = (self.life().incarnation, died_at.elapsed());
                     let kind = HostEventKind::Restarted { pid, incarnation, downtime, carried };
-                    return self.report(kind);
+                    self.report(kind);
+                    tell(turn);
+                    return;
                 }
-                Err(SpawnError::Stopped) => return self.end(reason, false),
+                Err(SpawnError::Stopped) => return self.end(&mut self.life(), reason, false),
                 Err(error) => {
                     if let SpawnError::Exited { reason: found } = error {
                         reason = found;
@@ -73,23 +97,26 @@ impl Supervised {
                     self.report(HostEventKind::StartFailed { error: error.to_string() });
                 }
             }
+            pause = self.next_pause(reason);
         }
     }
 
-    /// No further incarnation will come.
-    fn end(&self, reason: ExitReason, gave_up: bool) {
-        let connections = self.life().connections.take();
-        for connection in connections.iter().flatten() {
-            connection.abandon();
-        }
-        if gave_up {
-            self.report(HostEventKind::GaveUp { reason });
-        }
-        self.set_phase(Phase::Ended(reason));
+    /// The pause before an attempt that counts; `None` where there have been too many.
+    fn next_pause(&self, reason: ExitReason) -> Option<Duration> {
+        let mut life = self.life();
+        let pause = self.restart.pause(reason, life.failures)?;
+        life.failures += 1;
+        Some(pause)
+    }
+
+    /// The turn to tell of the restart that is going on, once for all its attempts.
+    pub(super) fn tell_restart(self: &Arc<Self>, life: &mut Life) -> Option<Turn> {
+        let told = std::mem::replace(&mut life.restart_told, true);
+        if told || life.stopping { None } else { self.turn(Moment::BeforeRestart, life) }
     }
 
     /// Makes fresh channels the successors of the last incarnation's. Returns the control channel.
-    fn hand_over(&self, channels: Channels, carried: &mut u64) -> Channel {
+    fn hand_over(&self, channels: Channels, asked: Option<Asked>, carried: &mut u64) -> Channel {
         let Channels { control, active, passive } = channels;
         let new = [active, passive].map(|channel| {
             let (connection, _segment) = channel.into_successor();
@@ -99,7 +126,8 @@ impl Supervised {
         let (old, mut suspicions, was_ready) = {
             let mut life = self.life();
             // Taken: where this start fails, the next one follows no death.
-            let was_ready = std::mem::take(&mut life.was_ready);
+            // And no message is to blame for what the host wanted.
+            let was_ready = std::mem::take(&mut life.was_ready) && asked != Some(Asked::Host);
             (life.connections.replace(new.clone()), life.suspicions, was_ready)
         };
         for ((old, new), suspicion) in old.iter().flatten().zip(new).zip(&mut suspicions) {
@@ -156,6 +184,15 @@ mod tests {
             suspicion.handed_over(true, false);
         }
         assert!(suspicion.death(false, 3));
+    }
+
+    #[test]
+    fn a_plugin_that_asks_again_at_once_waits() {
+        let pause = |asked, ready_ms| pause_when_asked(asked, Duration::from_millis(ready_ms));
+        assert_eq!(pause(Asked::Plugin, 0), Duration::from_secs(1));
+        assert_eq!(pause(Asked::Plugin, 400), Duration::from_millis(600));
+        assert_eq!(pause(Asked::Plugin, 5000), Duration::ZERO);
+        assert_eq!(pause(Asked::Host, 0), Duration::ZERO);
     }
 
     #[test]

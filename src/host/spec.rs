@@ -5,9 +5,11 @@
 //! checked when it is spawned, not before.
 
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::NameError;
+use super::hooks::{HookList, Moment, Occasion};
 use super::isolation::Wanted;
 use crate::channel::ChannelOptions;
 use crate::error::ExitReason;
@@ -21,6 +23,11 @@ pub const MAX_NAME_BYTES: usize = 64;
 /// failure, at most `backoff_max`. After `max_restarts` failures in a row the host gives up. A
 /// plugin that has been ready for [`Restart::STABLE`] (or `backoff_max`, if that is longer) before it
 /// failed starts counting anew.
+///
+/// A restart that somebody has asked for ([`PluginHandle::restart`](super::PluginHandle::restart),
+/// [`Plugin::request_restart`](super::Plugin::request_restart)) takes place whatever is said here,
+/// without a pause and without counting as a failure. Where the successor cannot be started, what is
+/// said here decides about further attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Restart {
     /// Nothing.
@@ -72,7 +79,7 @@ impl Restart {
         }
     }
 
-    /// Whether there can be successors at all.
+    /// Whether there can be successors that nobody has asked for.
     pub(super) fn is_possible(&self) -> bool {
         *self != Self::Never
     }
@@ -113,25 +120,42 @@ pub struct PluginSpec {
     pub(super) command: Command,
     pub(super) restart: Restart,
     pub(super) ready_timeout: Duration,
-    pub(super) grace: Duration,
+    pub(super) patience: Patience,
     pub(super) channel_options: Option<ChannelOptions>,
     pub(super) max_redeliveries: u32,
     pub(super) isolation: Wanted,
+    pub(super) hooks: HookList,
+}
+
+/// How long a plugin that is to end is given.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// From being told to SIGTERM.
+    pub(super) notice: Duration,
+    /// From there to SIGKILL.
+    pub(super) grace: Duration,
+    /// From there until it is left behind.
+    pub(super) kill: Duration,
 }
 
 impl PluginSpec {
-    /// A plugin that is not restarted, has 10 s to become ready, 1 s to end when told to, and
-    /// channels as the host makes them by default.
+    /// A plugin that is not restarted, has 10 s to become ready, 1 s to end after SIGTERM, which it
+    /// gets as soon as it is to end, and channels as the host makes them by default.
     pub fn new(name: impl Into<String>, command: Command) -> Self {
         Self {
             name: name.into(),
             command,
             restart: Restart::Never,
             ready_timeout: Duration::from_secs(10),
-            grace: Duration::from_secs(1),
+            patience: Patience {
+                notice: Duration::ZERO,
+                grace: Duration::from_secs(1),
+                kill: Duration::from_secs(10),
+            },
             channel_options: None,
             max_redeliveries: 3,
             isolation: Wanted::default(),
+            hooks: HookList::default(),
         }
     }
 
@@ -149,10 +173,42 @@ impl PluginSpec {
         self
     }
 
+    /// How long it may take to end by itself once it has been told to on its control ring, before it
+    /// gets SIGTERM. A plugin that listens ([`Plugin::wait_for_stop`](super::Plugin::wait_for_stop))
+    /// needs no handler of signals then. 0 unless changed: the signal follows at once.
+    #[must_use]
+    pub fn notice(mut self, notice: Duration) -> Self {
+        self.patience.notice = notice;
+        self
+    }
+
     /// How long it may take to end after SIGTERM. It is killed when it takes longer.
     #[must_use]
     pub fn grace(mut self, grace: Duration) -> Self {
-        self.grace = grace;
+        self.patience.grace = grace;
+        self
+    }
+
+    /// How long it may take to end after SIGKILL: 10 s unless changed. The kernel may take its time,
+    /// with a process of much memory or one that waits for a device; and a host that runs without
+    /// privileges cannot kill a plugin that runs as somebody else. One that takes longer is
+    /// [left behind](super::HostEventKind::LeftBehind).
+    #[must_use]
+    pub fn kill_timeout(mut self, timeout: Duration) -> Self {
+        self.patience.kill = timeout;
+        self
+    }
+
+    /// Calls `hook` at each such moment of this plugin's life, after the host's own hooks. Hooks of
+    /// one moment are called in the order in which they were set. One that does not return holds
+    /// up its plugin, and no other; one that panics is reported.
+    #[must_use]
+    pub fn hook(
+        mut self,
+        moment: Moment,
+        hook: impl Fn(&Occasion) + Send + Sync + 'static,
+    ) -> Self {
+        self.hooks.add(moment, Arc::new(hook));
         self
     }
 

@@ -1,36 +1,32 @@
-//! One plugin over all its incarnations: its state, its death, its end.
+//! One plugin over all its incarnations: its state, and who changes it.
 //!
-//! [`Host`](super::Host) makes one for each plugin; the supervisor's thread reports deaths to it,
-//! `restart` starts successors, [`PluginHandle`](super::PluginHandle) looks at it.
-//! What always holds: there is at most one process of a plugin; it is reaped, by whoever notices
-//! its death; nothing but its pidfd decides that it is dead.
+//! [`Host`](super::Host) makes one for each plugin; `start`, `death`, `restart` and `stop` are what
+//! happens to it, [`PluginHandle`](super::PluginHandle) looks at it.
+//! What always holds: there is at most one process of a plugin; it changes phase under one lock, and
+//! whoever waits for a change is told.
 //!
 //! | phase | who leaves it | for |
 //! |---|---|---|
 //! | `Starting` | the thread that called `spawn` | `Running`, `Ended` |
-//! | `Running` | the supervisor, at the death | `Restarting`, `Ended` |
+//! | `Running` | the supervisor, at the death; who has waited for it in vain | `Restarting`, `Ended` |
 //! | `Restarting` | the plugin's restart thread | `Running`, `Ended` |
 //! | `Ended` | nobody | |
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread::{self, JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
 use super::error::SpawnError;
 use super::event::{Events, HostEventKind};
-use super::launch::{Channels, Launcher, handshake};
+use super::hooks::{HookList, Hooks};
+use super::launch::Launcher;
 use super::restart::Suspicion;
-use super::spec::{PluginSpec, Restart};
+use super::spec::{Patience, PluginSpec, Restart};
 use crate::channel::{Channel, ChannelOptions, Connection};
 use crate::error::ExitReason;
-use crate::memory::Deadline;
-use crate::os::clock::monotonic_ns;
 use crate::os::pidfd::PidFd;
-use crate::supervisor::{self, WatchToken};
-
-/// How long a process that got SIGKILL is waited for. Longer only where the kernel cannot end it.
-const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+use crate::supervisor::WatchToken;
 
 /// Where a plugin is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,14 +42,17 @@ pub(super) enum Phase {
 pub(super) struct Supervised {
     pub(super) name: String,
     pub(super) restart: Restart,
-    pub(super) grace: Duration,
+    pub(super) patience: Patience,
     pub(super) max_redeliveries: u32,
-    ready_timeout: Duration,
-    options: ChannelOptions,
+    pub(super) hooks: Hooks,
+    /// The fork generation of its host.
+    pub(super) generation: u64,
+    pub(super) ready_timeout: Duration,
+    pub(super) options: ChannelOptions,
     events: Arc<Events>,
     /// The host's own pidfd, which every plugin inherits.
-    host: Arc<OwnedFd>,
-    launcher: Mutex<Launcher>,
+    pub(super) host: Arc<OwnedFd>,
+    pub(super) launcher: Mutex<Launcher>,
     life: Mutex<Life>,
     changed: Condvar,
 }
@@ -72,43 +71,87 @@ pub(super) struct Life {
     pub(super) connections: Option<[Arc<Connection>; 2]>,
     /// The host's ends, until somebody takes them.
     pub(super) channels: Option<(Channel, Channel)>,
-    /// Threads that restart it; all but the last are about to return.
-    restart_threads: Vec<JoinHandle<()>>,
+    /// Who has asked for the end of the process, so that a successor takes its place.
+    pub(super) asked: Option<Asked>,
+    /// Whether the restart that is going on has been told to the hooks.
+    pub(super) restart_told: bool,
+    /// Threads that restart it, end it, or call its hooks.
+    pub(super) busy: Vec<ThreadId>,
+    /// The same, and those that have nothing to do any more but to return.
+    pub(super) threads: Vec<JoinHandle<()>>,
     /// Whether the last process has said that it is ready, until its death has been acted upon.
     pub(super) was_ready: bool,
-    process: Option<Process>,
-    /// How the process of the current start ended, and when that was noticed.
-    exit: Option<(ExitReason, Instant)>,
-    ready_at: Option<Instant>,
+    pub(super) process: Option<Process>,
+    /// How the process of the current start ended.
+    pub(super) exit: Option<ExitReason>,
+    /// How the process before ended.
+    pub(super) former_exit: Option<ExitReason>,
+    pub(super) ready_at: Option<Instant>,
     pub(super) suspicions: [Suspicion; 2],
+}
+
+/// Who has asked for a restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    Host,
+    Plugin,
 }
 
 /// The process that is alive, or not yet known to be dead.
 #[derive(Debug)]
-struct Process {
-    pid: u32,
-    pidfd: Arc<PidFd>,
-    /// For what the host will say later; closing it would tell the plugin that the host is gone.
-    control: Option<Channel>,
-    _watch: WatchToken,
+pub(super) struct Process {
+    pub(super) pid: u32,
+    pub(super) pidfd: Arc<PidFd>,
+    /// From when it is ready on. Closing it would tell the plugin that the host is gone.
+    pub(super) control: Option<Channel>,
+    /// Hears the plugin's bell, once.
+    pub(super) bell: Option<WatchToken>,
+    pub(super) _watch: WatchToken,
+}
+
+impl Life {
+    pub(super) fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(|process| process.pid)
+    }
+
+    /// Sends a signal to the process, if there is one that is not dead.
+    pub(super) fn signal(&self, signal: i32) -> bool {
+        self.process.as_ref().is_some_and(|process| process.pidfd.signal(signal).is_ok())
+    }
+
+    /// How the last process that has ended did.
+    pub(super) fn last_exit(&self) -> Option<ExitReason> {
+        self.exit.or(self.former_exit)
+    }
+
+    pub(super) fn is_ended(&self) -> bool {
+        matches!(self.phase, Phase::Ended(_))
+    }
+}
+
+/// What a host's plugins have in common.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Common<'a> {
+    pub(super) options: &'a ChannelOptions,
+    pub(super) hooks: &'a HookList,
+    pub(super) events: &'a Arc<Events>,
+    pub(super) pidfd: &'a Arc<OwnedFd>,
+    pub(super) generation: u64,
 }
 
 impl Supervised {
-    pub(super) fn new(
-        spec: PluginSpec,
-        default_options: &ChannelOptions,
-        events: Arc<Events>,
-        host: Arc<OwnedFd>,
-    ) -> Result<Self, SpawnError> {
+    pub(super) fn new(spec: PluginSpec, common: Common<'_>) -> Result<Self, SpawnError> {
         Ok(Self {
             name: spec.name,
             restart: spec.restart,
-            grace: spec.grace,
+            patience: spec.patience,
             max_redeliveries: spec.max_redeliveries,
+            hooks: common.hooks.with(spec.hooks),
+            generation: common.generation,
             ready_timeout: spec.ready_timeout,
-            options: spec.channel_options.unwrap_or_else(|| default_options.clone()),
-            events,
-            host,
+            options: spec.channel_options.unwrap_or_else(|| common.options.clone()),
+            events: Arc::clone(common.events),
+            host: Arc::clone(common.pidfd),
             launcher: Mutex::new(Launcher::new(spec.command, spec.isolation)?),
             life: Mutex::new(Life {
                 phase: Phase::Starting,
@@ -117,10 +160,14 @@ impl Supervised {
                 failures: 0,
                 connections: None,
                 channels: None,
-                restart_threads: Vec::new(),
+                asked: None,
+                restart_told: false,
+                busy: Vec::new(),
+                threads: Vec::new(),
                 was_ready: false,
                 process: None,
                 exit: None,
+                former_exit: None,
                 ready_at: None,
                 suspicions: Default::default(),
             }),
@@ -149,264 +196,47 @@ impl Supervised {
         (life, !result.timed_out())
     }
 
-    pub(super) fn set_phase(&self, phase: Phase) {
-        let mut life = self.life();
-        life.phase = phase;
-        if let Phase::Ended(_) = phase {
-            life.connections = None;
-        }
+    /// Waits for as long as `busy` holds.
+    pub(super) fn wait_while<'a>(
+        &self,
+        life: MutexGuard<'a, Life>,
+        mut busy: impl FnMut(&Life) -> bool,
+    ) -> MutexGuard<'a, Life> {
+        let waited = self.changed.wait_while(life, |life| busy(life));
+        waited.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn notify(&self) {
         self.changed.notify_all();
     }
 
-    pub(super) fn pid(&self) -> Option<u32> {
-        self.life().process.as_ref().map(|process| process.pid)
-    }
-
-    /// The first start.
-    pub(super) fn start_first(self: &Arc<Self>) -> Result<(), SpawnError> {
-        let result = self.start(|channels| {
-            let (active, passive) = (channels.active, channels.passive);
-            if self.restart.is_possible() {
-                active.connection().follow();
-                passive.connection().follow();
-            }
-            let mut life = self.life();
-            life.connections =
-                Some([&active, &passive].map(|channel| Arc::clone(channel.connection())));
-            life.channels = Some((active, passive));
-            channels.control
-        });
-        match &result {
-            Ok(pid) => self.report(HostEventKind::Started { pid: *pid }),
-            Err(error) => {
-                self.life().channels = None;
-                let reason = match error {
-                    SpawnError::Exited { reason } => *reason,
-                    _ => ExitReason::Unknown,
-                };
-                self.set_phase(Phase::Ended(reason));
-            }
-        }
-        result.map(drop)
-    }
-
-    /// Starts a process on fresh channels and waits until it is ready. `hand_out` gets the channels,
-    /// sees to it that the host's ends of the two reach their users, and returns the control channel.
-    ///
-    /// After an error there is no process.
-    pub(super) fn start(
+    /// Starts a thread of this plugin's, so that it never waits for another's: to restart it, to end
+    /// it, to call its hooks. It is joined when the plugin has been ended. False where no thread is
+    /// to be had.
+    pub(super) fn start_thread(
         self: &Arc<Self>,
-        hand_out: impl FnOnce(Channels) -> Channel,
-    ) -> Result<u32, SpawnError> {
-        let channels = Channels::create(&self.options)?;
-        let [control_fd, active_fd, passive_fd] = channels.descriptors()?;
-        let (connections, segments) = (channels.connections(), channels.segments());
-        let mut control = hand_out(channels);
-        let descriptors = [&*self.host, &control_fd, &active_fd, &passive_fd];
-        let pid = self.launch(descriptors, connections)?;
-        drop([control_fd, active_fd, passive_fd]);
-        let greeted = handshake(&mut control, &segments, self.ready_timeout);
-        // Before anybody hears of the outcome.
-        drop(segments);
-        match greeted {
-            Ok(()) => self.ready(pid, control),
-            Err(error) => Err(self.give_up_start(error)),
-        }
-    }
-
-    /// Starts the process and the watch over it.
-    fn launch(
-        self: &Arc<Self>,
-        descriptors: [&OwnedFd; 4],
-        connections: [Arc<Connection>; 3],
-    ) -> Result<u32, SpawnError> {
-        let mut launcher = self.launcher.lock().unwrap_or_else(PoisonError::into_inner);
-        // Held until the process is on record, so that its death cannot be reported before.
-        let mut life = self.life();
-        if life.stopping {
-            return Err(SpawnError::Stopped);
-        }
-        let (pid, pidfd) = launcher.start(&self.name, descriptors)?;
-        let pidfd = Arc::new(pidfd);
-        let on_death = {
-            let (this, pidfd) = (Arc::clone(self), Arc::clone(&pidfd));
-            move || this.died(pid, pidfd, connections)
-        };
-        let watch = pidfd
-            .as_fd()
-            .try_clone_to_owned()
-            .and_then(|fd| supervisor::watch(fd, Box::new(on_death)));
-        match watch {
-            Ok(watch) => {
-                life.exit = None;
-                life.ready_at = None;
-                life.was_ready = false;
-                life.incarnation += 1;
-                life.process = Some(Process { pid, pidfd, control: None, _watch: watch });
-                Ok(pid)
-            }
-            Err(source) => {
-                let _ = pidfd.signal(libc::SIGKILL);
-                let _ = pidfd.wait(kill_deadline());
-                let _ = pidfd.reap();
-                Err(SpawnError::Os { call: "watching the plugin", source })
-            }
-        }
-    }
-
-    /// The handshake is over: the plugin runs, unless it has died since.
-    fn ready(self: &Arc<Self>, pid: u32, control: Channel) -> Result<u32, SpawnError> {
-        let mut life = self.life();
-        life.was_ready = true;
-        match (life.exit, life.phase) {
-            // A former incarnation's successor: the restart goes on.
-            (Some((reason, _)), Phase::Restarting(_)) => return Err(SpawnError::Exited { reason }),
-            // It was started; that it has died since is another story.
-            (Some((reason, _)), _) => self.follow_up(&mut life, reason),
-            (None, _) => {
-                if let Some(process) = &mut life.process {
-                    process.control = Some(control);
-                }
-                life.phase = Phase::Running;
-                life.ready_at = Some(Instant::now());
-            }
-        }
-        self.changed.notify_all();
-        Ok(pid)
-    }
-
-    /// Ends a process that failed the handshake.
-    fn give_up_start(&self, error: SpawnError) -> SpawnError {
-        if let SpawnError::Exited { .. } = error {
-            // It has closed the control channel, so it is about to end, for a reason of its own.
-            drop(self.wait_until(self.grace, |life| life.exit.is_some()));
-        }
-        self.signal(libc::SIGKILL);
-        let (life, _) = self.wait_until(KILL_TIMEOUT, |life| life.exit.is_some());
-        match (error, life.exit) {
-            (SpawnError::Exited { .. }, Some((reason, _))) => SpawnError::Exited { reason },
-            (error, _) => error,
-        }
-    }
-
-    /// Sends a signal to the process, if there is one that is not dead.
-    pub(super) fn signal(&self, signal: i32) -> bool {
-        self.life().process.as_ref().is_some_and(|process| process.pidfd.signal(signal).is_ok())
-    }
-
-    /// The supervisor has seen the process die: reaps it, tells the channels, and starts what is to
-    /// follow.
-    fn died(self: &Arc<Self>, pid: u32, pidfd: Arc<PidFd>, connections: [Arc<Connection>; 3]) {
-        let reason = reap(&pidfd);
-        let mut life = self.life();
-        life.exit = Some((reason, Instant::now()));
-        let process = life.process.take();
-        if life.ready_at.is_some_and(|at| self.restart.forgets_after(at.elapsed())) {
-            life.failures = 0;
-        }
-        let [control, active, passive] = &connections;
-        control.peer_died(reason, false);
-        self.report(HostEventKind::Died { pid, reason });
-        match life.phase {
-            Phase::Running => self.follow_up(&mut life, reason),
-            // The thread that restarts it goes on.
-            Phase::Restarting(_) => {
-                let follows = self.is_followed(&life, reason);
-                active.peer_died(reason, follows);
-                passive.peer_died(reason, follows);
-            }
-            // Nobody has the ends yet; the thread that starts it decides.
-            Phase::Starting | Phase::Ended(_) => {}
-        }
-        // Before anybody hears of it: whoever is told finds nothing of the process left.
-        drop((connections, pidfd, process));
-        self.changed.notify_all();
-    }
-
-    /// Whether a successor is to be started.
-    fn is_followed(&self, life: &Life, reason: ExitReason) -> bool {
-        !life.stopping && self.restart.pause(reason, life.failures).is_some()
-    }
-
-    /// The plugin was ready and has died: tells its channels, and starts it again or not.
-    fn follow_up(self: &Arc<Self>, life: &mut Life, reason: ExitReason) {
-        let follows = self.is_followed(life, reason);
-        for connection in life.connections.iter().flatten() {
-            connection.peer_died(reason, follows);
-        }
-        if follows && let Some(thread) = self.start_restart_thread(reason) {
-            life.restart_threads.retain(|thread| !thread.is_finished());
-            life.restart_threads.push(thread);
-            life.phase = Phase::Restarting(reason);
-            return;
-        }
-        for connection in life.connections.take().iter().flatten() {
-            connection.abandon();
-        }
-        if !life.stopping && self.restart.pause(reason, 0).is_some() {
-            self.report(HostEventKind::GaveUp { reason });
-        }
-        life.phase = Phase::Ended(reason);
-    }
-
-    /// A thread that lives until the plugin runs again, or is given up: one plugin's restart never
-    /// waits for another's. Where no thread is to be had, the plugin is given up.
-    fn start_restart_thread(self: &Arc<Self>, reason: ExitReason) -> Option<JoinHandle<()>> {
+        life: &mut Life,
+        run: impl FnOnce(&Arc<Self>) + Send + 'static,
+    ) -> bool {
         let this = Arc::clone(self);
-        let died_at = Instant::now();
         let builder = thread::Builder::new().name(format!("ringway-{}", self.name));
-        builder.spawn(move || this.restart(reason, died_at)).ok()
-    }
-
-    /// Tells the plugin to end: SIGTERM, and SIGKILL after the grace. Does not wait.
-    pub(super) fn begin_stop(&self) {
-        let mut life = self.life();
-        life.stopping = true;
-        if let Some(process) = &life.process {
-            let _ = process.pidfd.signal(libc::SIGTERM);
-        }
-        self.changed.notify_all();
-    }
-
-    /// Waits until the plugin has ended, for at most `grace` before it is killed.
-    pub(super) fn finish_stop(&self, grace: Duration) -> ExitReason {
-        let ended = |life: &Life| matches!(life.phase, Phase::Ended(_));
-        if !self.wait_until(grace, ended).1 {
-            self.signal(libc::SIGKILL);
-        }
-        let (mut life, _) = self.wait_until(KILL_TIMEOUT, ended);
-        let Phase::Ended(reason) = life.phase else { return ExitReason::Unknown };
-        let threads = std::mem::take(&mut life.restart_threads);
-        drop(life);
-        for thread in threads {
-            // They have nothing to do any more.
-            let _ = thread.join();
-        }
-        reason
-    }
-
-    /// Whether it has ended, and none of its threads is left.
-    pub(super) fn is_over(&self) -> bool {
-        let life = self.life();
-        matches!(life.phase, Phase::Ended(_))
-            && life.restart_threads.iter().all(JoinHandle::is_finished)
+        let work = move || {
+            let this = AtWork(this);
+            run(&this.0);
+        };
+        let Ok(thread) = builder.spawn(work) else { return false };
+        life.busy.push(thread.thread().id());
+        life.threads.retain(|thread| !thread.is_finished());
+        life.threads.push(thread);
+        true
     }
 }
+/// A thread of a plugin's that has something to do; dropped, it has not.
+struct AtWork(Arc<Supervised>);
 
-/// When a process that was killed just now is not waited for any longer.
-fn kill_deadline() -> Deadline {
-    Deadline::at_ns(monotonic_ns().saturating_add(KILL_TIMEOUT.as_nanos() as u64))
-}
-
-/// Takes the exit status of a child that is known to have ended. Only where somebody traces it may
-/// that have to wait, until the tracer lets go of it.
-fn reap(pidfd: &PidFd) -> ExitReason {
-    for _ in 0..100 {
-        match pidfd.reap() {
-            Ok(Some(reason)) => return reason,
-            Ok(None) => thread::sleep(Duration::from_millis(1)),
-            Err(_) => break,
-        }
+impl Drop for AtWork {
+    fn drop(&mut self) {
+        self.0.life().busy.retain(|&id| id != thread::current().id());
+        self.0.notify();
     }
-    ExitReason::Unknown
 }

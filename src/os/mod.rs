@@ -12,6 +12,7 @@ use crate::error::SegmentError;
 
 pub(crate) mod affinity;
 pub(crate) mod clock;
+pub(crate) mod doorbell;
 pub(crate) mod epoll;
 pub(crate) mod eventfd;
 pub(crate) mod fork;

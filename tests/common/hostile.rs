@@ -75,8 +75,7 @@ fn attack_process(pid: i32, fd: i32) -> Vec<(String, i32)> {
 }
 
 /// What can be tried with the descriptors that a plugin inherits.
-fn attack_descriptors(host_fd: i32) -> Vec<(String, i32)> {
-    let pidfd = announced("host");
+fn attack_descriptors(host_fd: i32, pidfd: i32, files: [i32; 3]) -> Vec<(String, i32)> {
     let none = null_mut::<libc::siginfo_t>();
     // SAFETY: the calls take numbers and no information.
     let (killed, taken) = unsafe {
@@ -86,8 +85,7 @@ fn attack_descriptors(host_fd: i32) -> Vec<(String, i32)> {
         )
     };
     let mut found = vec![("kill by pidfd".into(), killed), ("take a descriptor".into(), taken)];
-    for key in KEYS {
-        let fd = announced(key);
+    for (key, fd) in KEYS.into_iter().zip(files) {
         let path = format!("/proc/self/fd/{fd}");
         let hole = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
         let (write, shared) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
@@ -125,13 +123,21 @@ fn attack_identity() -> Vec<(String, i32)> {
 /// Told a process and a descriptor of the host, and a process and a descriptor of a neighbour, tries
 /// everything and reports.
 pub fn attack() {
+    // Its own, whatever the library closes.
+    let keep = |key| {
+        // SAFETY: the call takes numbers.
+        let fd = unsafe { libc::fcntl(announced(key), libc::F_DUPFD_CLOEXEC, 3) };
+        assert!(fd >= 0);
+        fd
+    };
+    let (pidfd, files) = (keep("host"), KEYS.map(keep));
     let plugin = Plugin::connect().unwrap();
     let (mut active, _passive) = plugin.take_channels().unwrap();
     while let Ok(targets) = active.recv_pod::<[i32; 4]>() {
         let [host, host_fd, neighbour, neighbour_fd] = targets;
         let mut found = attack_process(host, host_fd);
         found.extend(attack_process(neighbour, neighbour_fd));
-        found.extend(attack_descriptors(host_fd));
+        found.extend(attack_descriptors(host_fd, pidfd, files));
         found.extend(attack_identity());
         let lines: Vec<_> = found.iter().map(|(what, errno)| format!("{errno} {what}")).collect();
         active.send(lines.join("\n").as_bytes()).unwrap();
@@ -154,7 +160,7 @@ pub fn punch_first() {
 }
 
 /// A second mapping of an inherited memory file, made before the host seals it.
-fn map_again(key: &str) -> AnonymousSegment {
+pub fn map_again(key: &str) -> AnonymousSegment {
     // SAFETY: the call takes numbers.
     let fd = unsafe { libc::fcntl(announced(key), libc::F_DUPFD_CLOEXEC, 3) };
     assert!(fd >= 0);

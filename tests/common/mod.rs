@@ -1,6 +1,7 @@
 //! What several test binaries share.
 #![allow(dead_code, missing_docs)]
 
+pub mod asking;
 pub mod hostile;
 pub mod plugin;
 pub mod random;

@@ -8,7 +8,7 @@ use std::process::{self, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use super::hostile;
+use super::{asking, hostile};
 use ringway::channel::{Channel, TypedChannel};
 use ringway::error::{ExitReason, RecvError, SendError};
 use ringway::host::control::VARIABLE;
@@ -163,6 +163,11 @@ pub fn run_role() {
         "read-files" => read_files(),
         "typed" => typed(),
         "burn" => burn(),
+        "obey" => asking::obey(),
+        "flood-requests" => asking::flood_requests(),
+        "request-errors" => asking::request_errors(),
+        "start-a-child" => asking::start_a_child(),
+        "child-of-plugin" => asking::child_of_plugin(),
         "attack" => hostile::attack(),
         "punch-first" => hostile::punch_first(),
         "scribble" => hostile::scribble(),
@@ -263,7 +268,7 @@ fn seal_first() {
 }
 
 /// The bare ring from the plugin to the host, mapped a second time behind the library's back.
-fn bare_producer(segment: &AnonymousSegment) -> Producer<MappedMemory> {
+pub fn bare_producer(segment: &AnonymousSegment) -> Producer<MappedMemory> {
     let (memory, geometry) = (segment.memory().clone(), segment.geometry());
     let data = geometry.layout().unwrap().data[1];
     let (capacity, align) = (geometry.capacity_bytes[1], geometry.payload_align);
@@ -353,17 +358,18 @@ fn connect_errors() {
         Plugin::connect()
     };
     assert!(matches!(Plugin::connect(), Err(ConnectError::NoHost { .. })));
-    assert!(matches!(set("2 new"), Err(ConnectError::Version { .. })));
-    assert!(matches!(set("1 host=3"), Err(ConnectError::Malformed { .. })));
+    assert!(matches!(set("1 old"), Err(ConnectError::Version { .. })));
+    assert!(matches!(set("2 host=3"), Err(ConnectError::Malformed { .. })));
     // A file that is not memory, inheritable as the host's descriptors are.
-    let numbers = [0; 4].map(|_| {
+    let numbers = [0; 5].map(|_| {
         let file = File::open("/proc/self/exe").unwrap();
         // SAFETY: the call takes numbers.
         unsafe { libc::fcntl(file.into_raw_fd(), libc::F_DUPFD, 50) }
     });
-    let [host, control, active, passive] = numbers;
-    let text =
-        format!("1 host={host} control={control} active={active} passive={passive} name=wrong");
+    let [host, control, bell, active, passive] = numbers;
+    let text = format!(
+        "2 host={host} control={control} bell={bell} active={active} passive={passive} name=wrong"
+    );
     assert!(matches!(set(&text), Err(ConnectError::Segment { what: "control", .. })));
     let left = numbers.iter().filter(|fd| fs::exists(format!("/proc/self/fd/{fd}")).unwrap());
     assert_eq!(left.count(), 0, "the descriptors were taken, so they are closed");

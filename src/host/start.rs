@@ -1,0 +1,196 @@
+//! Starting a plugin's process, for the first time and again: from fresh channels to *ready*.
+//!
+//! The thread of [`Host::spawn`](super::Host::spawn) runs it, and `restart`'s.
+//! What always holds: after an error there is no process; a process that runs is watched, and on
+//! record before its death can be reported.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, PoisonError};
+use std::time::Instant;
+
+use super::error::SpawnError;
+use super::event::HostEventKind;
+use super::hooks::{Moment, Turn, tell};
+use super::launch::{Channels, handshake};
+use super::supervised::{Life, Phase, Process, Supervised};
+use crate::channel::{Channel, Connection};
+use crate::error::ExitReason;
+use crate::memory::Deadline;
+use crate::os::clock::monotonic_ns;
+use crate::os::doorbell;
+use crate::supervisor::{self, WatchToken};
+
+/// What has become of a process that was ready.
+enum Ready {
+    /// It runs, or has died as one that ran; the turn to tell that it is ready.
+    Runs(Option<Turn>),
+    /// It has died, and another attempt is to be made.
+    Died(ExitReason),
+}
+
+/// How long a process that nobody watches is waited for after SIGKILL.
+const KILLED_AT_ONCE_NS: u64 = 10_000_000_000;
+
+impl Supervised {
+    /// The first start.
+    pub(super) fn start_first(self: &Arc<Self>) -> Result<(), SpawnError> {
+        let turn = self.turn(Moment::BeforeStart, &self.life());
+        tell(turn);
+        let result = self.start(Moment::AfterStart, |channels| {
+            let (active, passive) = (channels.active, channels.passive);
+            if self.restart.is_possible() {
+                active.connection().follow();
+                passive.connection().follow();
+            }
+            let mut life = self.life();
+            life.connections =
+                Some([&active, &passive].map(|channel| Arc::clone(channel.connection())));
+            life.channels = Some((active, passive));
+            channels.control
+        });
+        match result {
+            Ok((pid, turn)) => {
+                self.report(HostEventKind::Started { pid });
+                tell(turn);
+                Ok(())
+            }
+            Err(error) => {
+                let reason = match error {
+                    SpawnError::Exited { reason } => reason,
+                    _ => ExitReason::Unknown,
+                };
+                let mut life = self.life();
+                life.channels = None;
+                life.connections = None;
+                life.phase = Phase::Ended(reason);
+                self.notify();
+                Err(error)
+            }
+        }
+    }
+
+    /// Starts a process on fresh channels and waits until it is ready. `hand_out` gets the channels,
+    /// sees to it that the host's ends of the two reach their users, and returns the control channel.
+    /// Returns the process and the turn to tell that it is `ready`.
+    ///
+    /// After an error there is no process.
+    pub(super) fn start(
+        self: &Arc<Self>,
+        ready: Moment,
+        hand_out: impl FnOnce(Channels) -> Channel,
+    ) -> Result<(u32, Option<Turn>), SpawnError> {
+        let os = |call| move |source| SpawnError::Os { call, source };
+        let channels = Channels::create(&self.options)?;
+        let [control_fd, active_fd, passive_fd] = channels.descriptors()?;
+        let bell = doorbell::new().map_err(os("eventfd"))?;
+        let (connections, segments) = (channels.connections(), channels.segments());
+        let mut control = hand_out(channels);
+        let descriptors = [&*self.host, &control_fd, &bell, &active_fd, &passive_fd];
+        let pid = self.launch(descriptors, connections)?;
+        drop([control_fd, active_fd, passive_fd]);
+        let greeted = handshake(&mut control, &segments, self.ready_timeout);
+        // Before anybody hears of the outcome.
+        drop(segments);
+        let ready = greeted.and_then(|()| {
+            let this = Arc::clone(self);
+            let on_ring = Box::new(move || this.rung(pid));
+            // Before anybody can be told of the process. What is rung meanwhile waits.
+            let mut life = self.life();
+            let bell = supervisor::watch(bell, on_ring).map_err(os("watching the bell"))?;
+            Ok(self.ready(&mut life, ready, control, bell))
+        });
+        match ready {
+            Ok(Ready::Runs(turn)) => Ok((pid, turn)),
+            Ok(Ready::Died(reason)) => Err(SpawnError::Exited { reason }),
+            Err(error) => Err(self.give_up_start(error)),
+        }
+    }
+
+    /// Starts the process and the watch over it.
+    fn launch(
+        self: &Arc<Self>,
+        descriptors: [&OwnedFd; 5],
+        connections: [Arc<Connection>; 3],
+    ) -> Result<u32, SpawnError> {
+        let mut launcher = self.launcher.lock().unwrap_or_else(PoisonError::into_inner);
+        // Held until the process is on record, so that its death cannot be reported before.
+        let mut life = self.life();
+        if life.stopping {
+            return Err(SpawnError::Stopped);
+        }
+        let (pid, pidfd) = launcher.start(&self.name, descriptors)?;
+        let pidfd = Arc::new(pidfd);
+        let on_death = {
+            let (this, pidfd) = (Arc::clone(self), Arc::clone(&pidfd));
+            move || this.died(pid, pidfd, connections)
+        };
+        let watch = pidfd
+            .as_fd()
+            .try_clone_to_owned()
+            .and_then(|fd| supervisor::watch(fd, Box::new(on_death)));
+        match watch {
+            Ok(watch) => {
+                life.former_exit = life.exit.take().or(life.former_exit);
+                life.ready_at = None;
+                life.was_ready = false;
+                life.asked = None;
+                life.incarnation += 1;
+                life.process =
+                    Some(Process { pid, pidfd, control: None, bell: None, _watch: watch });
+                Ok(pid)
+            }
+            Err(source) => {
+                let _ = pidfd.signal(libc::SIGKILL);
+                let _ =
+                    pidfd.wait(Deadline::at_ns(monotonic_ns().saturating_add(KILLED_AT_ONCE_NS)));
+                let _ = pidfd.reap();
+                Err(SpawnError::Os { call: "watching the plugin", source })
+            }
+        }
+    }
+
+    /// The handshake is over: the plugin runs, unless it has died since.
+    fn ready(
+        self: &Arc<Self>,
+        life: &mut Life,
+        moment: Moment,
+        control: Channel,
+        bell: WatchToken,
+    ) -> Ready {
+        life.was_ready = true;
+        if let (Some(reason), Phase::Restarting(_)) = (life.exit, life.phase) {
+            // A former incarnation's successor: the restart goes on.
+            return Ready::Died(reason);
+        }
+        let turn = self.turn(moment, life);
+        match life.exit {
+            // It was started; that it has died since is another story.
+            Some(reason) => self.follow_up(life, reason),
+            None => {
+                if let Some(process) = &mut life.process {
+                    process.control = Some(control);
+                    process.bell = Some(bell);
+                }
+                life.phase = Phase::Running;
+                life.restart_told = false;
+                life.ready_at = Some(Instant::now());
+            }
+        }
+        self.notify();
+        Ready::Runs(turn)
+    }
+
+    /// Ends a process that failed the handshake.
+    fn give_up_start(&self, error: SpawnError) -> SpawnError {
+        if let SpawnError::Exited { .. } = error {
+            // It has closed the control channel, so it is about to end, for a reason of its own.
+            drop(self.wait_until(self.patience.grace, |life| life.exit.is_some()));
+        }
+        self.signal(libc::SIGKILL);
+        let (life, _) = self.wait_until(self.patience.kill, |life| life.exit.is_some());
+        match (error, life.exit) {
+            (SpawnError::Exited { .. }, Some(reason)) => SpawnError::Exited { reason },
+            (error, _) => error,
+        }
+    }
+}
