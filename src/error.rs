@@ -44,6 +44,21 @@ pub enum Corruption {
         /// Capacity of the ring.
         capacity_bytes: u64,
     },
+    /// A piece of a message that does not continue the pieces before it, or announces what no
+    /// message of this channel can be.
+    #[error(
+        "fragment {word:#018x} of {len} bytes at position {position} is impossible after {expected} bytes"
+    )]
+    Fragment {
+        /// The word that the piece begins with, read once.
+        word: u64,
+        /// Bytes of the piece.
+        len: u64,
+        /// Position of its record.
+        position: u64,
+        /// Bytes of the message that had arrived; 0 where none was begun.
+        expected: u64,
+    },
     /// The segment could not be sealed although nobody but the peer had it.
     #[error("the peer kept the segment from being sealed")]
     Seal,
@@ -198,11 +213,11 @@ macro_rules! channel_errors {
 }
 
 macro_rules! send_errors {
-    ($($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident($text:literal),)* })*) => {
+    ($($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident($text:literal) $({ $($(#[$fdoc:meta])* $field:ident : $type:ty),* })?,)* })*) => {
         channel_errors! {$(
             $(#[$doc])*
             $name {
-                $($(#[$vdoc])* $variant($text),)*
+                $($(#[$vdoc])* $variant($text) $({ $($(#[$fdoc])* $field: $type),* })?,)*
                 /// Longer than the channel takes.
                 TooLong("message of {len} bytes: this channel takes at most {max}") {
                     /// Length of the message.
@@ -246,6 +261,13 @@ send_errors! {
     TrySendError {
         /// No room in the ring.
         Full("the ring is full"),
+        /// Longer than a record can be: only calls that wait send it, in fragments.
+        WouldFragment("message of {len} bytes: at most {max} go in one record") {
+            /// Length of the message.
+            len: u64,
+            /// Longest that goes in one record.
+            max: u64
+        },
     }
     /// Why a message was not sent in time.
     SendTimeoutError {

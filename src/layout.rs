@@ -68,7 +68,20 @@
 //! +----------------------------------------------------+
 //! ```
 //!
-//! A padding record's length counts the bytes behind its header, up to the end of the ring.
+//! A padding record's length counts the bytes behind its header, up to the end of the ring. The
+//! payload of a fragment, a call and a reply begins with a word, which its length counts: a call's
+//! and a reply's is the id of the call, and a fragment's is
+//!
+//! ```text
+//! 63      56 55        48 47                          0
+//! +---------+------------+----------------------------+
+//! |  flags  | inner kind |  first: length of it all   |   flags: 1 = first, 2 = given up;
+//! |         | first only |  others: offset in it all  |   both numbers zero where given up
+//! +---------+------------+----------------------------+
+//! ```
+//!
+//! The pieces of a fragmented message, joined, are what the payload of one record of the inner kind
+//! (data, call or reply) would be, with the word at its beginning where that kind has one.
 
 /// First word of every ringway segment.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"ringway\x01");
@@ -195,6 +208,10 @@ pub mod ring {
     pub const CONSUMER_SLEEPS: u64 = 280;
     /// `u64`: wakeups the consumer sent to the producer.
     pub const CONSUMER_WAKEUPS: u64 = 288;
+    /// `u64`: messages that came in part and were dropped by the consumer.
+    pub const CONSUMER_PARTIALS: u64 = 296;
+    /// `u64`: replies that nobody waited for any more.
+    pub const CONSUMER_STRAY_REPLIES: u64 = 304;
     /// `u64`: position behind the last committed record; a hint for tools.
     pub const TAIL: u64 = 384;
     /// `u64`: messages committed.
@@ -233,10 +250,12 @@ pub mod record {
     pub const DATA: u8 = 1;
     /// Kind of a record that fills the end of the ring.
     pub const PADDING: u8 = 2;
-    /// Kind of a record that carries a part of a message. Reserved.
+    /// Kind of a record that carries a part of a message.
     pub const FRAGMENT: u8 = 3;
-    /// Kind of a record that answers a call. Reserved.
+    /// Kind of a record that answers a call.
     pub const REPLY: u8 = 4;
+    /// Kind of a record that carries a message to which a reply is wanted.
+    pub const CALL: u8 = 5;
     /// Bytes of the header.
     pub const HEADER_BYTES: u64 = super::WORD_BYTES;
 
@@ -259,6 +278,33 @@ pub mod record {
     /// The user's tag.
     pub const fn tag(header: u64) -> u16 {
         (header >> 48) as u16
+    }
+}
+
+/// The word at the beginning of a fragment's payload.
+pub mod fragment {
+    /// Flag of the first piece, whose word says how long the whole is and of which kind.
+    pub const FIRST: u8 = 1;
+    /// Flag of a record that says that no more pieces come.
+    pub const ABORT: u8 = 2;
+    /// Bits of the length or the offset.
+    pub const NUMBER_BITS: u32 = 48;
+
+    /// Packs a word; `number` has at most 48 bits.
+    pub const fn pack(number: u64, kind: u8, flags: u8) -> u64 {
+        number | (kind as u64) << NUMBER_BITS | (flags as u64) << 56
+    }
+    /// Length of the whole (first) or offset of this piece (others).
+    pub const fn number(word: u64) -> u64 {
+        word & ((1 << NUMBER_BITS) - 1)
+    }
+    /// Kind of record that the pieces make, in the first.
+    pub const fn kind(word: u64) -> u8 {
+        (word >> NUMBER_BITS) as u8
+    }
+    /// Flags; see the constants.
+    pub const fn flags(word: u64) -> u8 {
+        (word >> 56) as u8
     }
 }
 
@@ -297,7 +343,7 @@ const _: () = {
     assert!(ring::PRODUCER_HIGH_WATER + 8 <= ring::CONTROL_BYTES);
     assert!(ring::CONSUMER_CLOSED < LINE_BYTES);
     assert!(ring::PRODUCER_WAITING / LINE_BYTES == ring::SPACE_WANTED / LINE_BYTES);
-    assert!(ring::HEAD / LINE_BYTES == ring::CONSUMER_WAKEUPS / LINE_BYTES);
+    assert!(ring::HEAD / LINE_BYTES == ring::CONSUMER_STRAY_REPLIES / LINE_BYTES);
     assert!(ring::TAIL / LINE_BYTES == ring::PRODUCER_HIGH_WATER / LINE_BYTES);
     assert!(ring_data_shift(64) < RING_SLACK_BYTES);
     assert!(record::DATA != 0 && record::PADDING != 0);

@@ -85,14 +85,25 @@ fn a_full_ring_says_so_and_keeps_its_deadline() {
 
 #[test]
 fn a_message_too_long_is_told_its_limit_and_nothing_is_sent() {
-    let (mut host, mut plugin) = small(WaitStrategy::Park, FenceMode::Real);
-    let max = host.sender().max_message_bytes();
-    assert_eq!(max, 120);
-    let found = host.send(&vec![1; max + 1]).unwrap_err();
-    assert_eq!(found, SendError::TooLong { len: 121, max: 120 });
-    assert!(matches!(plugin.try_recv(), Err(TryRecvError::Empty)));
-    host.send(&vec![1; max]).unwrap();
-    assert_eq!(plugin.recv().unwrap().len(), max);
+    // Less than goes in a record, and more.
+    for max in [100, 1000] {
+        let options = ChannelOptions {
+            capacity_bytes: 256,
+            max_message_bytes: max,
+            ..ChannelOptions::default()
+        };
+        let (mut host, mut plugin) = Channel::pair(&options).unwrap();
+        assert_eq!(host.sender().max_message_bytes(), max as usize);
+        let long = vec![1; max as usize + 1];
+        let found = host.send(&long).unwrap_err();
+        assert_eq!(found, SendError::TooLong { len: max + 1, max });
+        let found = host.try_send(&long).unwrap_err();
+        assert_eq!(found, TrySendError::TooLong { len: max + 1, max });
+        assert!(matches!(plugin.try_recv(), Err(TryRecvError::Empty)));
+        let sending = thread::spawn(move || host.send(&long[1..]));
+        assert_eq!(plugin.recv().unwrap().len(), max as usize);
+        sending.join().unwrap().unwrap();
+    }
 }
 
 #[test]

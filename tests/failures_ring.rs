@@ -104,7 +104,7 @@ fn f18_corrupt_record_header() {
         let longest = room.min(CAPACITY / 2) as u32 - 8;
         let padding = room as u32 - 8;
         let mut bad: Vec<u64> = (0..=u8::MAX)
-            .filter(|kind| ![record::DATA, record::PADDING].contains(kind))
+            .filter(|kind| !(record::DATA..=record::CALL).contains(kind))
             .map(|kind| record::pack(8, kind, 1))
             .filter(|header| *header != 0)
             .collect();
@@ -113,6 +113,8 @@ fn f18_corrupt_record_header() {
             [longest + 1, longest + 8, u32::MAX, u32::MAX - 7, 1 << 31]
                 .map(|len| record::pack(len, record::DATA, 0)),
         );
+        // Too short for the word that it begins with.
+        bad.extend([record::FRAGMENT, record::CALL, record::REPLY].map(|k| record::pack(7, k, 0)));
         for len in [padding.wrapping_sub(8), padding.wrapping_sub(1), padding + 1, padding + 8] {
             bad.push(record::pack(len, record::PADDING, 0));
         }
@@ -136,9 +138,12 @@ fn f18_corrupt_record_header() {
             assert_eq!(consumer.poisoned(), Some(found));
         }
         // The longest possible and, near the end, padding are not corrupt.
-        let (memory, geometry) = ring_at(index);
-        put(&memory, index, record::pack(longest, record::DATA, 1));
-        assert!(matches!(consumer(&memory, geometry).peek(), Ok(Some(_))));
+        for kind in [record::DATA, record::FRAGMENT, record::CALL, record::REPLY] {
+            let (memory, geometry) = ring_at(index);
+            put(&memory, index, record::pack(longest, kind, 1));
+            let found = consumer(&memory, geometry).peek();
+            assert_eq!(matches!(found, Ok(Some(_))), kind == record::DATA || longest >= 8);
+        }
     }
 }
 

@@ -235,7 +235,10 @@ fn call(channel: &mut Channel, random: &mut Random, buffer: &mut [u8; 4096]) -> 
 
 fn sent(error: Option<TrySendError>) -> End {
     match error {
-        None | Some(TrySendError::Full | TrySendError::TooLong { .. }) => End::None,
+        None
+        | Some(
+            TrySendError::Full | TrySendError::TooLong { .. } | TrySendError::WouldFragment { .. },
+        ) => End::None,
         Some(TrySendError::Disconnected) => End::Closed,
         Some(TrySendError::Corrupt(_)) => End::Corrupt,
         Some(error) => panic!("{error}"),

@@ -30,7 +30,9 @@ pub(super) fn connect(
     let ring = |index: usize| {
         let (control, data) = (ring::CONTROL[index], layout.data[index]);
         let capacity_bytes = geometry.capacity_bytes[index];
-        RingGeometry::new(memory, control, data, capacity_bytes, geometry.payload_align)
+        let ring =
+            RingGeometry::new(memory, control, data, capacity_bytes, geometry.payload_align)?;
+        Ok::<_, SegmentError>(ring.with_max_message_bytes(geometry.max_message_bytes))
     };
     let rings = [ring(0)?, ring(1)?];
     debug_assert_eq!(layout.data[0], CHANNEL_DATA);

@@ -388,7 +388,9 @@ fn drop_record<M: Memory>(from: &mut Consumer<M>) -> Option<(u16, usize)> {
     Some((record.tag(), record.len_bytes()))
 }
 
-/// Copies all committed records of one ring, at most as many bytes as it holds, into another.
+/// Copies all committed records of one ring, at most as many bytes as it holds, into another: of
+/// whatever kind, so of a long message those pieces that were not released. The receiver there drops
+/// what has no beginning or no end.
 /// The reading end is private: `head` is not published. Wakes nobody.
 fn carry<M: Memory>(from: &mut Consumer<M>, to: &mut Producer<M>) -> Result<u64, Corruption> {
     let mut carried = 0;
@@ -401,7 +403,8 @@ fn carry<M: Memory>(from: &mut Consumer<M>, to: &mut Producer<M>) -> Result<u64,
         from.copy_out(&record, &mut buffer);
         // A fresh ring of the same capacity holds what the old one held; only a peer that lies can
         // make it fail.
-        if to.try_push(record.tag(), &buffer).is_err() {
+        let word = if record.is_data() { 0 } else { from.word(&record) };
+        if to.try_push_kind(record.kind(), word, record.tag(), &buffer).is_err() {
             break;
         }
         from.advance(&record);

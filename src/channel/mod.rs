@@ -11,6 +11,7 @@
 //! | `connect` | from a segment to a connection |
 //! | `sender`, `receiver` | the blocking ends: what they offer |
 //! | `sender/wait`, `receiver/wait` | how they attempt, notice and wait |
+//! | `sender/long`, `receiver/digest` | messages longer than a record: in pieces, and together again |
 //! | `cpu` | whether two ends share their only processor |
 //! | `drafts`, `message`, `typed` | messages in the making, received, as values |
 //! | `typed_channel` | channels of values of one type each way, checked when they are attached |

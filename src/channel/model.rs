@@ -49,7 +49,7 @@ pub fn pair(capacity_bytes: u64) -> [Side; 2] {
         let control = ring::CONTROL[index];
         [control + ring::SPACE_WANTED]
             .into_iter()
-            .chain((control + ring::HEAD..=control + ring::CONSUMER_WAKEUPS).step_by(8))
+            .chain((control + ring::HEAD..=control + ring::CONSUMER_STRAY_REPLIES).step_by(8))
             .chain((control + ring::TAIL..=control + ring::PRODUCER_HIGH_WATER).step_by(8))
             .chain((data[index]..data[index] + capacity_bytes).step_by(8))
     });

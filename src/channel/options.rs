@@ -16,14 +16,16 @@ use crate::wakeup::WaitStrategy;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChannelOptions {
-    /// Capacity of each of the two rings in bytes: a power of two. Default 256 KiB. The longest
-    /// message is half of it, less 8 bytes.
+    /// Capacity of each of the two rings in bytes: a power of two. Default 256 KiB. Messages
+    /// longer than half of it, less 8 bytes, travel in fragments.
     pub capacity_bytes: u64,
     /// Capacity of the ring from the attaching side back to the creator, where it should differ.
     pub reply_capacity_bytes: Option<u64>,
     /// Alignment of payloads in the ring in bytes: 8, 16, 32 or 64. Default 8.
     pub payload_align: u64,
-    /// Longest message in bytes, both ways. Default 16 MiB. The creator decides for both.
+    /// Longest message in bytes, both ways. Default 16 MiB. The creator decides for both. A message
+    /// longer than a record can be, or than the whole ring, travels in fragments, which the receiver
+    /// puts together in memory of its own.
     pub max_message_bytes: u64,
     /// How this side waits. Each side has its own.
     pub wait: WaitStrategy,

@@ -23,8 +23,10 @@ use crate::ring::{Consumer, ConsumerStats, Record};
 use crate::wakeup::{self, Waiter};
 
 mod decode;
+mod digest;
 mod wait;
 
+use digest::Aside;
 use wait::Look;
 
 /// The receiving end of a channel.
@@ -43,6 +45,8 @@ pub struct Receiver<M: Memory = SharedMemory> {
     buffer: AlignedVec<64>,
     /// Messages received when this end last found none.
     polled_at: u64,
+    /// Messages that lie in memory of their own.
+    aside: Aside,
     /// Keeps the supervisor's eye on the peer.
     #[cfg(not(loom))]
     pub(super) watch: Option<crate::supervisor::WatchToken>,
@@ -73,6 +77,7 @@ impl<M: Memory> Receiver<M> {
             closed_since: None,
             buffer: AlignedVec::new(),
             polled_at: 0,
+            aside: Aside::default(),
             #[cfg(not(loom))]
             watch: None,
             open: true,
@@ -88,7 +93,15 @@ impl<M: Memory> Receiver<M> {
     /// been read; the others as they say.
     #[inline]
     pub fn recv(&mut self) -> Result<Message<'_>, RecvError> {
-        let record = self.next()?;
+        match self.next_simple() {
+            Some(record) => Ok(self.lend_data(&record)),
+            None => self.recv_other(),
+        }
+    }
+
+    #[inline(never)]
+    fn recv_other(&mut self) -> Result<Message<'_>, RecvError> {
+        let record = self.next_waiting()?;
         Ok(self.lend(&record))
     }
 
@@ -98,7 +111,15 @@ impl<M: Memory> Receiver<M> {
     /// [`TryRecvError::Empty`] where there is none; the others as [`recv`](Self::recv).
     #[inline]
     pub fn try_recv(&mut self) -> Result<Message<'_>, TryRecvError> {
-        let record = self.try_next()?;
+        match self.next_simple() {
+            Some(record) => Ok(self.lend_data(&record)),
+            None => self.try_recv_other(),
+        }
+    }
+
+    #[inline(never)]
+    fn try_recv_other(&mut self) -> Result<Message<'_>, TryRecvError> {
+        let record = self.try_next_other()?;
         Ok(self.lend(&record))
     }
 
@@ -141,7 +162,10 @@ impl<M: Memory> Receiver<M> {
             let (found, expected) = (len as u64, bytes.len() as u64);
             return Err(RecvError::Mismatch { found, expected });
         }
-        self.consumer.copy_out(&record, bytes);
+        match self.elsewhere(&record) {
+            Some(message) => bytes[..len].copy_from_slice(message),
+            None => self.consumer.copy_out(&record, bytes),
+        }
         self.take(&record);
         Ok((len, record.tag()))
     }
@@ -170,7 +194,7 @@ impl<M: Memory> Receiver<M> {
             }
             match self.consumer.peek_simple() {
                 Some(next) => record = next,
-                None => match self.consumer.peek() {
+                None => match self.find() {
                     Ok(Some(next)) => record = next,
                     Ok(None) | Err(_) => break,
                 },
@@ -188,7 +212,7 @@ impl<M: Memory> Receiver<M> {
     /// As [`try_recv`](Self::try_recv).
     pub fn skip(&mut self) -> Result<(), TryRecvError> {
         let record = self.try_next()?;
-        self.consumer.advance(&record);
+        self.take(&record);
         Ok(())
     }
 
@@ -203,32 +227,64 @@ impl<M: Memory> Receiver<M> {
     /// Takes a record that was read.
     #[inline]
     pub(super) fn take(&mut self, record: &Record) {
-        self.consumer.advance(record);
+        match record.is_elsewhere() {
+            false => self.consumer.advance(record),
+            true => self.take_elsewhere(),
+        }
     }
 
     /// Copies a record into the buffer and takes it.
     #[inline]
     pub(super) fn lend(&mut self, record: &Record) -> Message<'_> {
-        self.fetch(record);
-        self.take(record);
+        match record.is_data() {
+            true => self.lend_data(record),
+            false => self.lend_other(record),
+        }
+    }
+
+    /// `lend` for a record of plain data.
+    #[inline(always)]
+    fn lend_data(&mut self, record: &Record) -> Message<'_> {
+        self.fetch_data(record);
+        self.consumer.advance(record);
         Message::new(&self.buffer[..record.len_bytes()], record.tag())
     }
 
-    /// Copies a record into the buffer without taking it.
+    /// Copies a record into the buffer, where it does not lie in private memory already, without
+    /// taking it.
     #[inline]
     pub(super) fn fetch(&mut self, record: &Record) -> &[u8] {
+        match record.is_data() {
+            true => self.fetch_data(record),
+            false => self.fetch_other(record),
+        }
+    }
+
+    #[inline(always)]
+    fn fetch_data(&mut self, record: &Record) -> &[u8] {
         let len = record.len_bytes();
         if self.buffer.len() < len {
             self.grow(len);
         }
-        self.consumer.copy_out(record, &mut self.buffer[..len]);
+        self.consumer.copy_data(record, &mut self.buffer[..len]);
         &self.buffer[..len]
     }
 
-    /// The buffer grows with the longest message seen, which is at most half the ring.
+    /// The buffer grows with the longest record seen, which is at most half the ring.
     #[cold]
     fn grow(&mut self, len: usize) {
-        self.buffer.resize(len.next_power_of_two().max(256), 0);
+        let len = len.next_power_of_two().max(256);
+        if self.buffer.len() < len {
+            self.buffer.resize(len, 0);
+        }
+    }
+
+    /// Bytes of the message fetched last.
+    pub(super) fn fetched(&self, record: &Record) -> &[u8] {
+        match self.elsewhere(record) {
+            Some(message) => message,
+            None => &self.buffer[..record.len_bytes()],
+        }
     }
 
     /// The next record, waiting for it; not taken.
@@ -243,7 +299,7 @@ impl<M: Memory> Receiver<M> {
     /// The next record if nothing needs attention and it is there for certain; gives back what was
     /// taken before. Not taken.
     #[inline(always)]
-    fn next_simple(&mut self) -> Option<Record> {
+    pub(super) fn next_simple(&mut self) -> Option<Record> {
         if !self.consumer.memory().is_ours() || !self.connection.is_alive() {
             return None;
         }

@@ -2,7 +2,7 @@
 //!
 //! Wraps the ring's producer with waiting, waking and what is known of the peer. `Send`, not
 //! `Sync`: one thread at a time; many senders take a channel each. What always holds: a call that
-//! returns an error has sent nothing.
+//! returns an error has sent nothing that the receiver hands out.
 
 use std::cell::Cell;
 use std::io::IoSlice;
@@ -18,9 +18,10 @@ use super::drafts::{Batch, Reservation};
 use crate::error::{Corruption, ExitReason, SendError, SendTimeoutError, TrySendError};
 use crate::layout::ring;
 use crate::memory::{Deadline, Memory, SharedMemory};
-use crate::ring::{BatchDraft, Producer, ProducerStats, PushError};
+use crate::ring::{BatchDraft, Producer, ProducerStats, PushError, RecordKind};
 use crate::wakeup::Waiter;
 
+mod long;
 mod wait;
 
 use wait::Attempt;
@@ -33,8 +34,12 @@ pub struct Sender<M: Memory = SharedMemory> {
     pub(super) connection: Arc<Connection<M>>,
     waiter: Waiter,
     cpu: CpuHint,
+    /// Whether the next call must see to one of the two that follow.
+    attention: bool,
     /// A restart that a caller has not been told of yet.
     untold: Option<ExitReason>,
+    /// Whether a message was begun in the ring and given up; the receiver must be told.
+    owes_abort: bool,
     /// When the receiver of a plugin that may be restarted was first seen closed.
     closed_since: Option<u64>,
     pub(super) scratch: AlignedVec,
@@ -60,7 +65,9 @@ impl<M: Memory> Sender<M> {
             connection,
             waiter,
             cpu,
+            attention: false,
             untold: None,
+            owes_abort: false,
             closed_since: None,
             scratch: AlignedVec::new(),
             open: true,
@@ -123,6 +130,10 @@ impl<M: Memory> Sender<M> {
 
     #[inline(never)]
     fn send_waiting(&mut self, tag: u16, payload: &[u8]) -> Result<(), SendError> {
+        if self.is_long(payload.len()) {
+            let parts = [IoSlice::new(payload)];
+            return self.send_pieces(RecordKind::Data, tag, &parts, Deadline::NEVER).map(|_| ());
+        }
         while self.by(Deadline::NEVER, |producer| producer.try_push(tag, payload))?.is_none() {}
         self.notify();
         Ok(())
@@ -142,6 +153,7 @@ impl<M: Memory> Sender<M> {
 
     #[inline(never)]
     fn try_send_other(&mut self, tag: u16, payload: &[u8]) -> Result<(), TrySendError> {
+        self.check_fits(payload.len())?;
         match self.attempt(|producer| producer.try_push(tag, payload))? {
             Attempt::Done(()) => {
                 self.notify();
@@ -161,6 +173,11 @@ impl<M: Memory> Sender<M> {
         payload: &[u8],
         deadline: Deadline,
     ) -> Result<(), SendTimeoutError> {
+        if self.is_long(payload.len()) {
+            let parts = [IoSlice::new(payload)];
+            let sent = self.send_pieces(RecordKind::Data, tag, &parts, deadline)?;
+            return sent.ok_or(SendTimeoutError::Timeout);
+        }
         match self.by(deadline, |producer| producer.try_push(tag, payload))? {
             Some(()) => {
                 self.notify();
@@ -175,6 +192,9 @@ impl<M: Memory> Sender<M> {
     /// # Errors
     /// As [`send`](Self::send).
     pub fn send_vectored(&mut self, tag: u16, parts: &[IoSlice<'_>]) -> Result<(), SendError> {
+        if self.is_long(joined_bytes(parts)) {
+            return self.send_pieces(RecordKind::Data, tag, parts, Deadline::NEVER).map(|_| ());
+        }
         let push = |producer: &mut Producer<M>| producer.try_push_vectored(tag, parts);
         while self.by(Deadline::NEVER, push)?.is_none() {}
         self.notify();
@@ -190,6 +210,7 @@ impl<M: Memory> Sender<M> {
         tag: u16,
         parts: &[IoSlice<'_>],
     ) -> Result<(), TrySendError> {
+        self.check_fits(joined_bytes(parts))?;
         match self.attempt(|producer| producer.try_push_vectored(tag, parts))? {
             Attempt::Done(()) => {
                 self.notify();
@@ -199,10 +220,11 @@ impl<M: Memory> Sender<M> {
         }
     }
 
-    /// Reserves room for a message of `len` bytes, waiting for it as long as it takes.
+    /// Reserves room for a message of `len` bytes, waiting for it as long as it takes. The room is
+    /// one record, so at most [`max_record_bytes`](Self::max_record_bytes).
     ///
     /// # Errors
-    /// As [`send`](Self::send).
+    /// As [`send`](Self::send); [`SendError::TooLong`] with that limit where it is longer.
     pub fn reserve(&mut self, len: usize) -> Result<Reservation<'_, M>, SendError> {
         loop {
             if let Some(draft) = self.by(Deadline::NEVER, |producer| producer.draft(0, len))? {
@@ -227,7 +249,8 @@ impl<M: Memory> Sender<M> {
     /// # Errors
     /// As [`send`](Self::send).
     pub fn batch(&mut self) -> Result<Batch<'_, M>, SendError> {
-        self.attend()?;
+        // Whatever needs attention first, and a message that was given up needs room.
+        while self.by(Deadline::NEVER, |_| Ok(()))?.is_none() {}
         Ok(Batch::new(self))
     }
 
@@ -245,12 +268,19 @@ impl<M: Memory> Sender<M> {
         let mut messages = messages.into_iter();
         let mut next = messages.next();
         while let Some(first) = &next {
-            // Wait until at least this one fits.
             let len = first.as_ref().len();
+            if self.is_long(len) {
+                self.send_waiting(0, first.as_ref())?;
+                (sent, next) = (sent + 1, messages.next());
+                continue;
+            }
+            // Wait until at least this one fits.
             while self.by(Deadline::NEVER, |producer| producer.draft(0, len))?.is_none() {}
             let mut draft = BatchDraft::new(&self.producer);
             let mut failed = None;
-            while let Some(message) = &next {
+            while let Some(message) = &next
+                && !self.is_long(message.as_ref().len())
+            {
                 match draft.push(&mut self.producer, 0, message.as_ref()) {
                     Ok(()) => next = messages.next(),
                     Err(PushError::Full { .. }) => break,
@@ -273,8 +303,14 @@ impl<M: Memory> Sender<M> {
         deadline_after(self.producer.memory(), timeout)
     }
 
-    /// The longest message that this channel takes, in bytes.
+    /// The longest message that this channel takes, in bytes: in one record, or in fragments.
     pub fn max_message_bytes(&self) -> usize {
+        self.producer.geometry().max_message_bytes() as usize
+    }
+
+    /// The longest message that goes in one record, in bytes: longer ones cannot be reserved, put
+    /// into a batch, or sent without waiting.
+    pub fn max_record_bytes(&self) -> usize {
         self.producer.geometry().max_payload_bytes() as usize
     }
 
@@ -291,6 +327,11 @@ impl<M: Memory> Sender<M> {
     pub(super) fn forget(mut self) {
         self.open = false;
     }
+}
+
+/// Length of what these parts make.
+fn joined_bytes(parts: &[IoSlice<'_>]) -> usize {
+    parts.iter().fold(0, |sum, part| sum.saturating_add(part.len()))
 }
 
 fn cpu_hint<M: Memory>(producer: &Producer<M>) -> CpuHint {

@@ -89,7 +89,8 @@ impl Trusted<Receiver> {
         self.end.release();
     }
 
-    /// Receives a message without copying it: the slice lies in the ring, until the next call.
+    /// Receives a message without copying it: the slice lies in the ring, until the next call. Only
+    /// a message that came in fragments lies in this receiver's own buffer, where they were joined.
     ///
     /// # Errors
     /// As [`Receiver::recv`].
@@ -111,6 +112,9 @@ impl Trusted<Receiver> {
 
     #[inline]
     fn borrow(&mut self, record: &Record) -> InPlace<'_> {
+        if record.is_elsewhere() {
+            return self.borrow_elsewhere(record);
+        }
         let consumer = &mut self.end.consumer;
         let offset = consumer.payload_offset(record);
         consumer.advance(record);
@@ -123,6 +127,15 @@ impl Trusted<Receiver> {
         // - the mapping outlives the borrow: the consumer, which `self` owns, holds it.
         let bytes = unsafe { consumer.memory().slice(offset, record.len_bytes()) };
         InPlace { bytes, tag: record.tag() }
+    }
+}
+
+impl Trusted<Receiver> {
+    /// A message that came in pieces lies in the receiver's own buffer.
+    #[cold]
+    fn borrow_elsewhere(&mut self, record: &Record) -> InPlace<'_> {
+        let message = self.end.lend(record);
+        InPlace { bytes: message.bytes(), tag: message.tag() }
     }
 }
 

@@ -23,6 +23,10 @@ pub struct ConsumerStats {
     pub sleeps: u64,
     /// Wakeups sent to the producer.
     pub wakeups_sent: u64,
+    /// Messages of which only a part came: their sender died or gave up.
+    pub dropped_partial: u64,
+    /// Replies that nobody waited for any more.
+    pub dropped_replies: u64,
 }
 
 /// The reading end.
@@ -37,6 +41,8 @@ pub struct Consumer<M> {
     /// The longest record possible; 0 once poisoned, so that the one check on the hot path sees
     /// that too.
     max_record_bytes: u64,
+    /// Whether every record must be looked at closely, plain ones too.
+    careful: bool,
     poison: Option<Corruption>,
     /// The record seen last: the next one is likely to be like it.
     last: Like,
@@ -84,6 +90,8 @@ impl<M: Memory> Consumer<M> {
             bytes: count(ring::CONSUMER_BYTES),
             sleeps: count(ring::CONSUMER_SLEEPS),
             wakeups_sent: count(ring::CONSUMER_WAKEUPS),
+            dropped_partial: count(ring::CONSUMER_PARTIALS),
+            dropped_replies: count(ring::CONSUMER_STRAY_REPLIES),
         };
         let max_record_bytes = geometry.max_record_bytes();
         Ok(Self {
@@ -92,6 +100,7 @@ impl<M: Memory> Consumer<M> {
             position: head,
             released: head,
             max_record_bytes,
+            careful: false,
             poison: None,
             last: Like::NOTHING,
             counted: stats.messages,
@@ -186,8 +195,14 @@ impl<M: Memory> Consumer<M> {
     /// Whether [`peek`](Self::peek) would say anything but "nothing yet".
     #[inline(always)]
     pub(crate) fn has_something(&self) -> bool {
+        self.has_something_at(self.position)
+    }
+
+    /// The same of [`peek_at`](Self::peek_at).
+    #[inline(always)]
+    pub(crate) fn has_something_at(&self, position: u64) -> bool {
         // Relaxed: only `peek` acts upon what is there.
-        let header = self.memory.load_u64(self.geometry.offset(self.position), Ordering::Relaxed);
+        let header = self.memory.load_u64(self.geometry.offset(position), Ordering::Relaxed);
         header != 0 || self.poison.is_some()
     }
 
@@ -195,15 +210,25 @@ impl<M: Memory> Consumer<M> {
     /// more, since it may have been written in between, and believes only that.
     #[inline(never)]
     fn peek_other(&mut self) -> Result<Option<Record>, Corruption> {
+        let record = self.peek_at(self.position)?;
+        if let Some(record) = &record {
+            // Behind the padding, where there was any.
+            self.position = record.position;
+        }
+        Ok(record)
+    }
+
+    /// The record at a position at which the one before it ends. Does not move there.
+    pub(crate) fn peek_at(&mut self, position: u64) -> Result<Option<Record>, Corruption> {
         // Pairs with the Release of the producer's commit: the payload, and whatever stands behind
         // the record, is visible.
-        let header = self.memory.load_u64(self.geometry.offset(self.position), Ordering::Acquire);
+        let header = self.memory.load_u64(self.geometry.offset(position), Ordering::Acquire);
         if header == 0 {
             return self.nothing();
         }
-        match Record::decode(&self.geometry, self.position, header) {
+        match Record::decode(&self.geometry, position, header) {
             Ok(record) if !record.is_padding() && self.poison.is_none() => Ok(Some(record)),
-            Ok(padding) => self.skip(padding),
+            Ok(padding) => self.behind(padding),
             Err(corruption) => Err(self.poison(corruption)),
         }
     }
@@ -216,19 +241,16 @@ impl<M: Memory> Consumer<M> {
         }
     }
 
-    /// Goes over the padding at the end of the ring to the record that must follow it.
+    /// Looks behind the padding at the end of the ring for the record that must follow it.
     #[cold]
-    fn skip(&mut self, padding: Record) -> Result<Option<Record>, Corruption> {
+    fn behind(&mut self, padding: Record) -> Result<Option<Record>, Corruption> {
         if let Some(corruption) = self.poison {
             return Err(corruption);
         }
-        // Pairs as in `peek`; the padding's header was stored after this one's.
+        // Pairs as in `peek_at`; the padding's header was stored after this one's.
         let header = self.memory.load_u64(self.geometry.offset(padding.end), Ordering::Acquire);
         match Record::decode(&self.geometry, padding.end, header) {
-            Ok(record) if !record.is_padding() => {
-                self.position = padding.end;
-                Ok(Some(record))
-            }
+            Ok(record) if !record.is_padding() => Ok(Some(record)),
             _ => {
                 let corruption = impossible(&self.geometry, padding.end, header);
                 Err(self.poison(corruption))
@@ -247,6 +269,33 @@ impl<M: Memory> Consumer<M> {
         self.memory.copy_out(self.geometry.offset(record.payload()), &mut bytes[..len]);
     }
 
+    /// The same for a record of plain data.
+    #[inline(always)]
+    pub(crate) fn copy_data(&self, record: &Record, bytes: &mut [u8]) {
+        let position = record.position.wrapping_add(record::HEADER_BYTES);
+        let len = bytes.len().min(record.len_bytes());
+        self.memory.copy_out(self.geometry.offset(position), &mut bytes[..len]);
+    }
+
+    /// The word that the payload of a record begins with; not for plain data. Read once: the
+    /// producer may change it meanwhile, if it breaks the protocol.
+    pub fn word(&self, record: &Record) -> u64 {
+        let position = record.position.wrapping_add(record::HEADER_BYTES);
+        self.memory.load_u64(self.geometry.offset(position), Ordering::Relaxed)
+    }
+
+    /// The word behind that, which is the first of a fragment's piece.
+    pub(super) fn second_word(&self, record: &Record) -> u64 {
+        self.memory.load_u64(self.geometry.offset(record.payload()), Ordering::Relaxed)
+    }
+
+    /// Copies from the payload behind its first `skip` bytes, a multiple of 8, as many bytes as
+    /// `bytes` takes, which must be there.
+    pub(super) fn copy_piece(&self, record: &Record, skip: u64, bytes: &mut [u8]) {
+        debug_assert!(skip + bytes.len() as u64 <= record.len_bytes() as u64);
+        self.memory.copy_out(self.geometry.offset(record.payload().wrapping_add(skip)), bytes);
+    }
+
     /// Offset of a record's payload, for the in-place view of trusted ends.
     pub(crate) fn payload_offset(&self, record: &Record) -> u64 {
         self.geometry.offset(record.payload())
@@ -259,6 +308,36 @@ impl<M: Memory> Consumer<M> {
         self.position = record.end;
         self.stats.messages = self.stats.messages.wrapping_add(1);
         self.stats.bytes = self.stats.bytes.wrapping_add(u64::from(record.len_bytes() as u32));
+    }
+
+    /// Takes a record that is no message of its own.
+    pub(crate) fn pass(&mut self, record: &Record) {
+        self.position = record.end;
+    }
+
+    /// Counts a message that did not come in one record.
+    pub(crate) fn count_message(&mut self, len: usize) {
+        self.stats.messages = self.stats.messages.wrapping_add(1);
+        self.stats.bytes = self.stats.bytes.wrapping_add(len as u64);
+    }
+
+    pub(super) fn count_partial(&mut self) {
+        self.stats.dropped_partial = self.stats.dropped_partial.wrapping_add(1);
+        self.store_count(ring::CONSUMER_PARTIALS, self.stats.dropped_partial);
+    }
+
+    /// Says whether every record must go through [`peek`](Self::peek), plain ones too: something
+    /// else comes before the next, or is ended by it. Free for whoever is not careful.
+    pub(crate) fn set_careful(&mut self, careful: bool) {
+        self.careful = careful;
+        let simple = !careful && self.poison.is_none();
+        self.max_record_bytes = if simple { self.geometry.max_record_bytes() } else { 0 };
+        self.last = Like::NOTHING;
+    }
+
+    /// Whether [`set_careful`](Self::set_careful) holds.
+    pub(crate) fn is_careful(&self) -> bool {
+        self.careful
     }
 
     /// Gives the space of all taken records back to the producer. Returns whether there was any.

@@ -15,7 +15,15 @@ pub struct RingGeometry {
     data: u64,
     capacity_bytes: u64,
     align: u64,
+    max_message_bytes: u64,
+    /// The longest message that travels in one record.
+    max_payload_bytes: u64,
 }
+
+/// Pieces of long messages take this part of the ring, so that both ends work at the same time.
+const PIECES_IN_RING: u64 = 8;
+/// Longer pieces would leave the nearer caches between the two copies.
+const MAX_PIECE_BYTES: u64 = 64 << 10;
 
 impl RingGeometry {
     /// A ring whose control block starts at `control` and whose data region, of `capacity_bytes`
@@ -41,7 +49,18 @@ impl RingGeometry {
         }
         assert!(control.is_multiple_of(64) && data.is_multiple_of(64), "regions start on a line");
         let data = data + layout::ring_data_shift(payload_align);
-        Ok(Self { control, data, capacity_bytes, align: payload_align })
+        let max = capacity_bytes / 2 - record::HEADER_BYTES;
+        let (align, max_message_bytes, max_payload_bytes) = (payload_align, max, max);
+        Ok(Self { control, data, capacity_bytes, align, max_message_bytes, max_payload_bytes })
+    }
+
+    /// The same ring for messages of at most `max_bytes`, in fragments where they are longer than a
+    /// record can be. Without this no message is longer than a record.
+    #[must_use]
+    pub fn with_max_message_bytes(self, max_bytes: u64) -> Self {
+        let max_message_bytes = max_bytes.clamp(1, u64::from(u32::MAX) - WORD_BYTES);
+        let max_payload_bytes = max_message_bytes.min(self.max_record_payload_bytes());
+        Self { max_message_bytes, max_payload_bytes, ..self }
     }
 
     /// Capacity in bytes.
@@ -54,9 +73,28 @@ impl RingGeometry {
         self.align
     }
 
-    /// The longest payload that one record can carry.
+    /// The longest message that travels in one record.
+    #[inline]
     pub fn max_payload_bytes(&self) -> u64 {
+        self.max_payload_bytes
+    }
+
+    /// The longest message, in one record or in fragments.
+    pub fn max_message_bytes(&self) -> u64 {
+        self.max_message_bytes
+    }
+
+    /// The longest payload of a record of any kind.
+    pub(super) fn max_record_payload_bytes(&self) -> u64 {
         self.max_record_bytes() - record::HEADER_BYTES
+    }
+
+    /// Bytes of a long message that one fragment carries.
+    pub(super) fn piece_bytes(&self) -> u64 {
+        // A record of whole units, header and word included.
+        let unit = (self.align).max(4 * WORD_BYTES);
+        let record = (self.capacity_bytes / PIECES_IN_RING).clamp(unit, MAX_PIECE_BYTES);
+        record - record::HEADER_BYTES - WORD_BYTES
     }
 
     pub(super) fn max_record_bytes(&self) -> u64 {

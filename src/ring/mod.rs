@@ -1,8 +1,8 @@
 //! The ring: records of any length from one producer to one consumer, in memory that both map.
 //!
 //! The channel's [`Sender`](crate::channel::Sender) and [`Receiver`](crate::channel::Receiver) call
-//! it, and so do the fuzzers and the models; it never blocks, allocates nothing, and knows nothing
-//! of processes. What always holds: whatever the peer writes, an end stays inside its memory,
+//! it, and so do the fuzzers and the models; it never blocks, knows nothing
+//! of processes, and allocates nothing but what [`Assembly`] puts long messages together in. What always holds: whatever the peer writes, an end stays inside its memory,
 //! comes back in bounded time, and hands out only bytes that it has copied (or says
 //! [`Corruption`](crate::error::Corruption) and never touches the ring again).
 //!
@@ -31,6 +31,10 @@
 //! visible alone. A record of at most half the capacity fits eventually: padding is shorter than
 //! the record, so `padding + size + 8 <= capacity`.
 //!
+//! **Fragments.** A message longer than a record travels in several of kind fragment, and
+//! [`Assembly`] puts it together again. Each is committed and released by itself, so that the
+//! message may be longer than the ring; what a crash can leave of it is dropped.
+//!
 //! **Batches** write many records and store the first header last.
 //!
 //! **Release of space.** The consumer copies the payload out, and stores `head` with Release when it
@@ -42,7 +46,7 @@
 //!
 //! | store (Release) | load (Acquire) | what it carries |
 //! |---|---|---|
-//! | header, in [`Producer`], [`Reservation`], [`Batch`] | header, in [`Consumer::peek`] and in [`Producer::attach`] | payload, zero ahead, later headers of a batch |
+//! | header, in [`Producer`], [`Reservation`], [`Batch`], [`Fragments`] | header, in [`Consumer::peek`] and in [`Producer::attach`] | payload, zero ahead, later headers of a batch |
 //! | `head`, in [`Consumer::release`] | `head`, in the producer's refresh, and in both `attach` | the consumer's reads of the payload are over |
 //!
 //! # Alternatives that were measured
@@ -67,9 +71,12 @@
 //! ([`Memory::stop_speculation`](crate::memory::Memory::stop_speculation)). Asking for lines ahead
 //! with a write prefetch made no difference that could be told from noise, and is not done.
 
+mod assembly;
 mod batch;
 mod consumer;
+mod fragments;
 mod geometry;
+mod kinds;
 mod producer;
 mod record;
 mod reservation;
@@ -77,13 +84,15 @@ mod reservation;
 mod tests;
 mod words;
 
+pub use assembly::{Assembly, Whole};
 pub use batch::Batch;
 pub(crate) use batch::BatchDraft;
 pub use consumer::Consumer;
 pub use consumer::ConsumerStats;
+pub use fragments::Fragments;
 pub use geometry::RingGeometry;
 pub use producer::{Producer, ProducerStats, PushError};
-pub use record::Record;
+pub use record::{Record, RecordKind};
 pub(crate) use reservation::Draft;
 #[cfg(not(loom))]
 pub(crate) use reservation::InPlaceDraft;

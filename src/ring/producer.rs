@@ -246,11 +246,25 @@ impl<M: Memory> Producer<M> {
     /// Finds room for `len` bytes of payload from position `next` on.
     #[inline]
     pub(super) fn place(&mut self, next: u64, len: u64) -> Result<Place, PushError> {
-        let geometry = self.geometry;
         // A payload near u64::MAX cannot wrap the sum into range: it is longer than the limit.
-        if len > geometry.max_payload_bytes() {
-            return Err(self.too_long(len));
+        if len > self.geometry.max_payload_bytes() {
+            return Err(self.too_long(len, self.geometry.max_payload_bytes()));
         }
+        self.place_checked(next, len)
+    }
+
+    /// Finds room for a record of any kind with `len` bytes of payload, its word included.
+    pub(super) fn place_record(&mut self, next: u64, len: u64) -> Result<Place, PushError> {
+        let max = self.geometry.max_record_payload_bytes();
+        if len > max {
+            return Err(self.too_long(len - WORD_BYTES, max - WORD_BYTES));
+        }
+        self.place_checked(next, len)
+    }
+
+    #[inline(always)]
+    fn place_checked(&mut self, next: u64, len: u64) -> Result<Place, PushError> {
+        let geometry = self.geometry;
         let size = geometry.record_bytes(len);
         let to_end = geometry.capacity_bytes() - geometry.index(next);
         let padding = if size <= to_end { 0 } else { to_end };
@@ -291,10 +305,10 @@ impl<M: Memory> Producer<M> {
     }
 
     #[cold]
-    fn too_long(&self, len: u64) -> PushError {
+    fn too_long(&self, len: u64, max: u64) -> PushError {
         match self.poison {
             Some(corruption) => PushError::Corrupt(corruption),
-            None => PushError::TooLong { len, max: self.geometry.max_payload_bytes() },
+            None => PushError::TooLong { len, max },
         }
     }
 
@@ -349,14 +363,19 @@ impl<M: Memory> Producer<M> {
     /// Stores the header, with the padding's, where there is any, last.
     #[inline]
     pub(super) fn publish(&mut self, place: Place, len: u64, tag: u16) {
-        let header = record::pack(len as u32, record::DATA, tag);
+        self.publish_header(place, record::pack(len as u32, record::DATA, tag), 1, len);
+    }
+
+    /// As `publish`, for a record of any kind.
+    #[inline]
+    pub(super) fn publish_header(&mut self, place: Place, header: u64, messages: u64, bytes: u64) {
         if place.start != place.record {
             self.publish_padded(place, header);
         } else {
             // Pairs with the Acquire in Consumer::peek and in Producer::attach.
             self.memory.store_u64(self.geometry.offset(place.record), header, Ordering::Release);
         }
-        self.committed(place.end, 1, len);
+        self.committed(place.end, messages, bytes);
     }
 
     #[cold]

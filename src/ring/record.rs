@@ -6,7 +6,7 @@
 
 use super::RingGeometry;
 use crate::error::Corruption;
-use crate::layout::record;
+use crate::layout::{WORD_BYTES, record};
 
 /// A committed record: what its header says, checked against the ring's geometry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,10 +15,46 @@ pub struct Record {
     pub(super) position: u64,
     /// Position behind it.
     pub(super) end: u64,
+    /// Payload bytes, less the word that some kinds begin with.
     len: u32,
     tag: u16,
-    padding: bool,
+    /// As in the header; [`ELSEWHERE`] where it does not lie in the ring.
+    kind: u8,
 }
+
+/// What a record carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RecordKind {
+    /// One whole message.
+    Data,
+    /// A piece of a message; its word says which ([`layout::fragment`](crate::layout::fragment)).
+    Fragment,
+    /// One whole message to which a reply is wanted; its word is the id of the call.
+    Call,
+    /// A reply; its word is the id of the call.
+    Reply,
+}
+
+impl RecordKind {
+    /// As it stands in a header.
+    pub(super) fn code(self) -> u8 {
+        match self {
+            Self::Data => record::DATA,
+            Self::Fragment => record::FRAGMENT,
+            Self::Call => record::CALL,
+            Self::Reply => record::REPLY,
+        }
+    }
+
+    /// Bytes before the message: a word, but for plain data.
+    pub(super) fn word_bytes(self) -> u64 {
+        if self == Self::Data { 0 } else { WORD_BYTES }
+    }
+}
+
+/// Kind of what stands for a message that lies in private memory already. No header has it.
+const ELSEWHERE: u8 = 0;
 
 impl Record {
     /// Decodes a header word that may be anything, zero included, where it is that of a data record
@@ -38,13 +74,14 @@ impl Record {
             return None;
         }
         let end = position.wrapping_add(size);
-        Some(Self { position, end, len, tag: record::tag(header), padding: false })
+        Some(Self { position, end, len, tag: record::tag(header), kind: record::DATA })
     }
 
     /// A data record at `position` whose measures were checked.
     #[inline(always)]
     pub(super) fn alike(position: u64, size_bytes: u64, len: u32, tag: u16) -> Self {
-        Self { position, end: position.wrapping_add(size_bytes), len, tag, padding: false }
+        let end = position.wrapping_add(size_bytes);
+        Self { position, end, len, tag, kind: record::DATA }
     }
 
     /// Decodes a non-zero header found at `position`.
@@ -54,27 +91,32 @@ impl Record {
         position: u64,
         header: u64,
     ) -> Result<Self, Corruption> {
-        let len = record::len(header);
+        let (len, kind) = (record::len(header), record::kind(header));
         let size = geometry.record_bytes(u64::from(len));
         let room = geometry.capacity_bytes() - geometry.index(position);
-        let padding = match record::kind(header) {
-            record::DATA => false,
-            record::PADDING => true,
+        let word = match kind {
+            record::DATA | record::PADDING => 0,
+            record::FRAGMENT | record::CALL | record::REPLY => WORD_BYTES as u32,
             _ => return Err(impossible(geometry, position, header)),
         };
         // Padding reaches exactly to the end, which is nearer than half the ring, because what
         // follows it is a record that did not fit there; so padding never follows padding.
-        let fits = size <= room && size <= geometry.max_record_bytes();
-        let shaped =
-            !padding || (u64::from(len) + record::HEADER_BYTES == room && record::tag(header) == 0);
+        let fits = size <= room && size <= geometry.max_record_bytes() && len >= word;
+        let shaped = kind != record::PADDING
+            || (u64::from(len) + record::HEADER_BYTES == room && record::tag(header) == 0);
         if !fits || !shaped || record::reserved(header) != 0 {
             return Err(impossible(geometry, position, header));
         }
         let end = position.wrapping_add(size);
-        Ok(Self { position, end, len, tag: record::tag(header), padding })
+        Ok(Self { position, end, len: len - word, tag: record::tag(header), kind })
     }
 
-    /// Payload length in bytes.
+    /// What stands for a message in private memory.
+    pub(crate) fn elsewhere(position: u64, len: usize, tag: u16) -> Self {
+        Self { position, end: position, len: len as u32, tag, kind: ELSEWHERE }
+    }
+
+    /// Length in bytes of what it carries, without the word that some kinds begin with.
     #[inline]
     pub fn len_bytes(&self) -> usize {
         self.len as usize
@@ -86,15 +128,47 @@ impl Record {
         self.tag
     }
 
-    #[inline]
-    pub(super) fn is_padding(&self) -> bool {
-        self.padding
+    /// What it carries.
+    pub fn kind(&self) -> RecordKind {
+        match self.kind {
+            record::FRAGMENT => RecordKind::Fragment,
+            record::CALL => RecordKind::Call,
+            record::REPLY => RecordKind::Reply,
+            _ => RecordKind::Data,
+        }
     }
 
-    /// Position of the first payload byte.
+    /// Whether it is a message in the ring, and nothing more.
+    #[inline(always)]
+    pub(crate) fn is_data(&self) -> bool {
+        self.kind == record::DATA
+    }
+
+    /// Whether the message lies in private memory.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        self.kind == ELSEWHERE
+    }
+
+    /// Position of its header.
+    pub(crate) fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Position behind it.
+    pub(crate) fn end(&self) -> u64 {
+        self.end
+    }
+
+    #[inline]
+    pub(super) fn is_padding(&self) -> bool {
+        self.kind == record::PADDING
+    }
+
+    /// Position of the first payload byte behind the word, where there is one.
     #[inline]
     pub(super) fn payload(&self) -> u64 {
-        self.position.wrapping_add(record::HEADER_BYTES)
+        let word = u64::from(!self.is_data()) * WORD_BYTES;
+        self.position.wrapping_add(record::HEADER_BYTES + word)
     }
 }
 

@@ -38,7 +38,7 @@ pub fn restarts(max_restarts: u32) -> Restart {
     }
 }
 
-const ROLE: &str = "RINGWAY_TEST_ROLE";
+pub const ROLE: &str = "RINGWAY_TEST_ROLE";
 const ALONE: &str = "RINGWAY_TEST_ALONE";
 
 /// The command that executes this binary again, in a role.

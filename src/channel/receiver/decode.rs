@@ -10,7 +10,8 @@ use crate::memory::Memory;
 use crate::ring::Record;
 
 impl<M: Memory> Receiver<M> {
-    /// Copies a record into the buffer, decodes it there, and takes it where that succeeds.
+    /// Copies a record into the buffer, where it does not lie in private memory already, decodes it
+    /// there, and takes it where that succeeds.
     #[inline]
     pub(in crate::channel) fn take_decoded<'a, T>(
         &'a mut self,
@@ -19,7 +20,10 @@ impl<M: Memory> Receiver<M> {
     ) -> Result<T, RecvError> {
         let len = record.len_bytes();
         self.fetch(record);
-        let Self { consumer, buffer, .. } = self;
+        let Self { consumer, buffer, aside, .. } = self;
+        if record.is_elsewhere() {
+            return aside.take_decoded(consumer, record, decode);
+        }
         let value = decode(&buffer[..len])?;
         consumer.advance(record);
         Ok(value)

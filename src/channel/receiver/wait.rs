@@ -34,7 +34,10 @@ impl<M: Memory> Receiver<M> {
         if self.consumer.release() {
             self.wake_producer();
         }
-        match self.consumer.peek() {
+        if let Some(record) = self.consumer.peek_simple() {
+            return Ok(Some(record));
+        }
+        match self.find() {
             Ok(record) => Ok(record),
             // What a dead peer has left may be spoilt; its successor's ring is another.
             Err(_) if self.connection.peer() == peer::SUCCEEDED && self.told => {
@@ -50,7 +53,8 @@ impl<M: Memory> Receiver<M> {
     pub(super) fn poll(&mut self) -> Option<Record> {
         let polls = self.consumer.memory().is_ours()
             && self.connection.is_alive()
-            && self.waiter.polls_first();
+            && self.waiter.polls_first()
+            && !self.consumer.is_careful();
         if !polls {
             return None;
         }
@@ -109,7 +113,7 @@ impl<M: Memory> Receiver<M> {
             return Ok(Look::Again);
         }
         match state {
-            peer::GONE => Err(RecvError::Disconnected),
+            peer::GONE => Err(self.disconnected()),
             peer::SUCCEEDED => {
                 self.follow();
                 Ok(Look::Again)
@@ -124,6 +128,8 @@ impl<M: Memory> Receiver<M> {
         let Some((connection, consumer)) = self.connection.take_consumer() else { return };
         self.connection = connection;
         self.consumer = consumer;
+        // Its end would have come in the ring that is left behind.
+        self.end_partial();
         self.cpu = cpu_hint(&self.consumer);
         self.told = false;
         self.last_position = None;
@@ -143,7 +149,13 @@ impl<M: Memory> Receiver<M> {
                 return Ok(Look::Wait(seen));
             }
         }
-        Err(RecvError::Disconnected)
+        Err(self.disconnected())
+    }
+
+    /// Nothing will come any more, the rest of a message that was begun neither.
+    fn disconnected(&mut self) -> RecvError {
+        self.end_partial();
+        RecvError::Disconnected
     }
 
     /// Sleeps until there is a record or something else to look at. False at the deadline.

@@ -26,6 +26,13 @@ impl<M: Memory> Sender<M> {
         push: impl FnOnce(&mut Producer<M>) -> Result<T, PushError>,
     ) -> Result<Attempt<T>, SendError> {
         let seen = if self.needs_attention() { self.attend()? } else { Seen::NOTHING };
+        if self.owes_abort {
+            if let Err(error) = self.producer.try_push_abort() {
+                let head_needed = self.classify(error)?;
+                return Ok(Attempt::Full { head_needed, seen });
+            }
+            (self.owes_abort, self.attention) = (false, false);
+        }
         match push(&mut self.producer) {
             Ok(done) => Ok(Attempt::Done(done)),
             Err(error) => {
@@ -75,7 +82,7 @@ impl<M: Memory> Sender<M> {
         let memory = self.producer.memory();
         !memory.is_ours()
             || !self.connection.is_alive()
-            || self.untold.is_some()
+            || self.attention
             || memory.load_u32(self.closed_word(), Ordering::Relaxed) != 0
     }
 
@@ -97,6 +104,7 @@ impl<M: Memory> Sender<M> {
             state = self.connection.peer();
         }
         if let Some(reason) = self.untold.take() {
+            self.attention = self.owes_abort;
             return Err(SendError::Restarted { reason });
         }
         if let Some(corruption) = self.producer.poisoned() {
@@ -141,6 +149,7 @@ impl<M: Memory> Sender<M> {
             self.cpu = cpu_hint(&self.producer);
             self.closed_since = None;
             self.untold = Some(reason);
+            self.attention = true;
             self.wake_consumer();
         }
     }

@@ -1,0 +1,85 @@
+//! Sending messages longer than a record: in pieces, as room comes.
+//!
+//! What stands behind `send` and its relatives where one record does not do. What always holds: the
+//! receiver hands out the whole message or nothing of it; a sender that gives up midway owes the
+//! ring a record that says so, and that goes out before any other.
+
+use std::io::IoSlice;
+
+use super::Sender;
+use crate::error::{SendError, TrySendError};
+use crate::memory::{Deadline, Memory};
+use crate::ring::{Fragments, RecordKind};
+
+impl<M: Memory> Sender<M> {
+    /// Whether a message of `len` bytes does not go in one record of plain data.
+    pub(super) fn is_long(&self, len: usize) -> bool {
+        len as u64 > self.producer.geometry().max_payload_bytes()
+    }
+
+    /// For calls that do not wait: one record must do.
+    pub(super) fn check_fits(&self, len: usize) -> Result<(), TrySendError> {
+        if !self.is_long(len) {
+            return Ok(());
+        }
+        let geometry = self.producer.geometry();
+        let (len, max) = (len as u64, geometry.max_message_bytes());
+        if len > max {
+            return Err(TrySendError::TooLong { len, max });
+        }
+        Err(TrySendError::WouldFragment { len, max: geometry.max_payload_bytes() })
+    }
+
+    /// Sends a message piece by piece; see [`Fragments::new`]. `None` where the deadline passed
+    /// before the last one: the receiver drops what it has.
+    #[inline(never)]
+    pub(super) fn send_pieces(
+        &mut self,
+        kind: RecordKind,
+        tag: u16,
+        parts: &[IoSlice<'_>],
+        deadline: Deadline,
+    ) -> Result<Option<()>, SendError> {
+        let mut pieces = Fragments::new(kind, tag, parts);
+        loop {
+            match self.by(deadline, |producer| pieces.try_push_next(producer)) {
+                Ok(Some(last)) => {
+                    self.notify();
+                    if last {
+                        return Ok(Some(()));
+                    }
+                }
+                Ok(None) if deadline == Deadline::NEVER => {}
+                Ok(None) => {
+                    if pieces.is_midway() {
+                        self.owe_abort();
+                        self.pay_abort();
+                    }
+                    return Ok(None);
+                }
+                Err(error) => {
+                    // The new incarnation may have been given what was in the ring. Any other error
+                    // is the end of this one.
+                    if pieces.is_midway() && matches!(error, SendError::Restarted { .. }) {
+                        self.owe_abort();
+                    }
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    fn owe_abort(&mut self) {
+        self.owes_abort = true;
+        self.attention = true;
+    }
+
+    /// Tells the receiver at once that a message was given up, if there is room.
+    fn pay_abort(&mut self) {
+        if self.producer.try_push_abort().is_ok() {
+            self.owes_abort = false;
+            self.attention = self.untold.is_some();
+            self.notify();
+        }
+    }
+}

@@ -1,0 +1,412 @@
+//! Messages longer than a record, over real segments, in threads and in processes.
+#![allow(unsafe_code, missing_docs)]
+
+mod common;
+
+use std::io::IoSlice;
+use std::thread;
+use std::time::Duration;
+
+use common::plugin::{self, NEVER};
+use ringway::channel::{Channel, ChannelOptions, Event, Selector};
+use ringway::error::{
+    Corruption, RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError,
+    TrySendError,
+};
+use ringway::layout::{fragment, record, ring};
+use ringway::memory::MappedMemory;
+use ringway::ring::{Fragments, Producer, PushError, RecordKind, RingGeometry};
+use ringway::segment::AnonymousSegment;
+
+/// Where the plugin's process starts; does nothing in the process that runs the tests.
+#[test]
+fn plugin_entry() {
+    plugin::run_role();
+}
+
+fn options(capacity_bytes: u64) -> ChannelOptions {
+    ChannelOptions { capacity_bytes, ..ChannelOptions::default() }
+}
+
+fn pair(capacity_bytes: u64) -> (Channel, Channel) {
+    Channel::pair(&options(capacity_bytes)).expect("a channel")
+}
+
+/// Every eight bytes say where they are.
+fn payload(seed: u64, len: usize) -> Vec<u8> {
+    let words = (0..len as u64 / 8 + 1).map(|at| (at << 20 ^ seed).wrapping_mul(0x9e37_79b9));
+    let mut bytes: Vec<u8> = words.flat_map(u64::to_le_bytes).collect();
+    bytes.truncate(len);
+    bytes
+}
+
+/// A channel's receiving side, and the bare producer of what comes to it.
+fn bare(capacity_bytes: u64) -> (Channel, Producer<MappedMemory>, AnonymousSegment) {
+    let channel = Channel::anonymous(&options(capacity_bytes)).unwrap();
+    let segment = AnonymousSegment::attach(channel.descriptor().unwrap()).unwrap();
+    let producer = bare_producer(&segment);
+    (channel, producer, segment)
+}
+
+fn bare_producer(segment: &AnonymousSegment) -> Producer<MappedMemory> {
+    let (memory, header) = (segment.memory().clone(), segment.geometry());
+    let data = header.layout().unwrap().data[1];
+    let geometry =
+        RingGeometry::new(&memory, ring::CONTROL[1], data, header.capacity_bytes[1], 8).unwrap();
+    Producer::attach(memory, geometry.with_max_message_bytes(header.max_message_bytes)).unwrap()
+}
+
+#[test]
+fn all_lengths_around_every_limit() {
+    for capacity in [256, 4096] {
+        let (mut host, mut plugin) = pair(capacity);
+        let half = capacity as usize / 2;
+        let lens: Vec<usize> =
+            (half - 20..half + 20).chain([2 * half - 1, 2 * half, 9 * half, 40 * half]).collect();
+        let expected = lens.clone();
+        let sending = thread::spawn(move || {
+            for len in lens {
+                host.sender().send_tagged(len as u16, &payload(len as u64, len)).unwrap();
+            }
+            host
+        });
+        for len in expected {
+            let message = plugin.recv().unwrap();
+            assert_eq!(message.tag(), len as u16);
+            assert_eq!(&*message, payload(len as u64, len), "{len} bytes");
+        }
+        let host = sending.join().unwrap();
+        drop(host);
+        assert_eq!(plugin.recv(), Err(RecvError::Disconnected));
+        assert_eq!(plugin.receiver().stats().dropped_partial, 0);
+    }
+}
+
+#[test]
+fn a_message_of_16_mib_through_a_ring_of_64_kib_between_processes() {
+    let host = plugin::host();
+    let spec = plugin::spec("echo", "echo").channel_options(options(64 << 10));
+    let handle = host.spawn(spec).unwrap();
+    let (mut active, _) = handle.take_channels().unwrap();
+    for seed in 0..2 {
+        let question = payload(seed, 16 << 20);
+        active.sender().send_tagged(9, &question).unwrap();
+        let answer = active.recv_timeout(NEVER).unwrap();
+        assert_eq!(answer.tag(), 9);
+        assert!(*answer == *question, "the content differs");
+    }
+    assert_eq!(active.sender().stats().messages, 2);
+    assert_eq!(active.receiver().stats().messages, 2);
+    assert_eq!(active.receiver().stats().bytes, 32 << 20);
+}
+
+#[test]
+fn every_way_to_send_and_to_receive() {
+    let (mut host, plugin) = pair(1024);
+    let (_, mut receiver) = plugin.split();
+    let long = payload(1, 5000);
+    let strings = vec![String::from_utf8(vec![b'x'; 3000]).unwrap(); 2];
+    let sending = {
+        let (long, strings) = (long.clone(), strings.clone());
+        thread::spawn(move || {
+            let sender = host.sender();
+            sender.send_deadline(1, &long, ringway::memory::Deadline::NEVER).unwrap();
+            sender.send_timeout(&long, NEVER).unwrap();
+            let (a, b) = long.split_at(13);
+            let (b, c) = b.split_at(2001);
+            let parts = [IoSlice::new(a), IoSlice::new(&[]), IoSlice::new(b), IoSlice::new(c)];
+            sender.send_vectored(7, &parts).unwrap();
+            sender.send_pod::<[u64; 256]>(&[3; 256]).unwrap();
+            sender.send_archived(&strings).unwrap();
+            assert_eq!(sender.send_batch([b"a", &long[..], b"b", b"c", &long[..]]), Ok(5));
+            assert_eq!(sender.send_batch([&long[..], &long[..], b"end"]), Ok(3));
+        })
+    };
+    assert_eq!(&*receiver.recv_owned().unwrap(), long);
+    let mut short = [0; 4999];
+    let found = receiver.recv_into(&mut short).unwrap_err();
+    assert_eq!(found, RecvError::Mismatch { found: 5000, expected: 4999 });
+    assert_eq!(receiver.recv_pod::<u64>(), Err(RecvError::Mismatch { found: 5000, expected: 8 }));
+    let mut fitting = [0; 5001];
+    assert_eq!(receiver.recv_into(&mut fitting), Ok((5000, 0)));
+    assert_eq!(fitting[..5000], long);
+    let message = receiver.recv_timeout(NEVER).unwrap();
+    assert_eq!((message.tag(), message.bytes()), (7, &long[..]));
+    assert_eq!(receiver.recv_pod::<[u64; 256]>(), Ok([3; 256]));
+    let found = receiver.recv_archived::<Vec<String>>().unwrap();
+    assert_eq!(found.as_slice(), &strings[..]);
+    let mut got = Vec::new();
+    while got.len() < 5 {
+        receiver.recv_batch(5 - got.len(), |message| got.push(message.bytes().to_vec())).unwrap();
+    }
+    assert_eq!(got, [b"a", &long[..], b"b", b"c", &long[..]]);
+    let skipped = |receiver: &mut ringway::channel::Receiver| {
+        while receiver.skip() == Err(TryRecvError::Empty) {
+            thread::yield_now();
+        }
+    };
+    skipped(&mut receiver);
+    // SAFETY: the peer is this process, and follows the protocol.
+    let mut trusted = unsafe { receiver.trust_peer() };
+    assert_eq!(&*trusted.recv_in_place().unwrap(), long);
+    assert_eq!(&*trusted.recv_in_place().unwrap(), b"end");
+    sending.join().unwrap();
+}
+
+#[test]
+fn a_selector_hands_out_whole_messages() {
+    let (mut host, plugin) = pair(1024);
+    let (mut other_host, other) = pair(1024);
+    let mut selector = Selector::new();
+    let (token, other) = (selector.add(plugin.split().1), selector.add(other.split().1));
+    let long = payload(4, 100_000);
+    let sent = long.clone();
+    let sending = thread::spawn(move || host.send(&sent).map(|()| host));
+    other_host.send(b"short").unwrap();
+    let mut found = Vec::new();
+    while found.len() < 2 {
+        selector.poll(1, NEVER, |from, event| match event {
+            Event::Message(message) => found.push((from, message.bytes().to_vec())),
+            Event::Error(error) => panic!("{error}"),
+        });
+    }
+    found.sort();
+    assert!(found == [(token, long), (other, b"short".to_vec())]);
+    sending.join().unwrap().unwrap();
+}
+
+#[test]
+fn what_must_be_one_record_is_told_how_long_that_is() {
+    let (mut host, mut plugin) = pair(256);
+    assert_eq!(host.sender().max_record_bytes(), 120);
+    let long = [1; 121];
+    let would = TrySendError::WouldFragment { len: 121, max: 120 };
+    assert_eq!(host.try_send(&long), Err(would));
+    assert_eq!(host.sender().try_send_vectored(0, &[IoSlice::new(&long)]), Err(would));
+    let too_long = SendError::TooLong { len: 121, max: 120 };
+    assert_eq!(host.sender().reserve(121).unwrap_err(), too_long);
+    assert_eq!(host.sender().try_reserve(121).unwrap_err(), too_long.into());
+    let mut batch = host.sender().batch().unwrap();
+    assert_eq!(batch.push(&long), Err(too_long.into()));
+    assert_eq!(batch.commit(), 0);
+    assert!(matches!(plugin.try_recv(), Err(TryRecvError::Empty)));
+    host.try_send(&long[..120]).unwrap();
+    assert_eq!(plugin.recv().unwrap().len(), 120);
+}
+
+#[test]
+fn a_sender_that_runs_out_of_time_midway_takes_it_back() {
+    for abort_fits in [true, false] {
+        let (mut host, mut plugin) = pair(1024);
+        if !abort_fits {
+            // Pieces take 128 bytes, so that of 1024 less 112 not even an abort's 24 are left.
+            host.send(&[0; 104]).unwrap();
+        }
+        let found = host.send_timeout(&[7; 5000], Duration::from_millis(1));
+        assert_eq!(found, Err(SendTimeoutError::Timeout));
+        assert_eq!(host.try_send(&[0; 400]), Err(TrySendError::Full));
+        if !abort_fits {
+            assert_eq!(plugin.recv().unwrap().len(), 104);
+        }
+        assert!(matches!(plugin.try_recv(), Err(TryRecvError::Empty)));
+        assert_eq!(plugin.receiver().stats().dropped_partial, u64::from(abort_fits));
+        // Every way to send pays what is owed first.
+        match abort_fits {
+            true => host.try_send(b"next").unwrap(),
+            false => {
+                let mut batch = host.sender().batch().unwrap();
+                batch.push(b"next").unwrap();
+                batch.commit();
+            }
+        }
+        assert_eq!(&*plugin.recv().unwrap(), b"next");
+        assert_eq!(plugin.receiver().stats().dropped_partial, 1);
+        assert_eq!(host.sender().stats().messages, 1 + u64::from(!abort_fits));
+        assert!(matches!(plugin.try_recv(), Err(TryRecvError::Empty)));
+    }
+}
+
+#[test]
+fn a_receiver_that_runs_out_of_time_midway_goes_on_later() {
+    let (mut host, mut producer, _segment) = bare(1024);
+    let long = payload(3, 700);
+    let parts = [IoSlice::new(&long)];
+    let mut pieces = Fragments::new(RecordKind::Data, 5, &parts);
+    while !pieces.try_push_next(&mut producer).unwrap() {
+        let found = host.recv_timeout(Duration::from_micros(10));
+        assert_eq!(found, Err(RecvTimeoutError::Timeout));
+        assert!(matches!(host.try_recv(), Err(TryRecvError::Empty)));
+    }
+    let message = host.recv_timeout(NEVER).unwrap();
+    assert_eq!((message.tag(), message.bytes()), (5, &long[..]));
+    assert_eq!(host.receiver().stats().dropped_partial, 0);
+}
+
+#[test]
+fn one_call_goes_over_no_more_than_a_ring_full() {
+    let (mut host, mut producer, _segment) = bare(256);
+    let word = |flags, number| fragment::pack(number, record::DATA * (flags & 1), flags);
+    // A beginning that never goes on, over and over.
+    for _ in 0..100 {
+        let begin = |producer: &mut Producer<MappedMemory>| {
+            producer.try_push_kind(RecordKind::Fragment, word(1, 100), 0, b"begun")
+        };
+        while begin(&mut producer).is_ok() {}
+        assert!(matches!(host.try_recv(), Err(TryRecvError::Empty)));
+        assert!(producer.has_room(producer.tail().wrapping_sub(256 - 32)).unwrap());
+    }
+    assert!(host.receiver().stats().dropped_partial >= 500);
+}
+
+/// A sender died midway; its successor's first record is another one.
+#[test]
+fn f43_producer_dies_in_the_middle_of_a_fragmented_message() {
+    let long = payload(3, 700);
+    let parts = [IoSlice::new(&long)];
+    for receiver_sees_the_beginning in [true, false] {
+        for next_is_long in [true, false] {
+            let (mut host, mut producer, segment) = bare(1024);
+            let mut pieces = Fragments::new(RecordKind::Data, 1, &parts);
+            for _ in 0..3 {
+                assert_eq!(pieces.try_push_next(&mut producer), Ok(false));
+            }
+            if receiver_sees_the_beginning {
+                assert!(matches!(host.try_recv(), Err(TryRecvError::Empty)));
+            }
+            let mut successor = bare_producer(&segment);
+            let expected = if next_is_long { &long[..600] } else { b"next" };
+            let parts = [IoSlice::new(expected)];
+            let mut pieces = Fragments::new(RecordKind::Data, 2, &parts);
+            match next_is_long {
+                true => {
+                    while !pieces.try_push_next(&mut successor).unwrap() {
+                        let _ = host.try_recv().map(|message| panic!("{} bytes", message.len()));
+                    }
+                }
+                false => successor.try_push(2, expected).unwrap(),
+            }
+            let message = host.recv().unwrap();
+            assert_eq!((message.tag(), message.bytes()), (2, expected));
+            assert_eq!(host.receiver().stats().dropped_partial, 1);
+        }
+    }
+}
+
+/// A receiver died midway; the pieces that are left have no beginning.
+#[test]
+fn f43_consumer_dies_in_the_middle_of_a_fragmented_message() {
+    let (mut host, mut producer, segment) = bare(1024);
+    let long = payload(3, 700);
+    let parts = [IoSlice::new(&long)];
+    let mut pieces = Fragments::new(RecordKind::Data, 1, &parts);
+    for _ in 0..3 {
+        assert_eq!(pieces.try_push_next(&mut producer), Ok(false));
+    }
+    // What was released is gone with the process that had it.
+    let geometry = *producer.geometry();
+    let memory = segment.memory();
+    let mut former = ringway::ring::Consumer::attach(memory.clone(), geometry).unwrap();
+    let first = former.peek().unwrap().unwrap();
+    former.advance(&first);
+    former.release();
+    drop(former);
+    let mut successor = ringway::ring::Consumer::attach(memory.clone(), geometry).unwrap();
+    let mut assembly = ringway::ring::Assembly::default();
+    while !pieces.try_push_next(&mut producer).unwrap() {}
+    producer.try_push(2, b"next").unwrap();
+    loop {
+        let record = successor.peek().unwrap().unwrap();
+        if record.kind() == RecordKind::Data {
+            assert_eq!(record.tag(), 2);
+            break;
+        }
+        assert_eq!(assembly.absorb(&mut successor, &record), Ok(None));
+        assert_eq!(assembly.memory_bytes(), 0, "nothing is kept of pieces without a beginning");
+    }
+    assert_eq!(host.peer_state(), ringway::channel::PeerState::Absent);
+    let _ = host.try_recv();
+}
+
+/// What no correct sender writes, after two good pieces and after none.
+#[test]
+fn f43_pieces_that_lie() {
+    let first = |total| fragment::pack(total, record::DATA, fragment::FIRST);
+    let next = |offset| fragment::pack(offset, 0, 0);
+    let piece = [9; 40];
+    let max = ChannelOptions::default().max_message_bytes;
+    let lies = [
+        // Announced: nothing, what fits the piece, too much, of no kind.
+        (first(0), 40),
+        (first(40), 40),
+        (first(max + 1), 40),
+        (first((1 << 48) - 1), 40),
+        (first(100), 0),
+        (fragment::pack(100, record::FRAGMENT, fragment::FIRST), 40),
+        (fragment::pack(100, record::PADDING, fragment::FIRST), 40),
+        (fragment::pack(100, 0, fragment::FIRST), 40),
+        (fragment::pack(100, record::CALL, fragment::FIRST), 7),
+        (fragment::pack(max + 9, record::REPLY, fragment::FIRST), 40),
+        // Flags that do not exist or do not go together.
+        (fragment::pack(100, record::DATA, 4), 40),
+        (fragment::pack(100, record::DATA, 3), 40),
+        (fragment::pack(1, 0, fragment::ABORT), 0),
+        (fragment::pack(0, 0, fragment::ABORT), 8),
+        // Going on: at the beginning, with a kind, with nothing.
+        (next(0), 40),
+        (fragment::pack(80, record::DATA, 0), 40),
+        (next(80), 0),
+    ];
+    // Only after good ones: a gap, back, past the end.
+    let continued = [(next(81), 8), (next(40), 40), (next(120), 8), (next(80), 21)];
+    let cases = lies.iter().flat_map(|lie| [(false, lie), (true, lie)]);
+    for (begun, (word, len)) in cases.chain(continued.iter().map(|lie| (true, lie))) {
+        let (mut host, mut producer, _segment) = bare(1024);
+        let mut push = |word, tag, len: usize| {
+            let kind = RecordKind::Fragment;
+            producer.try_push_kind(kind, word, tag, &piece[..len]).unwrap();
+        };
+        if begun {
+            push(first(100), 3, 40);
+            push(next(40), 3, 40);
+        }
+        push(*word, 3, *len);
+        let found = host.try_recv().unwrap_err();
+        assert!(
+            matches!(found, TryRecvError::Corrupt(Corruption::Fragment { word: lie, .. }) if lie == *word),
+            "{word:#x} of {len} bytes: {found:?}"
+        );
+        assert_eq!(host.try_recv().unwrap_err(), found, "it latches");
+    }
+    // The tag is in every piece.
+    let (mut host, mut producer, _segment) = bare(1024);
+    producer.try_push_kind(RecordKind::Fragment, first(100), 3, &piece).unwrap();
+    producer.try_push_kind(RecordKind::Fragment, next(40), 4, &piece).unwrap();
+    assert!(matches!(host.try_recv(), Err(TryRecvError::Corrupt(Corruption::Fragment { .. }))));
+}
+
+/// A length announced and never sent.
+#[test]
+fn f43_memory_grows_with_what_has_arrived() {
+    let (_host, mut producer, segment) = bare(64 << 10);
+    let geometry = *producer.geometry();
+    let mut consumer = ringway::ring::Consumer::attach(segment.memory().clone(), geometry).unwrap();
+    let mut assembly = ringway::ring::Assembly::default();
+    let word = fragment::pack(16 << 20, record::DATA, fragment::FIRST);
+    producer.try_push_kind(RecordKind::Fragment, word, 0, &[1; 100]).unwrap();
+    let mut arrived = 100;
+    loop {
+        let record = consumer.peek().unwrap().unwrap();
+        assert_eq!(assembly.absorb(&mut consumer, &record), Ok(None));
+        consumer.release();
+        assert!(assembly.memory_bytes() <= 256 + 2 * arrived, "{arrived}");
+        if arrived > 1 << 20 {
+            break;
+        }
+        let next = fragment::pack(arrived as u64, 0, 0);
+        match producer.try_push_kind(RecordKind::Fragment, next, 0, &[1; 1000]) {
+            Ok(()) => arrived += 1000,
+            Err(PushError::Full { .. }) => panic!("it was released"),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
