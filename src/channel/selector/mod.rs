@@ -16,6 +16,8 @@
 mod readiness;
 mod sleepers;
 mod slot;
+#[cfg(test)]
+mod tests;
 mod watch;
 mod watchers;
 
