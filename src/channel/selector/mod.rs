@@ -33,6 +33,7 @@ use crate::error::RecvError;
 use crate::memory::Deadline;
 use crate::os::clock::monotonic_ns;
 use crate::os::fork;
+use crate::os::futex::MAX_WAIT_MANY;
 
 pub use self::readiness::Readiness;
 
@@ -57,6 +58,7 @@ pub struct Selector {
     due: Vec<usize>,
     /// The caller has chosen how to wait, or has the descriptor.
     watch_is_fixed: bool,
+    ring_is_refused: bool,
     has_descriptor: bool,
     /// Waits so far, to number them.
     waits: u32,
@@ -140,6 +142,7 @@ impl Selector {
             awake: VecDeque::new(),
             due: Vec::new(),
             watch_is_fixed,
+            ring_is_refused: false,
             has_descriptor: false,
             waits: 0,
             woken: Vec::new(),
@@ -324,17 +327,19 @@ impl Selector {
         if self.watch_is_fixed || self.live <= FEW || self.watch.is_lasting() {
             return;
         }
-        // Once: what the system refuses now it will refuse later.
-        self.watch_is_fixed = true;
-        match Ring::new().map(Watch::Ring) {
-            Ok(ring) => self.replace_watch(ring),
-            Err(_) if self.len > crate::os::futex::MAX_WAIT_MANY => {
-                if let Ok(watchers) = Watchers::new() {
-                    self.replace_watch(Watch::Watchers(watchers));
-                }
+        // Each is tried once: what the system refuses now it will refuse later.
+        if !self.ring_is_refused {
+            match Ring::new() {
+                Ok(ring) => return self.replace_watch(Watch::Ring(ring)),
+                Err(_) => self.ring_is_refused = true,
             }
-            // One call does for all of them; ask again when there are more.
-            Err(_) => self.watch_is_fixed = false,
+        }
+        // Up to there, one call for all of them costs less than the threads.
+        if self.live > MAX_WAIT_MANY {
+            self.watch_is_fixed = true;
+            if let Ok(watchers) = Watchers::new() {
+                self.replace_watch(Watch::Watchers(watchers));
+            }
         }
     }
 

@@ -144,3 +144,27 @@ fn what_was_removed_is_neither_waited_for_nor_announced() {
         assert_eq!(next(&mut selector), (4, b"here".to_vec()));
     });
 }
+
+#[test]
+fn where_io_uring_is_refused_threads_wait_for_many() {
+    let mut selector = Selector::new();
+    selector.glance_at_ns = u64::MAX;
+    selector.ring_is_refused = true;
+    let mut senders: Vec<_> = (0..MAX_WAIT_MANY).map(|_| add(&mut selector)).collect();
+    settle(&mut selector);
+    assert_eq!(selector.backend(), WaitBackend::Futexes);
+    senders.extend((0..300).map(|_| add(&mut selector)));
+    settle(&mut selector);
+    if selector.backend() == WaitBackend::Futexes {
+        return println!("skipped: no waiting on several words");
+    }
+    assert_eq!(selector.backend(), WaitBackend::Threads);
+    for token in [0, 427, 128, 127] {
+        senders[token].send(b"here").unwrap();
+        assert_eq!(next(&mut selector), (token, b"here".to_vec()));
+    }
+    // One more costs no more threads than it needs.
+    senders.push(add(&mut selector));
+    let Watch::Watchers(watchers) = &selector.watch else { panic!("{selector:?}") };
+    assert_eq!(watchers.threads(), 429_usize.div_ceil(127));
+}

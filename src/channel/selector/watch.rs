@@ -109,7 +109,7 @@ impl Watch {
         !matches!(self, Self::Futexes(_))
     }
 
-    /// Room for one more word, so that no wait has to allocate.
+    /// Room for so many words, so that no wait has to allocate.
     pub(super) fn reserve(&mut self, words: usize) {
         match self {
             Self::Futexes(futexes) => futexes.words.reserve(words),

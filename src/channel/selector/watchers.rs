@@ -113,15 +113,16 @@ impl Watchers {
         Ok(())
     }
 
-    /// Room for so many more words.
+    /// How many threads there are.
+    #[cfg(test)]
+    pub(super) fn threads(&self) -> usize {
+        self.watchers.len()
+    }
+
+    /// Room for so many words in all.
     pub(super) fn reserve(&mut self, words: usize) {
-        let mut room = 0;
-        for watcher in &self.watchers {
-            room += WORDS.saturating_sub(lock(&watcher.shared.list).words.len());
-        }
-        while room < words && self.start().is_ok() {
-            room += WORDS;
-        }
+        // Where no thread is to be had, `add` copes.
+        while self.watchers.len() * WORDS < words && self.start().is_ok() {}
         lock(&self.fired.found).ids.reserve(words);
     }
 
