@@ -6,9 +6,10 @@
 //! `/dev/shm` under [`near_name`] and in their private directory for temporary files.
 
 use std::fs::{self, File};
-use std::io::{Read, Seek, Write};
+use std::io::{ErrorKind, Read, Seek, Write};
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::os::unix::process::parent_id;
+use std::path::Path;
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -23,9 +24,13 @@ pub const HANGS_AFTER_S: u32 = 10;
 /// How much longer its process may live.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// Where named shared memory lies.
+const SHM: &str = "/dev/shm";
+const PREFIX: &str = "ringway-peers-";
+
 fn name_of(near: u32) -> String {
     // The dash ends the number: no other name begins with this one.
-    format!("ringway-peers-{near}-")
+    format!("{PREFIX}{near}-")
 }
 
 /// In the near end: what names in `/dev/shm` begin with.
@@ -63,7 +68,7 @@ pub fn measure(case: &str, setting: &Setting) -> Result<Outcome, String> {
     // Kills it where it still runs, and with it the far end, whose parent it is.
     drop(near);
     reap_orphans();
-    sweep(&name_of(id));
+    sweep(Path::new(SHM), |process| process == id);
     fs::remove_dir_all(&own).expect("removing temporary files");
     match status {
         Some(status) if status.success() => parse(&contents(&mut report)),
@@ -105,13 +110,25 @@ fn reason(said: &str, status: Option<ExitStatus>) -> String {
     line.replace('|', "/")
 }
 
-/// Removes shared memory whose name contains `name`.
-fn sweep(name: &str) {
-    let Ok(entries) = fs::read_dir("/dev/shm") else { return };
+/// Removes what processes that are gone have left: of a bench that was killed, say.
+pub fn sweep_dead() {
+    for directory in [Path::new(SHM), &std::env::temp_dir()] {
+        // One that nobody has reaped has no program any more.
+        let program = |process| fs::read_link(format!("/proc/{process}/exe"));
+        let gone = |process| program(process).is_err_and(|e| e.kind() == ErrorKind::NotFound);
+        sweep(directory, gone);
+    }
+}
+
+/// Removes what begins with [`name_of`] a process in this directory, where `chosen` says so.
+fn sweep(directory: &Path, chosen: impl Fn(u32) -> bool) {
+    let Ok(entries) = fs::read_dir(directory) else { return };
     for entry in entries.flatten() {
-        if entry.file_name().to_string_lossy().contains(name) {
-            // Somebody else removing it first is as well.
-            let _ = fs::remove_file(entry.path());
+        let name = entry.file_name();
+        let named = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split_once('-'));
+        if named.and_then(|(process, _)| process.parse().ok()).is_some_and(&chosen) {
+            // One of them fits; somebody else removing it first is as well.
+            let _ = fs::remove_file(entry.path()).or_else(|_| fs::remove_dir_all(entry.path()));
         }
     }
 }

@@ -18,6 +18,7 @@ use common::case::{Case, measure_threads, served_as_child};
 use common::cli::Options;
 use common::fixed_slots::FixedSlots;
 use common::goals::Goals;
+use common::isolated;
 use common::link::{Job, Spec};
 use common::os_peers::Pipe;
 use common::plan::{Plan, Results, Row, skipped, two_cpus};
@@ -45,7 +46,7 @@ const BATCHES: &str = "ringway batches of 32";
 const PARK: &str = "ringway, park";
 const ICEORYX: &str = "iceoryx2 copy";
 const LOAN: &str = "iceoryx2 loan";
-const RIGTORP: &str = "rigtorp's SPSCQueue, its algorithm written anew";
+const RIGTORP: &str = "rigtorp's SPSCQueue, written anew";
 const RTRB: &str = "rtrb bytes (two threads)";
 
 #[derive(Debug, Parser)]
@@ -66,7 +67,7 @@ fn spinning() -> Vec<Case> {
         Case::processes::<shm_ring::ShmRing>("shm_ring"),
         shmem_ipc::case::<false>("shmem-ipc (fixed size)"),
         Case::processes::<shmring::ShmRing<false>>("shmring (unframed)"),
-        Case::processes::<ipc_channel::IpcChannel>("ipc-channel (blocking only)"),
+        Case::processes::<ipc_channel::IpcChannel<false>>("ipc-channel"),
         boost::case::<false>("Boost message_queue"),
         Case::processes::<FixedSlots>(RIGTORP),
         Case::threads(RTRB, measure_threads::<Rtrb>),
@@ -88,7 +89,7 @@ fn sleeping() -> Vec<Case> {
         Case::processes::<ipmpsc::Ipmpsc<true>>("ipmpsc, blocking"),
         shmem_ipc::case::<true>("shmem-ipc, eventfd"),
         Case::processes::<shmring::ShmRing<true>>("shmring, blocking"),
-        Case::processes::<ipc_channel::IpcChannel>("ipc-channel"),
+        Case::processes::<ipc_channel::IpcChannel<true>>("ipc-channel, blocking"),
         boost::case::<true>("Boost message_queue, blocking"),
         Case::processes::<raw_sync::RawSync>("raw_sync Event, a word beside it").up_to(8),
         Case::processes::<Pipe>("Unix pipe"),
@@ -108,6 +109,7 @@ fn main() {
     };
     let started = Instant::now();
     let mut run = Run { options, report: Report::default(), goals: Goals::default() };
+    isolated::sweep_dead();
     introduce(&mut run.report, &run.options);
     run.round_trips([first, second]);
     run.one_way([first, second]);
@@ -148,9 +150,12 @@ impl Run {
             // A size whose four messages need more than the smaller capacity was measured with it.
             specs.retain(|spec| smaller == 0 || 4 * spec.size < least);
             smaller = least;
-            let title = format!("capacity {} (at least 4 messages)", bytes(least));
-            self.report
-                .say(&format!("## One way, {title}\n\nMore is better, of ringway ÷ row too."));
+            let capacity = bytes(least);
+            self.report.say(&format!(
+                "## One way, capacity {capacity}\n\nAt least 4 messages. More is better, of \
+                 ringway ÷ row too."
+            ));
+            let title = format!("one way, {capacity}");
             let results = self.measure(&title, Job::OneWay, STREAMING, one_way(), specs, cpus);
             self.report.table(&results, Figures::Rate, beside);
             one_way_goals(&mut self.goals, &results);
@@ -207,6 +212,7 @@ fn introduce(report: &mut Report, options: &Options) {
         "All bytes are copied in and out; in place and on loan, the first and last 8 are written \
          and read where they lie. iceoryx2 holds at most {} messages whatever the capacity. What \
          leaves polling to its user polls four times and then with the processor's pause. \
+         rigtorp's SPSCQueue (C++) is its algorithm, written anew over shared memory. \
          Versions: {}.",
         iceoryx2::MOST_SAMPLES,
         report::versions()

@@ -1,14 +1,16 @@
-//! ipc-channel: byte channels over Unix sockets, which block.
+//! ipc-channel: byte channels over Unix sockets.
 //!
-//! A row of every table: it has nothing to spin on.
+//! Rows: polled, and blocking.
 //! What always holds: the channels are made by the far side and handed to the near one through a
 //! one-shot server, as its documentation shows.
 
 use std::os::fd::OwnedFd;
 use std::{fmt, fs};
 
+use ::ipc_channel::TryRecvError;
 use ::ipc_channel::ipc::{self, IpcBytesReceiver, IpcBytesSender, IpcOneShotServer, IpcSender};
 
+use super::poll;
 use crate::common::case::Transport;
 use crate::common::link::{Bytes, Copied, Spec};
 
@@ -17,20 +19,20 @@ const NAME_FILE: &str = "one-shot-server";
 
 type Pair = (IpcBytesSender, IpcBytesReceiver);
 
-/// One end.
-pub enum IpcChannel {
+/// One end; `SLEEPS`: blocks while empty, otherwise polls. A sender blocks while the socket is full.
+pub enum IpcChannel<const SLEEPS: bool> {
     /// The near end until the far one has connected.
     Waiting(Option<IpcOneShotServer<Pair>>),
     Connected(Pair),
 }
 
-impl fmt::Debug for IpcChannel {
+impl<const SLEEPS: bool> fmt::Debug for IpcChannel<SLEEPS> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("IpcChannel").finish_non_exhaustive()
     }
 }
 
-impl IpcChannel {
+impl<const SLEEPS: bool> IpcChannel<SLEEPS> {
     #[inline]
     fn pair(&mut self) -> &Pair {
         if let Self::Waiting(server) = self {
@@ -44,18 +46,27 @@ impl IpcChannel {
     }
 }
 
-impl Bytes for IpcChannel {
+impl<const SLEEPS: bool> Bytes for IpcChannel<SLEEPS> {
     fn write(&mut self, message: &[u8]) {
         self.pair().0.send(message).expect("the other side");
     }
 
     fn read(&mut self, buffer: &mut [u8]) {
-        let message = self.pair().1.recv().expect("the other side");
+        let rx = &self.pair().1;
+        let message = if SLEEPS {
+            rx.recv().expect("the other side")
+        } else {
+            poll(|| match rx.try_recv() {
+                Ok(message) => Some(message),
+                Err(TryRecvError::Empty) => None,
+                Err(error) => panic!("the other side: {error}"),
+            })
+        };
         buffer.copy_from_slice(&message);
     }
 }
 
-impl Transport for IpcChannel {
+impl<const SLEEPS: bool> Transport for IpcChannel<SLEEPS> {
     type End = Copied<Self>;
 
     fn create(spec: &Spec) -> (Self::End, Vec<OwnedFd>) {
