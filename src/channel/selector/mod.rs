@@ -255,8 +255,8 @@ impl Selector {
     /// or at once where every receiver has ended.
     ///
     /// What a peer sends that keeps to the protocol is found at once, and so is its death. What one
-    /// sends that does not wake is found within four slices of 250 ms, and where there are no more
-    /// than 256 receivers within one.
+    /// sends that does not wake is found within two seconds: within as many slices of 250 ms as there
+    /// are times 128 receivers, and never more than eight.
     ///
     /// A selector works in any thread, and best when it is always the same.
     pub fn poll(

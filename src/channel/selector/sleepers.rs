@@ -12,8 +12,9 @@ use super::watch::Word;
 use crate::memory::{Deadline, Memory};
 use crate::wakeup::MAX_SLEEP_NS;
 
-/// Sleepers that are looked at in every slice of time. Of more, a quarter is.
-const GLANCES: usize = 256;
+/// Sleepers that are glanced at in every slice of time; of more than eight times as many, an eighth
+/// is. A glance costs several lines that are in no cache any more.
+const GLANCES: usize = 128;
 
 impl Selector {
     /// Wakes the slots whose words were woken, those that are due, and those that have changed.
@@ -46,7 +47,7 @@ impl Selector {
     /// A look at a part of the sleepers, whose peers may not keep to the protocol.
     fn glance(&mut self) {
         let len = self.slots.len();
-        for _ in 0..len.min(GLANCES.max(len.div_ceil(4))) {
+        for _ in 0..len.min(GLANCES.max(len.div_ceil(8))) {
             let token = self.glance_from % len;
             self.glance_from = token + 1;
             if let Some(slot) = &self.slots[token]

@@ -5,6 +5,7 @@
 //! may get a successor stays until that has come, or will not come any more.
 
 use super::Event;
+use super::watch::ANNOUNCED;
 use crate::channel::Receiver;
 use crate::channel::connection::peer;
 use crate::channel::sender::Seen;
@@ -137,8 +138,7 @@ impl Slot {
     pub(super) fn is_quiet(&self, seen: Seen) -> bool {
         if self.spoilt {
             let (memory, word) = self.word();
-            return self.receiver.connection.peer() == seen.peer
-                && memory.load_u32(word, Ordering::Relaxed) == 1;
+            return memory.load_u32(word, Ordering::Relaxed) == ANNOUNCED;
         }
         self.receiver.is_unchanged(seen)
     }
