@@ -83,6 +83,8 @@
 //! The pieces of a fragmented message, joined, are what the payload of one record of the inner kind
 //! (data, call or reply) would be, with the word at its beginning where that kind has one.
 
+pub mod store;
+
 /// First word of every ringway segment.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"ringway\x01");
 

@@ -67,6 +67,7 @@
 //! | [`wakeup`] | announce, fence, look, sleep; and its other side | no |
 //! | [`channel`] | blocking ends, typed messages, selector, hand-over to a next incarnation | `trusted` |
 //! | [`segment`] | sealed memory files with a checked header | no |
+//! | [`store`] | the core of a hash table in a segment, over the seam; the lock and the segment are not there yet | no |
 //! | [`host`] | plugin processes: spawn, supervise, restart | spawning |
 //! | `os`, `supervisor` | system calls; the thread that learns of deaths | `os` |
 
@@ -83,6 +84,8 @@ mod os;
 pub mod ring;
 #[cfg(not(loom))]
 pub mod segment;
+#[cfg(not(loom))]
+pub mod store;
 #[cfg(not(loom))]
 mod supervisor;
 mod sync;

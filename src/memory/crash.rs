@@ -172,6 +172,18 @@ impl Crash {
         images
     }
 
+    /// The [`images`](Self::images) in which no store has overtaken another, and about `count` of the
+    /// others, spread evenly: for recordings that can leave more than can be looked at. The same one may
+    /// come twice.
+    pub fn sample(&self, count: usize) -> impl Iterator<Item = CrashImage> + '_ {
+        let sets = self.sets();
+        let step = (sets.len() / count.max(1)).max(1);
+        let chosen = move |(index, visible): &(usize, Vec<bool>)| {
+            index.is_multiple_of(step) || visible.is_sorted_by(|earlier, later| earlier >= later)
+        };
+        sets.into_iter().enumerate().filter(chosen).map(|(_, visible)| self.image(visible))
+    }
+
     /// One of the memories that the crash may have left; which, a fuzzer says.
     pub fn any_image(&self, choice: usize) -> CrashImage {
         let mut sets = self.sets();

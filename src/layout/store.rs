@@ -1,0 +1,235 @@
+//! Where everything lies in a store's segment.
+//!
+//! ```text
+//! offset      what                                         who writes it, when
+//! 0           segment header, 128 bytes                    creator, once, before anybody attaches
+//! 128..256    reserved, zero
+//! 256         lock, 64 bytes; then u32 dirty               holders of the lock
+//! 384         root word                                    holder of the lock, when a table is replaced
+//! 512         writer's words: next version, counts         holder of the lock, in every operation
+//! 640         epoch of the pages                           holder of the lock, when pages change class
+//! 768         journal: head, intent, undo pairs            holder of the lock, in every operation
+//! 1536        classes: first span with room, 96 × u32      holder of the lock
+//! 2048..4096  reserved, zero
+//! 4096        readers: 256 bytes each                      the reader that has claimed it
+//! ...         limbo: 8 bytes an entry                      holder of the lock
+//! ...         page descriptors: 32 bytes each              holder of the lock
+//! ...         pages, from a multiple of 4096 on            holder of the lock
+//! ```
+//!
+//! # Truth and index
+//!
+//! The root word, the table that it names, the blocks that the table's slots name, and the first word of the
+//! descriptor of every span are the truth: each changes by one store, from one valid state to another.
+//! Everything else that a writer keeps can be computed from them.
+
+use super::{LINE_BYTES, PAGE_BYTES, WORD_BYTES};
+
+/// Where the lock starts.
+pub const LOCK: u64 = 256;
+/// Bytes reserved for the lock.
+pub const LOCK_BYTES: u64 = 64;
+/// `u32`: 1 from the moment that a holder has the lock until it lets go of it with everything in
+/// order. Found set by who gets the lock next, it asks for recovery.
+pub const DIRTY: u64 = LOCK + LOCK_BYTES;
+/// `u64`: how often the store was recovered.
+pub const RECOVERIES: u64 = DIRTY + 8;
+
+/// `u64`: which table is current; see [`root`].
+pub const ROOT: u64 = 384;
+
+/// `u64`: the version that the next value gets. Stored before it is used; never lowered.
+pub const NEXT_VERSION: u64 = 512;
+/// `u64`: keys present.
+pub const LIVE_KEYS: u64 = 520;
+/// `u64`: bytes of the blocks of those keys.
+pub const LIVE_BYTES: u64 = 528;
+/// `u64`: tombstones in the current table.
+pub const TOMBSTONES: u64 = 536;
+/// `u64`: entries in limbo.
+pub const LIMBO_LEN: u64 = 544;
+/// `u64`: bytes of the blocks in limbo.
+pub const LIMBO_BYTES: u64 = 552;
+/// `u64`: pages that belong to no span.
+pub const FREE_PAGES: u64 = 560;
+/// `u64`: page at which the search for free pages starts.
+pub const NEXT_PAGE: u64 = 568;
+
+/// `u64`: bumped before pages change their class. Readers that copy without pins look at it.
+pub const EPOCH: u64 = 640;
+
+/// The journal of the operation in progress.
+pub mod journal {
+    /// `u64`: kind of operation in the high half, number of undo pairs in the low half; 0 where no
+    /// operation is in progress.
+    pub const HEAD: u64 = 768;
+    /// `u64`: offset of the slot that the operation changes.
+    pub const SLOT: u64 = 776;
+    /// `u64`: the slot's word before.
+    pub const OLD: u64 = 784;
+    /// `u64`: the slot's word after; 0 until it is known.
+    pub const NEW: u64 = 792;
+    /// `u64`: how many undo pairs there were when the slot was about to be changed.
+    pub const BEFORE: u64 = 800;
+    /// Pairs of offset and former word.
+    pub const PAIRS: u64 = 808;
+    /// How many pairs there is room for.
+    pub const MAX_PAIRS: u64 = 45;
+}
+
+/// `u32` each: first span of the class that has room, as its first page plus one; 0 = none.
+pub const CLASS_HEADS: u64 = 1536;
+/// How many classes there is room for.
+pub const MAX_CLASSES: u64 = 96;
+
+/// Where the readers start.
+pub const READERS: u64 = 4096;
+/// Offsets inside a reader's record.
+pub mod reader {
+    /// Bytes of a record.
+    pub const BYTES: u64 = 256;
+    /// `u32`: 0 = free, 1 = claimed.
+    pub const CLAIMED: u64 = 0;
+    /// `u32`: process id, a hint.
+    pub const PID: u64 = 4;
+    /// `u64`: start time of the process; with the id it names one process.
+    pub const START_TIME: u64 = 8;
+    /// `u64` each: offset of the block that is pinned; 0 = none.
+    pub const PINS: u64 = 64;
+    /// How many pins a reader has.
+    pub const MAX_PINS: u64 = 24;
+}
+
+/// Offsets inside a page's descriptor.
+pub mod page {
+    /// Bytes of a page.
+    pub const PAGE_BYTES: u64 = super::PAGE_BYTES;
+    /// Bytes of a descriptor.
+    pub const BYTES: u64 = 32;
+    /// `u64`, low half: how many pages the span has that starts here; 0 where none does. High half:
+    /// its class; for a page inside a span, how many pages before it the span starts.
+    pub const SPAN: u64 = 0;
+    /// `u64` of a span: objects in use (16 bits), first free object plus one (16 bits, 0 = none),
+    /// first object that was never used (16 bits).
+    pub const STATE: u64 = 8;
+    /// `u32`: the class's next span with room, as its first page plus one; 0 = none.
+    pub const NEXT: u64 = 16;
+    /// `u32`: the one before.
+    pub const PREVIOUS: u64 = 20;
+
+    /// The word of a span, or, with no pages, of a page inside of one.
+    pub const fn pack_span(pages: u32, class_or_back: u32) -> u64 {
+        pages as u64 | (class_or_back as u64) << 32
+    }
+    /// Number of pages, 0 where no span starts.
+    pub const fn pages(span: u64) -> u32 {
+        span as u32
+    }
+    /// Class, or how far back the span starts.
+    pub const fn class_or_back(span: u64) -> u32 {
+        (span >> 32) as u32
+    }
+}
+
+/// The root word: where the current table lies, and a number that no two tables in a row share.
+pub mod root {
+    /// Bits of the offset, in units of [`UNIT`].
+    const OFFSET_BITS: u32 = 40;
+    /// Tables start on a multiple of it.
+    pub const UNIT: u64 = 64;
+
+    /// Packs a root word. Never 0.
+    pub const fn pack(offset: u64, generation: u64) -> u64 {
+        (offset / UNIT) | (generation << OFFSET_BITS)
+    }
+    /// Offset of the table.
+    pub const fn offset(root: u64) -> u64 {
+        (root & ((1 << OFFSET_BITS) - 1)) * UNIT
+    }
+    /// The generation, 24 bits of it.
+    pub const fn generation(root: u64) -> u64 {
+        root >> OFFSET_BITS
+    }
+}
+
+/// A table: a header, then slots.
+pub mod table {
+    /// `u64`: binary logarithm of the number of slots.
+    pub const LOG2_SLOTS: u64 = 0;
+    /// Bytes of the header.
+    pub const HEADER_BYTES: u64 = 64;
+    /// Fewest slots.
+    pub const MIN_LOG2_SLOTS: u64 = 6;
+    /// Most slots.
+    pub const MAX_LOG2_SLOTS: u64 = 36;
+}
+
+/// A slot's word.
+///
+/// ```text
+/// 63          48 47                                    0
+/// +-------------+--------------------------------------+
+/// | hash, 16 b  | offset of the block / 16             |   0 = never used, 1 = deleted
+/// +-------------+--------------------------------------+
+/// ```
+pub mod slot {
+    /// Nothing has been here since the table was made.
+    pub const EMPTY: u64 = 0;
+    /// Something has been here: whoever searches goes on.
+    pub const TOMBSTONE: u64 = 1;
+    /// Blocks start on a multiple of it.
+    pub const UNIT: u64 = 16;
+    const OFFSET_BITS: u32 = 48;
+
+    /// The word for a block of a key with this hash.
+    pub const fn pack(block: u64, hash: u64) -> u64 {
+        (block / UNIT) | (hash >> OFFSET_BITS << OFFSET_BITS)
+    }
+    /// Offset of the block.
+    pub const fn block(slot: u64) -> u64 {
+        (slot & ((1 << OFFSET_BITS) - 1)) * UNIT
+    }
+    /// Whether the block can be that of a key with this hash.
+    pub const fn may_be(slot: u64, hash: u64) -> bool {
+        slot >> OFFSET_BITS == hash >> OFFSET_BITS && slot > TOMBSTONE
+    }
+}
+
+/// A block: header, key, zeros to a multiple of 16, value.
+pub mod block {
+    /// `u64`: version of the value, never repeated; 0 while the block is free or being written.
+    pub const VERSION: u64 = 0;
+    /// `u64`: hash of the key.
+    pub const HASH: u64 = 8;
+    /// `u32`: length of the key in bytes.
+    pub const KEY_LEN: u64 = 16;
+    /// `u32`: what the block holds; see the constants below.
+    pub const KIND: u64 = 20;
+    /// `u64`: length of the value in bytes.
+    pub const VALUE_LEN: u64 = 24;
+    /// `u64`: checksum of all that, of the key and of the value.
+    pub const CHECKSUM: u64 = 32;
+    /// Where the key starts.
+    pub const KEY: u64 = 40;
+
+    /// A value.
+    pub const KIND_VALUE: u32 = 1;
+
+    /// Longest key in bytes.
+    pub const MAX_KEY_BYTES: u64 = 64 << 10;
+
+    /// Where the value starts.
+    pub const fn value(key_len: u64) -> u64 {
+        (KEY + key_len).next_multiple_of(super::slot::UNIT)
+    }
+}
+
+const _: () = {
+    assert!(RECOVERIES + WORD_BYTES <= ROOT);
+    assert!(ROOT / LINE_BYTES != NEXT_VERSION / LINE_BYTES);
+    assert!(NEXT_PAGE + WORD_BYTES <= EPOCH);
+    assert!(journal::PAIRS + journal::MAX_PAIRS * 16 <= CLASS_HEADS);
+    assert!(CLASS_HEADS + MAX_CLASSES * 4 <= READERS);
+    assert!(reader::PINS + reader::MAX_PINS * WORD_BYTES <= reader::BYTES);
+    assert!(READERS.is_multiple_of(PAGE_BYTES));
+};

@@ -1,0 +1,244 @@
+//! The arena: objects of any length in the pages of a store.
+//!
+//! Writers take the blocks of values and tables from it, under the lock, and give them back when no reader can
+//! look at them any more.
+//! What always holds: two objects in use do not overlap; spans with room are on the list of their class, and
+//! no others; a class without objects keeps no span.
+
+use super::StoreGeometry;
+use super::classes::{self, Class, LARGE};
+use super::journal::Journal;
+use super::spans::{self, Damage, Span};
+use crate::layout::store::page::{NEXT, PREVIOUS, STATE};
+use crate::layout::store::{CLASS_HEADS, block};
+use crate::memory::{Memory, Ordering};
+
+/// The word that links a free object to the next one: the number of that, plus one.
+pub(super) const LINK: u64 = block::HASH;
+
+/// Objects of a span, as its descriptor counts them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct State {
+    /// Objects in use.
+    pub(super) used: u32,
+    /// First free object plus one; 0 = none.
+    pub(super) free: u32,
+    /// Objects from this one on were never used.
+    pub(super) fresh: u32,
+}
+
+impl State {
+    pub(super) fn unpack(word: u64) -> Self {
+        let field = |shift: u32| u32::from((word >> shift) as u16);
+        Self { used: field(0), free: field(16), fresh: field(32) }
+    }
+
+    pub(super) fn pack(self) -> u64 {
+        u64::from(self.used) | u64::from(self.free) << 16 | u64::from(self.fresh) << 32
+    }
+
+    fn has_room(self, class: &Class) -> bool {
+        self.used < class.objects
+    }
+}
+
+/// Takes an object of at least `len` bytes; `None` where there is no room for it. What it holds is
+/// left over, but for its first word, which is zero.
+pub(super) fn take<M: Memory>(
+    journal: &mut Journal<'_, M>,
+    geometry: &StoreGeometry,
+    len: u64,
+) -> Result<Option<u64>, Damage> {
+    let memory = journal.memory();
+    let number = classes::of_len(len);
+    let Some(class) = classes::get(number) else {
+        let wanted = classes::large_pages(len);
+        let Some(span) = spans::take(journal, geometry, wanted, LARGE)? else { return Ok(None) };
+        let object = spans::start(geometry, span);
+        memory.store_u64(object + block::VERSION, 0, Ordering::Relaxed);
+        return Ok(Some(object));
+    };
+    let head = memory.load_u32(head(number), Ordering::Relaxed);
+    let span = match u64::from(head).checked_sub(1) {
+        Some(page) => span_of_class(memory, geometry, page, number)?,
+        None => match new_span(journal, geometry, number, class)? {
+            Some(span) => span,
+            None => return Ok(None),
+        },
+    };
+    let state_word = geometry.descriptor(span.page, STATE);
+    let mut state = State::unpack(memory.load_u64(state_word, Ordering::Relaxed));
+    let index = match state.free.checked_sub(1) {
+        Some(index) if index < class.objects => {
+            let link = object(geometry, span, class, index) + LINK;
+            let next = memory.load_u64(link, Ordering::Relaxed);
+            if next > u64::from(class.objects) {
+                return Err(Damage);
+            }
+            // Noted, because the object's new content takes the link's place.
+            journal.put_u64(link, 0);
+            state.free = next as u32;
+            index
+        }
+        None if state.fresh < class.objects => {
+            state.fresh += 1;
+            state.fresh - 1
+        }
+        _ => return Err(Damage),
+    };
+    state.used += 1;
+    journal.put_u64(state_word, state.pack());
+    if !state.has_room(class) {
+        unlink(journal, geometry, span)?;
+    }
+    let object = object(geometry, span, class, index);
+    memory.store_u64(object + block::VERSION, 0, Ordering::Relaxed);
+    Ok(Some(object))
+}
+
+/// Gives an object back. Not in an operation that has taken a span: the span's pages may have been this
+/// object's, and taking both back would not lead to where it began.
+pub(super) fn give_back<M: Memory>(
+    journal: &mut Journal<'_, M>,
+    geometry: &StoreGeometry,
+    offset: u64,
+) -> Result<(), Damage> {
+    let memory = journal.memory();
+    let span = spans::around(memory, geometry, offset)?;
+    let Some(class) = classes::get(span.class) else {
+        if span.class != LARGE || spans::start(geometry, span) != offset {
+            return Err(Damage);
+        }
+        // Readers that copy without pins see that it is no block any more.
+        memory.store_u64(offset + block::VERSION, 0, Ordering::Release);
+        spans::give_back(journal, geometry, span);
+        return Ok(());
+    };
+    let index = index_of(geometry, span, class, offset).ok_or(Damage)?;
+    let state_word = geometry.descriptor(span.page, STATE);
+    let mut state = State::unpack(memory.load_u64(state_word, Ordering::Relaxed));
+    let had_room = state.has_room(class);
+    if index >= state.fresh {
+        return Err(Damage);
+    }
+    state.used = state.used.checked_sub(1).ok_or(Damage)?;
+    memory.store_u64(offset + block::VERSION, 0, Ordering::Release);
+    if state.used == 0 {
+        if had_room {
+            unlink(journal, geometry, span)?;
+        }
+        spans::give_back(journal, geometry, span);
+        return Ok(());
+    }
+    memory.store_u64(offset + LINK, state.free.into(), Ordering::Release);
+    state.free = index + 1;
+    journal.put_u64(state_word, state.pack());
+    if !had_room {
+        link(journal, geometry, span);
+    }
+    Ok(())
+}
+
+/// Bytes that the object at `offset` has room for.
+pub(super) fn room_bytes(
+    memory: &impl Memory,
+    geometry: &StoreGeometry,
+    offset: u64,
+) -> Result<u64, Damage> {
+    let span = spans::around(memory, geometry, offset)?;
+    let object_bytes = match classes::get(span.class) {
+        Some(class) => {
+            index_of(geometry, span, class, offset).ok_or(Damage)?;
+            class.object_bytes
+        }
+        None if spans::start(geometry, span) == offset => spans::len_bytes(span),
+        None => return Err(Damage),
+    };
+    Ok(object_bytes)
+}
+
+/// Offset of an object.
+pub(super) fn object(geometry: &StoreGeometry, span: Span, class: &Class, index: u32) -> u64 {
+    spans::start(geometry, span) + u64::from(index) * class.object_bytes
+}
+
+/// Which of a span's objects starts at `offset`.
+pub(super) fn index_of(
+    geometry: &StoreGeometry,
+    span: Span,
+    class: &Class,
+    offset: u64,
+) -> Option<u32> {
+    let inside = offset.checked_sub(spans::start(geometry, span))?;
+    let index = inside / class.object_bytes;
+    (inside.is_multiple_of(class.object_bytes) && index < u64::from(class.objects))
+        .then_some(index as u32)
+}
+
+fn head(class: u32) -> u64 {
+    CLASS_HEADS + u64::from(class) * 4
+}
+
+/// The span of this class that starts at `page`, which an index names.
+fn span_of_class(
+    memory: &impl Memory,
+    geometry: &StoreGeometry,
+    page: u64,
+    class: u32,
+) -> Result<Span, Damage> {
+    if page >= geometry.pages() {
+        return Err(Damage);
+    }
+    let span = spans::starting_at(memory, geometry, page)?.ok_or(Damage)?;
+    if span.class == class { Ok(span) } else { Err(Damage) }
+}
+
+fn new_span<M: Memory>(
+    journal: &mut Journal<'_, M>,
+    geometry: &StoreGeometry,
+    number: u32,
+    class: &Class,
+) -> Result<Option<Span>, Damage> {
+    let Some(span) = spans::take(journal, geometry, class.pages.into(), number)? else {
+        return Ok(None);
+    };
+    journal.put_u64(geometry.descriptor(span.page, STATE), State::default().pack());
+    link(journal, geometry, span);
+    Ok(Some(span))
+}
+
+/// Puts a span at the head of its class's list.
+pub(super) fn link<M: Memory>(journal: &mut Journal<'_, M>, geometry: &StoreGeometry, span: Span) {
+    let memory = journal.memory();
+    let former = memory.load_u32(head(span.class), Ordering::Relaxed);
+    journal.put_u32(geometry.descriptor(span.page, NEXT), former);
+    journal.put_u32(geometry.descriptor(span.page, PREVIOUS), 0);
+    if let Some(next) = u64::from(former).checked_sub(1)
+        && next < geometry.pages()
+    {
+        journal.put_u32(geometry.descriptor(next, PREVIOUS), span.page as u32 + 1);
+    }
+    journal.put_u32(head(span.class), span.page as u32 + 1);
+}
+
+/// Takes a span off its class's list.
+fn unlink<M: Memory>(
+    journal: &mut Journal<'_, M>,
+    geometry: &StoreGeometry,
+    span: Span,
+) -> Result<(), Damage> {
+    let memory = journal.memory();
+    let word = |page, word| memory.load_u32(geometry.descriptor(page, word), Ordering::Relaxed);
+    let (next, previous) = (word(span.page, NEXT), word(span.page, PREVIOUS));
+    if u64::from(next.max(previous)) > geometry.pages() {
+        return Err(Damage);
+    }
+    match u64::from(previous).checked_sub(1) {
+        Some(previous) => journal.put_u32(geometry.descriptor(previous, NEXT), next),
+        None => journal.put_u32(head(span.class), next),
+    }
+    if let Some(next) = u64::from(next).checked_sub(1) {
+        journal.put_u32(geometry.descriptor(next, PREVIOUS), previous);
+    }
+    Ok(())
+}

@@ -1,0 +1,262 @@
+//! What a writer does while it has the lock: set, delete, grow.
+//!
+//! The store's handles call it between taking the lock and letting it go; recovery finishes what it left.
+//! What always holds: setting or deleting a key is one store of one slot; everything else follows it, or is taken
+//! back when that store did not happen; what does not fit changes nothing.
+
+use thiserror::Error;
+
+use super::StoreGeometry;
+use super::arena;
+use super::block::{Block, block_bytes, hash};
+use super::journal::{Journal, Operation};
+use super::limbo;
+use super::recovery::{self, Recovered};
+use super::spans::Damage;
+use super::table::{Place, Table, block_at};
+use crate::layout::store::block::MAX_KEY_BYTES;
+use crate::layout::store::{
+    LIVE_BYTES, LIVE_KEYS, NEXT_VERSION, ROOT, TOMBSTONES, block, root, slot,
+};
+use crate::memory::{Memory, Ordering};
+
+/// Why an operation under the lock did not do what it was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// No room, also after everything was given back that could be. The old value stays.
+    #[error("the store has no room for this value")]
+    OutOfSpace,
+    /// An index or a block says what cannot be: the store must be recovered.
+    #[error("the store is damaged")]
+    Damage,
+}
+
+impl From<Damage> for Refusal {
+    fn from(Damage: Damage) -> Self {
+        Self::Damage
+    }
+}
+
+/// What a process needs to change a store, besides the lock: whoever calls a method has it.
+#[derive(Debug)]
+pub struct Core<M> {
+    pub(super) memory: M,
+    pub(super) geometry: StoreGeometry,
+    /// Pins, as last seen; kept for its memory.
+    pub(super) pinned: Vec<u64>,
+    /// Entries of limbo that were pinned then.
+    held: u64,
+}
+
+impl<M: Memory> Core<M> {
+    /// For a store of these measures, in memory that is as long as they say.
+    ///
+    /// # Panics
+    /// Where the memory is shorter.
+    pub fn new(memory: M, geometry: StoreGeometry) -> Self {
+        assert!(memory.len_bytes() >= geometry.len_bytes(), "the memory is too short");
+        Self { memory, geometry, pinned: Vec::new(), held: 0 }
+    }
+
+    /// Makes an empty store of memory that is all zeros.
+    ///
+    /// # Errors
+    /// [`Refusal::OutOfSpace`] where not even an empty table fits.
+    pub fn format(&self) -> Result<(), Refusal> {
+        let Self { memory, geometry, .. } = self;
+        memory.store_u64(NEXT_VERSION, 1, Ordering::Relaxed);
+        let free = crate::layout::store::FREE_PAGES;
+        memory.store_u64(free, geometry.pages(), Ordering::Relaxed);
+        let mut journal = Journal::begin(memory, Operation::Bulk, 0, 0);
+        let log2_slots = Table::log2_for(0);
+        let object = arena::take(&mut journal, geometry, Table::bytes(log2_slots))?;
+        let object = object.ok_or(Refusal::OutOfSpace)?;
+        Table::write_empty(memory, object, log2_slots);
+        memory.store_u64(ROOT, root::pack(object, 1), Ordering::Release);
+        journal.end();
+        Ok(())
+    }
+
+    /// Where a key is, or would go.
+    pub(super) fn find(&self, key: &[u8]) -> Result<(u64, Place), Damage> {
+        let hash = hash(key, self.geometry.seed());
+        let table = Table::current(&self.memory, &self.geometry)?;
+        Ok((hash, table.find(&self.memory, &self.geometry, key, hash)?))
+    }
+
+    /// Makes `bytes` the value of a key; returns the value's version, which no other value ever gets.
+    ///
+    /// # Errors
+    /// [`Refusal::OutOfSpace`]: nothing has changed. [`Refusal::Damage`]: [`recover`](Self::recover).
+    ///
+    /// # Panics
+    /// Where the key is empty or longer than 64 KiB.
+    pub fn set(&mut self, key: &[u8], bytes: &[u8]) -> Result<u64, Refusal> {
+        assert!((1..=MAX_KEY_BYTES).contains(&(key.len() as u64)), "a key has 1 to 65536 bytes");
+        self.tidy()?;
+        let (hash, mut place) = self.find(key)?;
+        if let Place::Absent { .. } = place
+            && self.make_room_for_a_key()?
+        {
+            place = self.find(key)?.1;
+        }
+        let len = block_bytes(key.len() as u64, bytes.len() as u64).ok_or(Refusal::OutOfSpace)?;
+        let (slot, old) = match place {
+            Place::Present { slot, word, .. } | Place::Absent { slot, word } => (slot, word),
+        };
+        let mut journal = Journal::begin(&self.memory, Operation::Slot, slot, old);
+        let Some(object) = arena::take(&mut journal, &self.geometry, len)? else {
+            journal.end();
+            return self.set_after_giving_back(key, bytes);
+        };
+        let version = next_version(&self.memory);
+        Block::write(&self.memory, object, (key, hash), bytes, version);
+        let new = slot::pack(object, hash);
+        journal.commit(slot, new);
+        account(&mut journal, &self.geometry, old, new)?;
+        journal.end();
+        Ok(version)
+    }
+
+    /// Gives back all that no reader looks at, and tries again, if that was anything.
+    #[cold]
+    fn set_after_giving_back(&mut self, key: &[u8], bytes: &[u8]) -> Result<u64, Refusal> {
+        let before = self.memory.load_u64(crate::layout::store::LIMBO_LEN, Ordering::Relaxed);
+        self.give_back()?;
+        if self.held < before { self.set(key, bytes) } else { Err(Refusal::OutOfSpace) }
+    }
+
+    /// Removes a key; returns whether it was there.
+    ///
+    /// # Errors
+    /// [`Refusal::Damage`]: [`recover`](Self::recover).
+    pub fn delete(&mut self, key: &[u8]) -> Result<bool, Refusal> {
+        self.tidy()?;
+        let (_, Place::Present { slot, word, .. }) = self.find(key)? else { return Ok(false) };
+        let mut journal = Journal::begin(&self.memory, Operation::Slot, slot, word);
+        journal.commit(slot, slot::TOMBSTONE);
+        account(&mut journal, &self.geometry, word, slot::TOMBSTONE)?;
+        journal.end();
+        Ok(true)
+    }
+
+    /// Looks through limbo where it is time to.
+    fn tidy(&mut self) -> Result<(), Refusal> {
+        if limbo::is_due(&self.memory, &self.geometry, self.held) {
+            self.give_back()
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Gives the room of what was replaced or deleted, and no reader has pinned, back. Setting does so
+    /// by itself from time to time.
+    ///
+    /// # Errors
+    /// [`Refusal::Damage`]: [`recover`](Self::recover).
+    pub fn give_back(&mut self) -> Result<(), Refusal> {
+        self.held = limbo::look_through(&self.memory, &self.geometry, &mut self.pinned)?;
+        Ok(())
+    }
+
+    /// Brings the store in order after a writer has died, at whatever step: its last operation has
+    /// happened or has not, and everything else is as it was. Can die and be done again.
+    ///
+    /// # Errors
+    /// [`Refusal::Damage`] where the table itself, or a block, says what no writer leaves.
+    pub fn recover(&mut self) -> Result<Recovered, Refusal> {
+        Ok(recovery::recover(self)?)
+    }
+
+    /// Computes all indexes anew, from the table and the blocks.
+    ///
+    /// # Errors
+    /// As [`recover`](Self::recover).
+    pub fn rebuild(&mut self) -> Result<Recovered, Refusal> {
+        Ok(recovery::rebuild(self)?)
+    }
+
+    /// Whether every index says what the table and the blocks say, and every block is whole. Looks at
+    /// everything.
+    ///
+    /// # Errors
+    /// What the first thing is that is not so.
+    pub fn check(&mut self) -> Result<(), &'static str> {
+        recovery::check(self)
+    }
+
+    /// Sees to it that one more key leaves a quarter of the table empty. Returns whether the table
+    /// was replaced.
+    fn make_room_for_a_key(&mut self) -> Result<bool, Refusal> {
+        let word = |offset| self.memory.load_u64(offset, Ordering::Relaxed);
+        let table = Table::current(&self.memory, &self.geometry)?;
+        let (keys, tombstones) = (word(LIVE_KEYS), word(TOMBSTONES));
+        if (keys.saturating_add(tombstones).saturating_add(1)).saturating_mul(4) <= table.len() * 3
+        {
+            return Ok(false);
+        }
+        self.replace_table(&table, Table::log2_for(keys + 1))?;
+        Ok(true)
+    }
+
+    /// Builds a table beside the current one, without its tombstones, and switches to it.
+    fn replace_table(&mut self, table: &Table, log2_slots: u64) -> Result<(), Refusal> {
+        let Self { memory, geometry, .. } = self;
+        let mut journal = Journal::begin(memory, Operation::Bulk, 0, 0);
+        let bytes = Table::bytes(log2_slots);
+        let Some(object) = arena::take(&mut journal, geometry, bytes)? else {
+            journal.end();
+            return Err(Refusal::OutOfSpace);
+        };
+        Table::write_empty(memory, object, log2_slots);
+        let word = root::pack(object, root::generation(table.root).wrapping_add(1));
+        let new = Table::at(memory, geometry, word)?;
+        for (_, word) in table.words(memory) {
+            let hash = memory.load_u64(slot::block(word) + block::HASH, Ordering::Relaxed);
+            new.insert_fresh(memory, hash, word)?;
+        }
+        // Pairs with the Acquire of a look at the root: the new slots are visible.
+        memory.store_u64(ROOT, word, Ordering::Release);
+        let len = Table::bytes(table.log2_slots());
+        limbo::put(&mut journal, geometry, table.offset(), len)?;
+        journal.put_u64(TOMBSTONES, 0);
+        journal.end();
+        Ok(())
+    }
+}
+
+/// The version of the next value. The store comes before any use of it, so that a version is never
+/// given out twice.
+fn next_version(memory: &impl Memory) -> u64 {
+    let version = memory.load_u64(NEXT_VERSION, Ordering::Relaxed);
+    memory.store_u64(NEXT_VERSION, version + 1, Ordering::Release);
+    version
+}
+
+/// Makes limbo and the counts follow a slot that changed from `old` to `new`.
+pub(super) fn account<M: Memory>(
+    journal: &mut Journal<'_, M>,
+    geometry: &StoreGeometry,
+    old: u64,
+    new: u64,
+) -> Result<(), Damage> {
+    let memory = journal.memory();
+    let count = |offset| memory.load_u64(offset, Ordering::Relaxed);
+    let bytes_of = |word| -> Result<u64, Damage> {
+        if word <= slot::TOMBSTONE {
+            return Ok(0);
+        }
+        block_at(memory, geometry, word)?.bytes().ok_or(Damage)
+    };
+    let (old_bytes, new_bytes) = (bytes_of(old)?, bytes_of(new)?);
+    let (was, is) = (u64::from(old > slot::TOMBSTONE), u64::from(new > slot::TOMBSTONE));
+    journal.put_u64(LIVE_BYTES, (count(LIVE_BYTES) + new_bytes).saturating_sub(old_bytes));
+    journal.put_u64(LIVE_KEYS, (count(LIVE_KEYS) + is).saturating_sub(was));
+    let (was, is) = (u64::from(old == slot::TOMBSTONE), u64::from(new == slot::TOMBSTONE));
+    journal.put_u64(TOMBSTONES, (count(TOMBSTONES) + is).saturating_sub(was));
+    if old > slot::TOMBSTONE {
+        limbo::put(journal, geometry, slot::block(old), old_bytes)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,134 @@
+//! The measures of one store, checked once and kept privately by each process that opens it.
+//!
+//! Whoever creates or opens a store makes one from numbers that it has checked; nothing reads them from the segment again.
+//! What always holds: every offset computed here lies inside the segment, and the regions do not
+//! overlap.
+
+use crate::layout::store::page::{self, PAGE_BYTES};
+use crate::layout::store::{READERS, reader};
+use crate::layout::{PAGE_BYTES as SEGMENT_PAGE_BYTES, WORD_BYTES};
+
+/// Fewest and most pages: a table and a few values; a descriptor's index plus one in 32 bits.
+const PAGES: std::ops::RangeInclusive<u64> = 16..=(1 << 31);
+/// Fewest and most readers.
+const READERS_RANGE: std::ops::RangeInclusive<u64> = 1..=(1 << 16);
+/// Entries in limbo beyond those that pins can keep there.
+const LIMBO_SLACK: u64 = 1024;
+
+/// See the module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoreGeometry {
+    readers: u64,
+    pages: u64,
+    limbo: u64,
+    descriptors: u64,
+    arena: u64,
+    len_bytes: u64,
+    seed: u64,
+}
+
+impl StoreGeometry {
+    /// A store with an arena of at least `arena_bytes` bytes and `readers` reader records, whose keys
+    /// are hashed with `seed`. `None` where no store can be so.
+    pub fn new(arena_bytes: u64, readers: u64, seed: u64) -> Option<Self> {
+        let pages = arena_bytes.div_ceil(PAGE_BYTES);
+        if !PAGES.contains(&pages) || !READERS_RANGE.contains(&readers) {
+            return None;
+        }
+        // Within those ranges no sum overflows.
+        let limbo = READERS + readers * reader::BYTES;
+        let entries = readers * reader::MAX_PINS + LIMBO_SLACK;
+        let descriptors = limbo + (entries * WORD_BYTES).next_multiple_of(64);
+        let arena = (descriptors + pages * page::BYTES).next_multiple_of(SEGMENT_PAGE_BYTES);
+        let len_bytes = arena + pages * PAGE_BYTES;
+        Some(Self { readers, pages, limbo, descriptors, arena, len_bytes, seed })
+    }
+
+    /// Length of the segment in bytes.
+    pub fn len_bytes(&self) -> u64 {
+        self.len_bytes
+    }
+
+    /// Number of pages.
+    pub fn pages(&self) -> u64 {
+        self.pages
+    }
+
+    /// Bytes of the arena.
+    pub fn arena_bytes(&self) -> u64 {
+        self.pages * PAGE_BYTES
+    }
+
+    /// Number of reader records.
+    pub fn readers(&self) -> u64 {
+        self.readers
+    }
+
+    /// What keys are hashed with.
+    pub(super) fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// Offset of a reader's record.
+    pub(super) fn reader(&self, index: u64) -> u64 {
+        debug_assert!(index < self.readers);
+        READERS + index * reader::BYTES
+    }
+
+    /// How many entries limbo has.
+    pub(super) fn limbo_entries(&self) -> u64 {
+        self.readers * reader::MAX_PINS + LIMBO_SLACK
+    }
+
+    /// Offset of an entry of limbo.
+    pub(super) fn limbo_entry(&self, index: u64) -> u64 {
+        self.limbo + index * WORD_BYTES
+    }
+
+    /// Offset of a word of a page's descriptor.
+    pub(super) fn descriptor(&self, page: u64, word: u64) -> u64 {
+        self.descriptors + page * page::BYTES + word
+    }
+
+    /// Offset of a page.
+    pub(super) fn page(&self, page: u64) -> u64 {
+        self.arena + page * PAGE_BYTES
+    }
+
+    /// The page that a byte of the arena lies in; `None` for an offset outside of it.
+    pub(super) fn page_of(&self, offset: u64) -> Option<u64> {
+        let page = offset.checked_sub(self.arena)? / PAGE_BYTES;
+        (page < self.pages).then_some(page)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn regions_follow_each_other() {
+        for (arena_bytes, readers) in [(1 << 16, 1), (1 << 20, 8), (64 << 20, 256)] {
+            let geometry = StoreGeometry::new(arena_bytes, readers, 0).unwrap();
+            assert!(geometry.reader(readers - 1) + reader::BYTES <= geometry.limbo_entry(0));
+            let last = geometry.limbo_entries() - 1;
+            assert!(geometry.limbo_entry(last) + 8 <= geometry.descriptor(0, 0));
+            let last = geometry.pages() - 1;
+            assert!(geometry.descriptor(last, page::BYTES) <= geometry.page(0));
+            assert_eq!(geometry.page(last) + PAGE_BYTES, geometry.len_bytes());
+            assert_eq!(geometry.page_of(geometry.page(last) + PAGE_BYTES - 1), Some(last));
+            assert_eq!(geometry.page_of(geometry.page(0) - 1), None);
+            assert_eq!(geometry.page_of(geometry.len_bytes()), None);
+            assert!(geometry.arena_bytes() >= arena_bytes);
+        }
+    }
+
+    #[test]
+    fn nonsense_makes_no_store() {
+        for (arena_bytes, readers) in
+            [(0, 1), (1 << 15, 1), (u64::MAX, 1), (1 << 20, 0), (1 << 20, u64::MAX)]
+        {
+            assert_eq!(StoreGeometry::new(arena_bytes, readers, 0), None);
+        }
+    }
+}

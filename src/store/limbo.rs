@@ -1,0 +1,106 @@
+//! Limbo: blocks that no slot names any more, and that a reader may still be looking at.
+//!
+//! The writer puts replaced and deleted blocks there, and takes those back that no reader has pinned, many at
+//! a time, because finding out costs a barrier.
+//! What always holds: an object that a slot named is given back to the arena only after a look at all pins that came
+//! after it was unlinked; what is pinned stays.
+
+use super::StoreGeometry;
+use super::arena;
+use super::journal::{Journal, Operation};
+use super::spans::Damage;
+use crate::layout::WORD_BYTES;
+use crate::layout::store::{LIMBO_BYTES, LIMBO_LEN, reader};
+use crate::memory::{Memory, Ordering};
+
+/// So many entries are looked through at once, if their bytes do not call for it before.
+const BATCH: u64 = 1024;
+
+/// Puts an object into limbo. There is room: see [`is_due`].
+pub(super) fn put<M: Memory>(
+    journal: &mut Journal<'_, M>,
+    geometry: &StoreGeometry,
+    offset: u64,
+    bytes: u64,
+) -> Result<(), Damage> {
+    let memory = journal.memory();
+    let len = memory.load_u64(LIMBO_LEN, Ordering::Relaxed);
+    if len >= geometry.limbo_entries() {
+        return Err(Damage);
+    }
+    // Behind the end, where nobody looks before the length says so. Release: not before the operation
+    // that has shortened limbo was over.
+    memory.store_u64(geometry.limbo_entry(len), offset, Ordering::Release);
+    journal.put_u64(LIMBO_LEN, len + 1);
+    let total = memory.load_u64(LIMBO_BYTES, Ordering::Relaxed);
+    journal.put_u64(LIMBO_BYTES, total.saturating_add(bytes));
+    Ok(())
+}
+
+/// Whether limbo should be looked through before the next operation: it is nearly full, or holds
+/// more than a sixteenth of the arena.
+pub(super) fn is_due(memory: &impl Memory, geometry: &StoreGeometry, held: u64) -> bool {
+    let len = memory.load_u64(LIMBO_LEN, Ordering::Relaxed);
+    let bytes = memory.load_u64(LIMBO_BYTES, Ordering::Relaxed);
+    // What was pinned at the last look is likely to be pinned still.
+    len >= held + BATCH
+        || len + 8 > geometry.limbo_entries()
+        || (bytes > geometry.arena_bytes() / 16 && len > held)
+}
+
+/// Gives back what no reader has pinned. Returns how many entries are still held.
+///
+/// Operations of its own, one for each entry, so that each can be taken back and done again.
+pub(super) fn look_through(
+    memory: &impl Memory,
+    geometry: &StoreGeometry,
+    pinned: &mut Vec<u64>,
+) -> Result<u64, Damage> {
+    // Pairs with the light fence of a reader between its pin and its second look at the slot: a reader
+    // whose pin is not seen here sees that the slot has changed.
+    memory.heavy_fence();
+    collect_pins(memory, geometry, pinned);
+    let len = memory.load_u64(LIMBO_LEN, Ordering::Relaxed).min(geometry.limbo_entries());
+    let mut index = len;
+    let mut left = len;
+    // From the end, so that the last entry, which takes a given-back one's place, has been looked at.
+    while let Some(at) = index.checked_sub(1) {
+        index = at;
+        let entry = geometry.limbo_entry(at);
+        let offset = memory.load_u64(entry, Ordering::Relaxed);
+        if pinned.binary_search(&offset).is_ok() {
+            continue;
+        }
+        let bytes = arena::room_bytes(memory, geometry, offset)?;
+        let mut journal = Journal::begin(memory, Operation::Slot, 0, 0);
+        left -= 1;
+        let last = memory.load_u64(geometry.limbo_entry(left), Ordering::Relaxed);
+        journal.put_u64(entry, last);
+        journal.put_u64(LIMBO_LEN, left);
+        let total = memory.load_u64(LIMBO_BYTES, Ordering::Relaxed);
+        journal.put_u64(LIMBO_BYTES, total.saturating_sub(bytes));
+        arena::give_back(&mut journal, geometry, offset)?;
+        journal.end();
+    }
+    Ok(left)
+}
+
+/// All pins of all readers, sorted.
+pub(super) fn collect_pins(memory: &impl Memory, geometry: &StoreGeometry, pinned: &mut Vec<u64>) {
+    pinned.clear();
+    for record in (0..geometry.readers()).map(|index| geometry.reader(index)) {
+        // Acquire: pairs with the Release of a claim; a reader that claims later pins after our fence.
+        if memory.load_u32(record + reader::CLAIMED, Ordering::Acquire) == 0 {
+            continue;
+        }
+        for pin in 0..reader::MAX_PINS {
+            // Pairs with the Release of an unpin: the reader's looks at the block are over.
+            let offset =
+                memory.load_u64(record + reader::PINS + pin * WORD_BYTES, Ordering::Acquire);
+            if offset != 0 {
+                pinned.push(offset);
+            }
+        }
+    }
+    pinned.sort_unstable();
+}

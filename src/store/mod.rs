@@ -1,0 +1,60 @@
+//! The store: a hash table in a segment of its own, changed under a lock, read without one.
+//!
+//! This is its core, over the [`Memory`] seam: what a writer does under a lock, what readers do
+//! without one, what recovery does after a death. The lock and the segment are not there yet.
+//! What always holds: the table and what it names are the truth, and one store of one slot changes a key; all
+//! else is an index, which recovery can take back, finish, or compute anew.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `geometry` | where everything lies in a store of this size |
+//! | `classes`, `spans`, `arena` | lengths of objects, runs of pages, objects |
+//! | `block`, `table` | a key with its value; from a key to its block |
+//! | `journal` | what an operation has done so far |
+//! | `limbo` | blocks that readers may still look at |
+//! | `core` | set, delete, grow: under the lock |
+//! | `reader` | get: without it |
+//! | `survey`, `recovery` | what the truth says; making the indexes say so |
+//!
+//! ```
+//! use ringway::memory::HeapMemory;
+//! use ringway::store::{Core, Reader, StoreGeometry};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let geometry = StoreGeometry::new(1 << 20, 8, 0x5eed).expect("measures that a store can have");
+//! let memory = HeapMemory::new(geometry.len_bytes());
+//! let mut core = Core::new(memory.clone(), geometry);
+//! core.format()?;
+//! core.set(b"motd", b"hello")?;
+//!
+//! let reader = Reader::claim(memory, geometry).expect("a free record");
+//! let motd = reader.get(b"motd")?.expect("just set");
+//! core.set(b"motd", b"good-bye")?; // beside the reader, who keeps what it has
+//! assert_eq!(motd.to_vec(), b"hello");
+//! assert_eq!(reader.get(b"motd")?.expect("set again").to_vec(), b"good-bye");
+//! # Ok(())
+//! # }
+//! ```
+
+#[cfg(doc)]
+use crate::memory::Memory;
+
+mod arena;
+mod block;
+mod classes;
+mod core;
+mod geometry;
+mod journal;
+mod limbo;
+mod reader;
+mod recovery;
+mod spans;
+mod survey;
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub use self::core::{Core, Refusal};
+pub use geometry::StoreGeometry;
+pub use reader::{Pinned, ReadRefusal, Reader};
+pub use recovery::Recovered;

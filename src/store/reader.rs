@@ -1,0 +1,237 @@
+//! Reading without a lock: find the slot, pin the block, look again.
+//!
+//! Every process that reads a store has a [`Reader`]; it claims a record with pins in the segment.
+//! What always holds: a block that a [`Pinned`] names was current after it was pinned, so that no writer gives it back
+//! before it is unpinned; "absent" is said only of a table that was current at the end of the search.
+
+use std::cell::Cell;
+
+use thiserror::Error;
+
+use super::StoreGeometry;
+use super::block::{Block, hash};
+use super::table::Table;
+use crate::layout::WORD_BYTES;
+use crate::layout::store::{ROOT, reader, slot};
+use crate::memory::{Memory, Ordering};
+
+/// A claimed record of the reader table. `Send`, not `Sync`: a thread takes one of its own.
+#[derive(Debug)]
+pub struct Reader<M: Memory> {
+    memory: M,
+    geometry: StoreGeometry,
+    /// Offset of the record.
+    record: u64,
+    /// Pins in use, a bit each.
+    used: Cell<u32>,
+    /// The table of the root word seen last.
+    table: Cell<Option<Table>>,
+}
+
+/// A block that stays as it is until this is dropped.
+#[derive(Debug)]
+#[must_use = "a block is pinned only as long as this lives"]
+pub struct Pinned<'a, M: Memory> {
+    reader: &'a Reader<M>,
+    pin: u32,
+    block: Block,
+}
+
+/// Why nothing was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ReadRefusal {
+    /// All pins of this reader are in use: drop some of what was read.
+    #[error("all {} pins of this reader are in use", reader::MAX_PINS)]
+    OutOfPins,
+    /// What was found is no table or no block, and still there at a second look.
+    #[error("the store is damaged")]
+    Damage,
+}
+
+impl<M: Memory> Reader<M> {
+    /// Claims a record; `None` where none is free.
+    pub fn claim(memory: M, geometry: StoreGeometry) -> Option<Self> {
+        let record =
+            (0..geometry.readers()).map(|index| geometry.reader(index)).find(|record| {
+                let claimed = record + reader::CLAIMED;
+                // Acquire pairs with the Release of the former owner's last words.
+                memory.compare_exchange_u32(claimed, 0, 1, Ordering::AcqRel).is_ok()
+            })?;
+        Some(Self { memory, geometry, record, used: Cell::new(0), table: Cell::new(None) })
+    }
+
+    /// The value of a key, pinned; `None` where the key is absent.
+    ///
+    /// # Errors
+    /// [`ReadRefusal`].
+    pub fn get(&self, key: &[u8]) -> Result<Option<Pinned<'_, M>>, ReadRefusal> {
+        let pin = self.used.get().trailing_ones();
+        if u64::from(pin) >= reader::MAX_PINS {
+            return Err(ReadRefusal::OutOfPins);
+        }
+        let hash = hash(key, self.geometry.seed());
+        loop {
+            // Pairs with the Release that switches tables: the new one's slots are visible.
+            let root = self.memory.load_u64(ROOT, Ordering::Acquire);
+            let found = self.search(root, key, hash, self.pin(pin));
+            match found {
+                Search::Found(block) => {
+                    self.used.set(self.used.get() | 1 << pin);
+                    return Ok(Some(Pinned { reader: self, pin, block }));
+                }
+                Search::Changed => self.memory.pause(),
+                Search::Absent | Search::Damage if self.root() != root => self.memory.pause(),
+                Search::Absent => return Ok(None),
+                Search::Damage => return Err(ReadRefusal::Damage),
+            }
+        }
+    }
+
+    fn root(&self) -> u64 {
+        self.memory.load_u64(ROOT, Ordering::Acquire)
+    }
+
+    fn pin(&self, index: u32) -> u64 {
+        self.record + reader::PINS + u64::from(index) * WORD_BYTES
+    }
+
+    fn table(&self, root: u64) -> Option<Table> {
+        if let Some(table) = self.table.get()
+            && table.root == root
+        {
+            return Some(table);
+        }
+        let table = Table::at(&self.memory, &self.geometry, root).ok()?;
+        self.table.set(Some(table));
+        Some(table)
+    }
+
+    fn search(&self, root: u64, key: &[u8], hash: u64, pin: u64) -> Search {
+        let Some(table) = self.table(root) else { return Search::Damage };
+        for index in 0..table.len() {
+            let slot = table.slot(hash, index);
+            // Pairs with the Release of Journal::commit: the block is visible.
+            let word = self.memory.load_u64(slot, Ordering::Acquire);
+            if word == slot::EMPTY {
+                // Whether it was the current table's, the caller finds out. The load of the root comes
+                // behind this one, which is an Acquire.
+                return Search::Absent;
+            }
+            if !slot::may_be(word, hash) {
+                continue;
+            }
+            if !pin_current(&self.memory, pin, slot::block(word), (slot, word), (ROOT, root)) {
+                return Search::Changed;
+            }
+            match self.look_at(slot::block(word), key, hash) {
+                Look::Same(block) => return Search::Found(block),
+                Look::Other => unpin(&self.memory, pin),
+                Look::Damage => {
+                    unpin(&self.memory, pin);
+                    return Search::Damage;
+                }
+            }
+        }
+        Search::Damage
+    }
+
+    /// Looks at a block that is pinned.
+    fn look_at(&self, offset: u64, key: &[u8], hash: u64) -> Look {
+        let room = self.geometry.page_of(offset).map(|_| self.geometry.len_bytes() - offset);
+        let block = room
+            .ok_or(super::spans::Damage)
+            .and_then(|room| Block::read(&self.memory, offset, room));
+        match block {
+            Ok(block) if block.has_key(&self.memory, key, hash) => Look::Same(block),
+            Ok(_) => Look::Other,
+            Err(_) => Look::Damage,
+        }
+    }
+}
+
+enum Search {
+    Found(Block),
+    Absent,
+    /// The slot or the root has changed meanwhile.
+    Changed,
+    Damage,
+}
+
+enum Look {
+    Same(Block),
+    Other,
+    Damage,
+}
+
+/// Pins `block`, which `slot` named. Returns whether slot and root say the same afterwards; if not,
+/// nothing is pinned.
+///
+/// The pin and the second look are one half of a Dekker pattern; unlinking and the look at all pins,
+/// in [`limbo::look_through`](super::limbo::look_through), are the other. Either the writer sees the
+/// pin, or this look sees that the slot has changed.
+#[inline]
+pub(super) fn pin_current(
+    memory: &impl Memory,
+    pin: u64,
+    block: u64,
+    (slot, word): (u64, u64),
+    (root, root_word): (u64, u64),
+) -> bool {
+    // Release: the looks at what was pinned here before are over.
+    memory.store_u64(pin, block, Ordering::Release);
+    memory.light_fence();
+    let same = memory.load_u64(slot, Ordering::Acquire) == word
+        && memory.load_u64(root, Ordering::Acquire) == root_word;
+    if !same {
+        unpin(memory, pin);
+    }
+    same
+}
+
+/// Gives up a pin.
+#[inline]
+pub(super) fn unpin(memory: &impl Memory, pin: u64) {
+    // Pairs with the Acquire in limbo::collect_pins: the looks at the block are over.
+    memory.store_u64(pin, 0, Ordering::Release);
+}
+
+impl<M: Memory> Pinned<'_, M> {
+    /// Length of the value in bytes.
+    pub fn len(&self) -> usize {
+        self.block.value_len as usize
+    }
+
+    /// Whether the value is empty.
+    pub fn is_empty(&self) -> bool {
+        self.block.value_len == 0
+    }
+
+    /// The value's version: greater than that of every value before it, under any key.
+    pub fn version(&self) -> u64 {
+        self.block.version
+    }
+
+    /// Copies the value out.
+    pub fn to_vec(&self) -> Vec<u8> {
+        let mut value = vec![0; self.block.value_len as usize];
+        self.reader.memory.copy_out(self.block.value(), &mut value);
+        value
+    }
+}
+
+impl<M: Memory> Drop for Pinned<'_, M> {
+    fn drop(&mut self) {
+        let reader = self.reader;
+        unpin(&reader.memory, reader.pin(self.pin));
+        reader.used.set(reader.used.get() & !(1 << self.pin));
+    }
+}
+
+impl<M: Memory> Drop for Reader<M> {
+    fn drop(&mut self) {
+        if self.memory.is_ours() {
+            self.memory.store_u32(self.record + reader::CLAIMED, 0, Ordering::Release);
+        }
+    }
+}

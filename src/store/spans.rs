@@ -1,0 +1,157 @@
+//! Spans: runs of pages that belong together, and the pages that belong to none.
+//!
+//! The [arena](super::arena) takes a span for each class that has no room left, and one for each large object.
+//! What always holds: a span comes and goes by one store of the word in its first page's descriptor; the words
+//! of the pages inside it say how far back it starts, and mean nothing once it is gone.
+
+use super::StoreGeometry;
+use super::journal::Journal;
+use crate::layout::store::page::{
+    NEXT, PAGE_BYTES, PREVIOUS, SPAN, class_or_back, pack_span, pages,
+};
+use crate::layout::store::{CLASS_HEADS, EPOCH, FREE_PAGES, NEXT_PAGE};
+use crate::memory::{Memory, Ordering};
+
+/// A span.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Span {
+    /// Its first page.
+    pub(super) page: u64,
+    /// How many pages it has.
+    pub(super) pages: u64,
+    pub(super) class: u32,
+}
+
+/// An index that says what cannot be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Damage;
+
+/// The span that starts at a page, if one does; `Damage` where it would leave the arena.
+pub(super) fn starting_at(
+    memory: &impl Memory,
+    geometry: &StoreGeometry,
+    page: u64,
+) -> Result<Option<Span>, Damage> {
+    let word = memory.load_u64(geometry.descriptor(page, SPAN), Ordering::Acquire);
+    let len = u64::from(pages(word));
+    if len > geometry.pages() - page {
+        return Err(Damage);
+    }
+    Ok((len > 0).then(|| Span { page, pages: len, class: class_or_back(word) }))
+}
+
+/// The span that holds the byte at `offset`.
+pub(super) fn around(
+    memory: &impl Memory,
+    geometry: &StoreGeometry,
+    offset: u64,
+) -> Result<Span, Damage> {
+    let page = geometry.page_of(offset).ok_or(Damage)?;
+    if let Some(span) = starting_at(memory, geometry, page)? {
+        return Ok(span);
+    }
+    let word = memory.load_u64(geometry.descriptor(page, SPAN), Ordering::Relaxed);
+    let start = page.checked_sub(u64::from(class_or_back(word))).ok_or(Damage)?;
+    let span = starting_at(memory, geometry, start)?.ok_or(Damage)?;
+    if page - start < span.pages { Ok(span) } else { Err(Damage) }
+}
+
+/// Makes a span of `wanted` pages; `None` where no run of free pages is as long.
+pub(super) fn take<M: Memory>(
+    journal: &mut Journal<'_, M>,
+    geometry: &StoreGeometry,
+    wanted: u64,
+    class: u32,
+) -> Result<Option<Span>, Damage> {
+    let memory = journal.memory();
+    if memory.load_u64(FREE_PAGES, Ordering::Relaxed) < wanted || wanted == 0 {
+        return Ok(None);
+    }
+    let hint = memory.load_u64(NEXT_PAGE, Ordering::Relaxed).min(geometry.pages());
+    let found = match find_run(memory, geometry, hint..geometry.pages(), wanted)? {
+        Some(page) => Some(page),
+        // A run may begin before the hint and reach beyond it.
+        None => find_run(memory, geometry, 0..geometry.pages(), wanted)?,
+    };
+    let Some(page) = found else { return Ok(None) };
+    // Until the span is there, these words say that none starts here. Release: not before the
+    // operation that gave the pages back was over.
+    for inside in 1..wanted {
+        let word = geometry.descriptor(page + inside, SPAN);
+        memory.store_u64(word, pack_span(0, inside as u32), Ordering::Release);
+    }
+    let epoch = memory.load_u64(EPOCH, Ordering::Relaxed);
+    memory.store_u64(EPOCH, epoch.wrapping_add(1), Ordering::Release);
+    let free = memory.load_u64(FREE_PAGES, Ordering::Relaxed);
+    journal.put_u64(FREE_PAGES, free.saturating_sub(wanted));
+    journal.put_u64(NEXT_PAGE, page + wanted);
+    let word = pack_span(wanted as u32, class);
+    journal.put_u64(geometry.descriptor(page, SPAN), word);
+    Ok(Some(Span { page, pages: wanted, class }))
+}
+
+/// Gives a span's pages back.
+pub(super) fn give_back<M: Memory>(
+    journal: &mut Journal<'_, M>,
+    geometry: &StoreGeometry,
+    span: Span,
+) {
+    let memory = journal.memory();
+    let free = memory.load_u64(FREE_PAGES, Ordering::Relaxed);
+    journal.put_u64(FREE_PAGES, free.saturating_add(span.pages));
+    journal.put_u64(geometry.descriptor(span.page, SPAN), 0);
+}
+
+/// The first run of `wanted` free pages that begins in `range`.
+fn find_run(
+    memory: &impl Memory,
+    geometry: &StoreGeometry,
+    range: std::ops::Range<u64>,
+    wanted: u64,
+) -> Result<Option<u64>, Damage> {
+    let (mut page, mut run) = (range.start, 0);
+    // Each step moves on by a page or more.
+    while page < range.end {
+        match starting_at(memory, geometry, page)? {
+            Some(span) => {
+                page += span.pages;
+                run = 0;
+            }
+            None => {
+                page += 1;
+                run += 1;
+                if run == wanted {
+                    return Ok(Some(page - wanted));
+                }
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Offset of the first byte of a span.
+pub(super) fn start(geometry: &StoreGeometry, span: Span) -> u64 {
+    geometry.page(span.page)
+}
+
+/// Bytes of a span.
+pub(super) fn len_bytes(span: Span) -> u64 {
+    span.pages * PAGE_BYTES
+}
+
+/// How many spans are on the list of a class; `None` where the list is none.
+pub(super) fn listed(memory: &impl Memory, geometry: &StoreGeometry, class: u32) -> Option<u32> {
+    let head = CLASS_HEADS + u64::from(class) * 4;
+    let (mut next, mut previous, mut count) = (memory.load_u32(head, Ordering::Relaxed), 0, 0);
+    while let Some(page) = u64::from(next).checked_sub(1) {
+        let word = |word| memory.load_u32(geometry.descriptor(page, word), Ordering::Relaxed);
+        let span =
+            (page < geometry.pages()).then(|| starting_at(memory, geometry, page).ok())??;
+        if span?.class != class || word(PREVIOUS) != previous || u64::from(count) > geometry.pages()
+        {
+            return None;
+        }
+        (previous, next, count) = (next, word(NEXT), count + 1);
+    }
+    Some(count)
+}

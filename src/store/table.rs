@@ -1,0 +1,184 @@
+//! The table: from a key's hash to the slot that names its block.
+//!
+//! Open addressing with linear probing. Readers search it without a lock while the writer changes it.
+//! What always holds: a key that is present has one slot, which does not change while it is present; a search that
+//! ends at an empty slot of the current table has passed every slot that its key could be in.
+
+use super::StoreGeometry;
+use super::arena;
+use super::block::Block;
+use super::spans::Damage;
+use crate::layout::WORD_BYTES;
+use crate::layout::store::table::{HEADER_BYTES, LOG2_SLOTS, MAX_LOG2_SLOTS, MIN_LOG2_SLOTS};
+use crate::layout::store::{ROOT, root, slot};
+use crate::memory::{Memory, Ordering};
+
+/// A table that the root word has named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Table {
+    /// The root word.
+    pub(super) root: u64,
+    slots: u64,
+    mask: u64,
+}
+
+/// Where a search for a key ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// The key is here.
+    Present { slot: u64, word: u64, block: Block },
+    /// It is not there, and would go here. `word` is empty or a tombstone.
+    Absent { slot: u64, word: u64 },
+}
+
+impl Table {
+    /// Bytes of a table with `1 << log2_slots` slots.
+    pub(super) fn bytes(log2_slots: u64) -> u64 {
+        HEADER_BYTES + (WORD_BYTES << log2_slots)
+    }
+
+    /// The fewest slots that hold `keys` keys with room for as many again before they are three
+    /// quarters full; as a binary logarithm.
+    pub(super) fn log2_for(keys: u64) -> u64 {
+        let slots = keys.saturating_mul(8).div_ceil(3).max(1);
+        u64::from(slots.checked_next_power_of_two().unwrap_or(1 << 63).ilog2())
+            .clamp(MIN_LOG2_SLOTS, MAX_LOG2_SLOTS)
+    }
+
+    /// Writes an empty table at `offset`, an object that is long enough.
+    pub(super) fn write_empty(memory: &impl Memory, offset: u64, log2_slots: u64) {
+        memory.store_u64(offset + LOG2_SLOTS, log2_slots, Ordering::Relaxed);
+        for index in 0..1 << log2_slots {
+            memory.store_u64(
+                offset + HEADER_BYTES + index * WORD_BYTES,
+                slot::EMPTY,
+                Ordering::Relaxed,
+            );
+        }
+    }
+
+    /// The table that this root word names.
+    ///
+    /// A reader's root word may be out of date, and what lies there now no table: it finds out by
+    /// looking at the root once more. What it gets here lies inside the arena in any case.
+    pub(super) fn at(
+        memory: &impl Memory,
+        geometry: &StoreGeometry,
+        word: u64,
+    ) -> Result<Self, Damage> {
+        let offset = root::offset(word);
+        let room = geometry.len_bytes().checked_sub(offset).ok_or(Damage)?;
+        geometry.page_of(offset).ok_or(Damage)?;
+        let log2_slots = memory.load_u64(offset + LOG2_SLOTS, Ordering::Relaxed);
+        if !(MIN_LOG2_SLOTS..=MAX_LOG2_SLOTS).contains(&log2_slots)
+            || Self::bytes(log2_slots) > room
+        {
+            return Err(Damage);
+        }
+        Ok(Self { root: word, slots: offset + HEADER_BYTES, mask: (1 << log2_slots) - 1 })
+    }
+
+    /// The current table.
+    pub(super) fn current(memory: &impl Memory, geometry: &StoreGeometry) -> Result<Self, Damage> {
+        // Pairs with the Release that switches tables: the new one's slots are visible.
+        Self::at(memory, geometry, memory.load_u64(ROOT, Ordering::Acquire))
+    }
+
+    /// Number of slots.
+    pub(super) fn len(&self) -> u64 {
+        self.mask + 1
+    }
+
+    /// Binary logarithm of the number of slots.
+    pub(super) fn log2_slots(&self) -> u64 {
+        self.len().ilog2().into()
+    }
+
+    /// Offset of the table's object.
+    pub(super) fn offset(&self) -> u64 {
+        self.slots - HEADER_BYTES
+    }
+
+    /// Offset of the `index`th slot from where a search for `hash` begins.
+    #[inline]
+    pub(super) fn slot(&self, hash: u64, index: u64) -> u64 {
+        self.slots + (hash.wrapping_add(index) & self.mask) * WORD_BYTES
+    }
+
+    /// Searches for a key, under the lock.
+    pub(super) fn find(
+        &self,
+        memory: &impl Memory,
+        geometry: &StoreGeometry,
+        key: &[u8],
+        hash: u64,
+    ) -> Result<Place, Damage> {
+        let mut reusable = None;
+        for index in 0..self.len() {
+            let slot = self.slot(hash, index);
+            let word = memory.load_u64(slot, Ordering::Relaxed);
+            if word == slot::EMPTY {
+                let (slot, word) = reusable.unwrap_or((slot, word));
+                return Ok(Place::Absent { slot, word });
+            }
+            if word == slot::TOMBSTONE {
+                reusable.get_or_insert((slot, word));
+            } else if slot::may_be(word, hash) {
+                let block = block_at(memory, geometry, word)?;
+                if block.has_key(memory, key, hash) {
+                    return Ok(Place::Present { slot, word, block });
+                }
+            }
+        }
+        // A table is never full: some slot is empty.
+        Err(Damage)
+    }
+
+    /// Puts a block into a table that nobody else has, where its key is not.
+    pub(super) fn insert_fresh(
+        &self,
+        memory: &impl Memory,
+        hash: u64,
+        word: u64,
+    ) -> Result<(), Damage> {
+        for index in 0..self.len() {
+            let slot = self.slot(hash, index);
+            if memory.load_u64(slot, Ordering::Relaxed) == slot::EMPTY {
+                memory.store_u64(slot, word, Ordering::Relaxed);
+                return Ok(());
+            }
+        }
+        Err(Damage)
+    }
+
+    /// The words of all slots that name a block, with their offsets.
+    pub(super) fn words<'a>(
+        &self,
+        memory: &'a impl Memory,
+    ) -> impl Iterator<Item = (u64, u64)> + 'a {
+        let Self { slots, .. } = *self;
+        (0..self.len()).filter_map(move |index| {
+            let slot = slots + index * WORD_BYTES;
+            let word = memory.load_u64(slot, Ordering::Relaxed);
+            (word > slot::TOMBSTONE).then_some((slot, word))
+        })
+    }
+
+    /// Tombstones, counted.
+    pub(super) fn tombstones(&self, memory: &impl Memory) -> u64 {
+        let slots = (0..self.len()).map(|index| self.slots + index * WORD_BYTES);
+        slots.filter(|slot| memory.load_u64(*slot, Ordering::Relaxed) == slot::TOMBSTONE).count()
+            as u64
+    }
+}
+
+/// The block that a slot's word names, under the lock.
+pub(super) fn block_at(
+    memory: &impl Memory,
+    geometry: &StoreGeometry,
+    word: u64,
+) -> Result<Block, Damage> {
+    let offset = slot::block(word);
+    let room_bytes = arena::room_bytes(memory, geometry, offset)?;
+    Block::read(memory, offset, room_bytes)
+}
