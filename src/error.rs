@@ -9,6 +9,10 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+mod naming;
+
+pub use naming::NameError;
+
 /// What a peer wrote that no correct peer writes. Whoever finds it poisons the channel: every later
 /// call on that side returns the same finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -160,6 +164,9 @@ pub enum SegmentError {
     /// The rings cannot be attached: what is written in them is impossible.
     #[error("the channel in this segment is corrupt: {0}")]
     Corrupt(#[from] Corruption),
+    /// Something about the name or the file of the segment.
+    #[error(transparent)]
+    Name(#[from] NameError),
     /// A system call failed.
     #[error("{call}: {source}")]
     Os {

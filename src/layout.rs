@@ -10,8 +10,8 @@
 //! ```text
 //! offset      what                                         who writes it, when
 //! 0           segment header, 128 bytes                    creator, once, before anybody attaches
-//! 128         side 0 (creator): state                      side 0 only
-//! 256         side 1 (attacher): state                     side 1 only
+//! 128         side 0 (creator): line                       side 0 only
+//! 256         side 1 (attacher): line                      side 1 only
 //! 384..1024   reserved, zero
 //! 1024        ring 0 control, 1024 bytes (side 0 → 1)      see below
 //! 2048        ring 1 control, 1024 bytes (side 1 → 0)      see below
@@ -33,6 +33,26 @@
 //!  88  u32 kind of ring 0    92  u32 kind of ring 1 (0 = records, 1 = lossy, 2 = slots)
 //!  96  u32 wakeups (0 = futex, 1 = event)            100  u32 bytes of a slot (0 = no slots)
 //! 104..120 reserved, zero   120  u64 checksum of bytes 0..120
+//! ```
+//!
+//! # A side's line
+//!
+//! ```text
+//! +0   u32 state                 +4   u32 poisoned, never taken back
+//! +8   u32 process id            +12  u32 how many times the side has been attached; a futex word
+//! +16  u64 start time of the process in clock ticks
+//! +24  u64 its pid namespace     +32  u64 hash of the boot id that it was attached in
+//! ```
+//! Everything but the state is written before the state says *attached*, by the process that takes
+//! the side. From `+16` on it is for segments with a name; zero in others.
+//!
+//! # A file's claims
+//!
+//! Locks on bytes far behind a file's end, by open file description. Who holds the byte of a side is
+//! the process that has it; who attaches, replaces or removes holds the gate meanwhile.
+//!
+//! ```text
+//! 2^62        side 0        2^62 + 1    side 1        2^62 + 2    gate
 //! ```
 //!
 //! # A ring's control block
@@ -168,8 +188,17 @@ pub mod side {
     pub const STATE: u64 = 0;
     /// `u32`: 1 once this side has found the channel corrupt; never back; its own side writes it.
     pub const POISONED: u64 = 4;
-    /// `u32`: process id of this side in its own namespace; a hint for tools.
+    /// `u32`: process id of this side in its own namespace; a hint.
     pub const PID: u64 = 8;
+    /// `u32`: how many times this side was attached, modulo 2^32; a futex word. Whoever takes the
+    /// side adds one, last but for the state.
+    pub const ATTACHES: u64 = 12;
+    /// `u64`: when the process started, in clock ticks since boot; 0 = unknown.
+    pub const START_TIME: u64 = 16;
+    /// `u64`: number of the process's pid namespace; 0 = unknown.
+    pub const PID_NAMESPACE: u64 = 24;
+    /// `u64`: hash of the boot id when the side was attached; 0 = unknown.
+    pub const BOOT: u64 = 32;
 
     /// Nobody has attached this side yet.
     pub const ABSENT: u32 = 0;
@@ -177,6 +206,16 @@ pub mod side {
     pub const ATTACHED: u32 = 1;
     /// Both ends of this side are closed.
     pub const CLOSED: u32 = 2;
+}
+
+/// Bytes of a file that are locked, and lie behind every segment's end.
+pub mod claim {
+    /// The byte of each side.
+    pub const SIDE: [u64; 2] = [1 << 62, (1 << 62) + 1];
+    /// Both sides' bytes, from the first.
+    pub const SIDES_BYTES: u64 = 2;
+    /// Held by whoever attaches, replaces or removes.
+    pub const GATE: u64 = (1 << 62) + 2;
 }
 
 /// Offsets inside a ring's control block.
@@ -340,6 +379,9 @@ const _: () = {
     assert!(segment::CHECKSUM + 8 == segment::HEADER_BYTES);
     assert!(segment::HEADER_BYTES <= side::LINE[0]);
     assert!(side::LINE[1] + LINE_BYTES <= ring::CONTROL[0]);
+    assert!(side::BOOT + 8 <= LINE_BYTES);
+    assert!(claim::SIDE[0] + claim::SIDES_BYTES == claim::GATE && claim::GATE < i64::MAX as u64);
+    assert!(2 * MAX_CAPACITY_BYTES + 2 * CHANNEL_DATA < claim::SIDE[0]);
     assert!(ring::CONTROL[0] + ring::CONTROL_BYTES <= ring::CONTROL[1]);
     assert!(ring::CONTROL[1] + ring::CONTROL_BYTES <= CHANNEL_DATA);
     assert!(ring::PRODUCER_HIGH_WATER + 8 <= ring::CONTROL_BYTES);

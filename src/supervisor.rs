@@ -6,7 +6,8 @@
 //! any more once its [`WatchToken`] has been dropped before the death was noticed.
 //!
 //! A death is noticed when the kernel has torn the process down, which takes longer the more memory
-//! it has. The thread starts with the first watch and then stays. A forked child has no such
+//! it has. Where there is no pidfd to wait for, the thread asks every 50 ms instead, all such
+//! questions together. The thread starts with the first watch and then stays. A forked child has no such
 //! thread: it gets a new one with its own first watch, and tokens inherited from the parent do
 //! nothing there, so that a child cannot take the parent's watches away.
 
@@ -19,9 +20,18 @@ use std::thread;
 
 use crate::os::epoll::Epoll;
 use crate::os::fork;
+use crate::os::timer::Timer;
 
 /// What to do when a process has died. Runs on the supervisor's thread, so it must be short.
 pub(crate) type OnDeath = Box<dyn FnOnce() + Send>;
+
+/// Tells whether somebody still lives. Runs on the supervisor's thread, so it must be short.
+pub(crate) type Question = Arc<dyn Fn() -> bool + Send + Sync>;
+
+/// How often who has no pidfd is asked after.
+const ASK_EVERY_NS: u64 = 50_000_000;
+/// The timer's token; watches begin with 1.
+const TIMER: u64 = 0;
 
 /// Keeps a watch alive: dropping it ends the watch and closes its descriptor.
 ///
@@ -53,12 +63,31 @@ pub(crate) fn watch(pidfd: OwnedFd, on_death: OnDeath) -> io::Result<WatchToken>
     Ok(WatchToken { supervisor, id })
 }
 
+/// Sees to it that this process has a supervisor, so that [`ask`] cannot fail.
+///
+/// # Errors
+/// The thread could not be started, or descriptors have run out.
+pub(crate) fn start() -> io::Result<()> {
+    Supervisor::of_this_process().map(drop)
+}
+
+/// Calls `on_death` once `lives` says no.
+///
+/// # Errors
+/// As [`start`].
+pub(crate) fn ask(lives: Question, on_death: OnDeath) -> io::Result<WatchToken> {
+    let supervisor = Supervisor::of_this_process()?;
+    let id = supervisor.add_question(lives, on_death);
+    Ok(WatchToken { supervisor, id })
+}
+
 /// The supervisor of this process, once there is one.
 static CURRENT: Mutex<Option<Arc<Supervisor>>> = Mutex::new(None);
 
 #[derive(Debug)]
 struct Supervisor {
     epoll: Epoll,
+    timer: Timer,
     /// The fork generation that its thread runs in.
     generation: u64,
     watches: Mutex<Watches>,
@@ -67,17 +96,25 @@ struct Supervisor {
 #[derive(Debug, Default)]
 struct Watches {
     last_id: u64,
+    /// How many of them ask.
+    questions: usize,
     by_id: HashMap<u64, Watch>,
 }
 
 struct Watch {
-    pidfd: OwnedFd,
+    means: Means,
     on_death: OnDeath,
+}
+
+/// How a death is learnt of.
+enum Means {
+    PidFd(OwnedFd),
+    Asking(Question),
 }
 
 impl fmt::Debug for Watch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Watch").field("pidfd", &self.pidfd).finish_non_exhaustive()
+        f.debug_struct("Watch").finish_non_exhaustive()
     }
 }
 
@@ -95,8 +132,9 @@ impl Supervisor {
         {
             return Ok(Arc::clone(supervisor));
         }
-        let watches = Mutex::default();
-        let supervisor = Arc::new(Self { epoll: Epoll::new()?, generation, watches });
+        let (epoll, timer) = (Epoll::new()?, Timer::new()?);
+        epoll.add(timer.as_fd(), TIMER)?;
+        let supervisor = Arc::new(Self { epoll, timer, generation, watches: Mutex::default() });
         let running = Arc::clone(&supervisor);
         thread::Builder::new().name("ringway-supervisor".into()).spawn(move || running.run())?;
         Ok(Arc::clone(current.insert(supervisor)))
@@ -109,16 +147,53 @@ impl Supervisor {
         // Under the lock, so that a process that is dead already is not looked up before it is in
         // the table.
         self.epoll.add(pidfd.as_fd(), id)?;
-        watches.by_id.insert(id, Watch { pidfd, on_death });
+        watches.by_id.insert(id, Watch { means: Means::PidFd(pidfd), on_death });
         Ok(id)
+    }
+
+    fn add_question(&self, lives: Question, on_death: OnDeath) -> u64 {
+        let mut watches = lock(&self.watches);
+        watches.last_id += 1;
+        let id = watches.last_id;
+        watches.by_id.insert(id, Watch { means: Means::Asking(lives), on_death });
+        watches.questions += 1;
+        if watches.questions == 1 {
+            // Setting a timer that is open cannot fail.
+            let _ = self.timer.set(ASK_EVERY_NS);
+        }
+        id
+    }
+
+    /// Asks all questions. Returns the watches that are over.
+    fn ask_all(&self) -> Vec<u64> {
+        let questions: Vec<_> = {
+            let watches = lock(&self.watches);
+            let asking = watches.by_id.iter().filter_map(|(id, watch)| match &watch.means {
+                Means::Asking(lives) => Some((*id, Arc::clone(lives))),
+                Means::PidFd(_) => None,
+            });
+            asking.collect()
+        };
+        let over = questions.into_iter().filter(|(_, lives)| !lives()).map(|(id, _)| id).collect();
+        let watches = lock(&self.watches);
+        // Neither fails: both descriptors are open, and the timer was added.
+        let _ = self.timer.set(if watches.questions > 0 { ASK_EVERY_NS } else { 0 });
+        let _ = self.epoll.add_again(self.timer.as_fd(), TIMER);
+        over
     }
 
     /// Ends a watch, if it has not ended.
     fn take(&self, id: u64) -> Option<Watch> {
-        let watch = lock(&self.watches).by_id.remove(&id)?;
+        let watch = {
+            let mut watches = lock(&self.watches);
+            let watch = watches.by_id.remove(&id)?;
+            watches.questions -= usize::from(matches!(watch.means, Means::Asking(_)));
+            watch
+        };
+        let Means::PidFd(pidfd) = &watch.means else { return Some(watch) };
         // A copy of the descriptor may be open in a child that is just being started, so closing
         // ours would not be enough. Failing is impossible: it was added and is open.
-        let _ = self.epoll.remove(watch.pidfd.as_fd());
+        let _ = self.epoll.remove(pidfd.as_fd());
         Some(watch)
     }
 
@@ -126,10 +201,14 @@ impl Supervisor {
         let mut tokens = Vec::new();
         // Waiting on an epoll instance that is open cannot fail but by a signal.
         while self.epoll.wait(&mut tokens).is_ok() {
+            if let Some(at) = tokens.iter().position(|token| *token == TIMER) {
+                tokens.swap_remove(at);
+                tokens.extend(self.ask_all());
+            }
             for &id in &tokens {
-                if let Some(Watch { pidfd, on_death }) = self.take(id) {
+                if let Some(Watch { means, on_death }) = self.take(id) {
                     // First, so that nothing is held any more once the death has been told.
-                    drop(pidfd);
+                    drop(means);
                     on_death();
                 }
             }
@@ -210,6 +289,29 @@ mod tests {
         victim.kill();
         assert_eq!(deaths.recv_timeout(NEVER), Ok(2));
         assert_eq!(deaths.recv_timeout(NEVER), Err(mpsc::RecvTimeoutError::Disconnected));
+    }
+
+    #[test]
+    fn who_has_no_pidfd_is_asked_after() {
+        let alive = Arc::new(std::sync::Mutex::new(true));
+        let question = || {
+            let alive = Arc::clone(&alive);
+            Arc::new(move || *alive.lock().unwrap())
+        };
+        let (told, deaths) = mpsc::channel();
+        let told_too = told.clone();
+        let first = ask(question(), Box::new(move || told.send(1).unwrap())).unwrap();
+        let second = ask(question(), Box::new(move || told_too.send(2).unwrap())).unwrap();
+        drop(first);
+        *alive.lock().unwrap() = false;
+        assert_eq!(deaths.recv_timeout(NEVER), Ok(2));
+        assert_eq!(deaths.recv_timeout(NEVER), Err(mpsc::RecvTimeoutError::Disconnected));
+        drop(second);
+        // Once more, after there was nobody to ask after.
+        let (told, deaths) = mpsc::channel();
+        let third = ask(question(), Box::new(move || told.send(3).unwrap())).unwrap();
+        assert_eq!(deaths.recv_timeout(NEVER), Ok(3));
+        drop(third);
     }
 
     #[test]

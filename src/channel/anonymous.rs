@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use super::connect::connect;
-use super::duplex::Channel;
+use super::duplex::{Backing, Channel};
 use super::{ChannelOptions, Receiver, Sender};
 use crate::error::{ExitReason, SegmentError};
 use crate::os::pidfd::PidFd;
@@ -63,29 +63,30 @@ impl Channel {
         side: usize,
         options: &ChannelOptions,
     ) -> Result<Self, SegmentError> {
-        let segment = Arc::new(segment);
         let connection = connect(&segment, side, [RingKind::Records; 2])?;
         let waiter = || Waiter::new(options.wait, true);
         let sender = Sender::new(Arc::clone(&connection), waiter())?;
         let receiver = Receiver::new(Arc::clone(&connection), waiter())?;
-        Ok(Self { sender, receiver, segment, watch: None })
+        Ok(Self { sender, receiver, segment: Backing::Anonymous(Arc::new(segment)), watch: None })
     }
 
     /// What the other process needs to attach: a descriptor of the segment, closed on exec.
     ///
     /// # Errors
-    /// [`SegmentError::Os`], where descriptors have run out or `/proc` is missing.
+    /// [`SegmentError::Os`], where descriptors have run out or `/proc` is missing;
+    /// [`SegmentError::NotMemory`] where the channel has a name, by which it is opened instead.
     pub fn descriptor(&self) -> Result<OwnedFd, SegmentError> {
-        self.segment.descriptor()
+        self.segment()?.descriptor()
     }
 
     /// Seals the segment against holes and further mappings, once both sides have mapped it; see
     /// [`AnonymousSegment::seal_writes`].
     ///
     /// # Errors
-    /// As there. A peer that keeps the segment from being sealed is not to be trusted any further.
+    /// As there, and [`SegmentError::NotMemory`] where the channel has a name: such segments cannot
+    /// be sealed. A peer that keeps the segment from being sealed is not to be trusted any further.
     pub fn seal_writes(&self) -> Result<(), SegmentError> {
-        self.segment.seal_writes()
+        self.segment()?.seal_writes()
     }
 
     /// Watches the process that has the other side: when it dies, this side's calls return

@@ -8,10 +8,13 @@ use std::process;
 use std::sync::Arc;
 
 use super::connection::Connection;
+use super::stranger::Stranger;
 use crate::error::SegmentError;
 use crate::layout::{CHANNEL_DATA, ring};
+use crate::memory::MappedMemory;
 use crate::ring::RingGeometry;
-use crate::segment::{AnonymousSegment, RingKind};
+use crate::segment::{AnonymousSegment, ChannelGeometry, NamedSegment, RingKind};
+use crate::supervisor;
 
 /// Takes side `side` of a channel in this segment, whose rings must be of the kinds named.
 pub(super) fn connect(
@@ -20,13 +23,57 @@ pub(super) fn connect(
     expected: [RingKind; 2],
 ) -> Result<Arc<Connection>, SegmentError> {
     let (memory, geometry) = (segment.memory(), segment.geometry());
+    check_kinds(geometry, expected)?;
+    let connection = Arc::new(Connection::new(memory.clone(), rings(memory, geometry)?, side));
+    // First of all: the ends write to the segment as they attach.
+    if !connection.claim_side(process::id()) {
+        return Err(SegmentError::AlreadyAttached);
+    }
+    Ok(connection)
+}
+
+/// The connection of a side that [`open_segment`](super::open::open_segment) has taken. Whoever has
+/// the other side is watched from here on.
+///
+/// Where something fails, now or later, before both ends are made:
+/// [`abandon`](super::open::abandon).
+pub(super) fn connect_named(segment: &Arc<NamedSegment>) -> Result<Arc<Connection>, SegmentError> {
+    let (memory, geometry) = (segment.memory(), segment.geometry());
+    let rings = rings(memory, geometry)?;
+    supervisor::start().map_err(|source| {
+        let call = "starting the supervisor";
+        SegmentError::Os { call, source }
+    })?;
+    let connection = Arc::new_cyclic(|weak| {
+        let stranger = Stranger::new(Arc::clone(segment), weak.clone());
+        Connection::new(memory.clone(), rings, segment.side()).watched_by(Box::new(stranger))
+    });
+    connection.announce();
+    connection.look_first();
+    Ok(connection)
+}
+
+/// Whether the rings are what somebody can use.
+pub(super) fn check_kinds(
+    geometry: &ChannelGeometry,
+    expected: [RingKind; 2],
+) -> Result<(), SegmentError> {
     for (found, expected) in geometry.ring_kind.into_iter().zip(expected) {
         if found != expected {
             let (found, expected) = (found as u64, expected as u64);
             return Err(SegmentError::Incompatible { field: "kind of ring", found, expected });
         }
     }
+    Ok(())
+}
+
+/// Where the two rings of a segment lie.
+pub(super) fn rings(
+    memory: &MappedMemory,
+    geometry: &ChannelGeometry,
+) -> Result<[RingGeometry; 2], SegmentError> {
     let layout = geometry.layout()?;
+    debug_assert_eq!(layout.data[0], CHANNEL_DATA);
     let ring = |index: usize| {
         let (control, data) = (ring::CONTROL[index], layout.data[index]);
         let capacity_bytes = geometry.capacity_bytes[index];
@@ -34,12 +81,5 @@ pub(super) fn connect(
             RingGeometry::new(memory, control, data, capacity_bytes, geometry.payload_align)?;
         Ok::<_, SegmentError>(ring.with_max_message_bytes(geometry.max_message_bytes))
     };
-    let rings = [ring(0)?, ring(1)?];
-    debug_assert_eq!(layout.data[0], CHANNEL_DATA);
-    let connection = Arc::new(Connection::new(memory.clone(), rings, side));
-    // First of all: the ends write to the segment as they attach.
-    if !connection.claim_side(process::id()) {
-        return Err(SegmentError::AlreadyAttached);
-    }
-    Ok(connection)
+    Ok([ring(0)?, ring(1)?])
 }

@@ -8,6 +8,7 @@
 use std::fmt;
 use std::sync::{Arc, PoisonError, Weak};
 
+use super::attachment::Lookout;
 use crate::error::{Corruption, ExitReason};
 use crate::layout::{ring, side};
 use crate::memory::{Memory, Ordering, SharedMemory};
@@ -15,12 +16,13 @@ use crate::ring::{Consumer, Producer, RingGeometry};
 use crate::sync::{AtomicU32, Condvar, Mutex, MutexGuard};
 use crate::wakeup;
 
-/// What this process knows of the peer. Process-local.
+/// What this process knows of the peer: the low byte of a process-local word, whose upper bytes count
+/// the processes that were seen to take the peer's place in the same segment (its *era*).
 ///
 /// | value | meaning | who sets it |
 /// |---|---|---|
 /// | `ALIVE` | not known to be dead | initially |
-/// | `GONE` | dead, or given up; no successor | supervisor or host, from `ALIVE`, `AWAITED` |
+/// | `GONE` | dead, or given up; no successor known | supervisor or host, from `ALIVE`, `AWAITED` |
 /// | `AWAITED` | dead; a successor is being started | supervisor or host, from `ALIVE` |
 /// | `SUCCEEDED` | dead; the ends must move to the successor | host, once |
 pub(crate) mod peer {
@@ -28,6 +30,11 @@ pub(crate) mod peer {
     pub(crate) const GONE: u32 = 1;
     pub(crate) const AWAITED: u32 = 2;
     pub(crate) const SUCCEEDED: u32 = 3;
+
+    /// The state in a word.
+    pub(crate) const STATE: u32 = 0xff;
+    /// One era later.
+    pub(crate) const ERA: u32 = 0x100;
 }
 
 /// See the module.
@@ -41,6 +48,9 @@ pub(crate) struct Connection<M: Memory = SharedMemory> {
     follows: AtomicU32,
     /// Ends of this side that are still open.
     open_ends: AtomicU32,
+    /// Where the peer is a stranger: who watches it, and as which attachment of its side.
+    pub(super) lookout: Option<Box<dyn Lookout>>,
+    pub(super) watched: AtomicU32,
     fate: Mutex<Fate<M>>,
     settled: Condvar,
 }
@@ -100,6 +110,8 @@ impl<M: Memory> Connection<M> {
             peer: AtomicU32::new(peer::ALIVE),
             follows: AtomicU32::new(0),
             open_ends: AtomicU32::new(2),
+            lookout: None,
+            watched: AtomicU32::new(0),
             fate: Mutex::new(Fate {
                 reason: ExitReason::Unknown,
                 former: Weak::new(),
@@ -133,16 +145,23 @@ impl<M: Memory> Connection<M> {
     /// What is known of the peer; see [`peer`].
     #[inline]
     pub(crate) fn peer(&self) -> u32 {
-        // Pairs with the Release in `peer_died` and `succeed`: what the dead peer had committed is
-        // visible to whoever has seen its death.
+        self.word() & peer::STATE
+    }
+
+    /// The same, with the era.
+    #[inline]
+    pub(crate) fn word(&self) -> u32 {
+        // Pairs with the Release in `peer_died`, `peer_returned` and `succeed`: what the dead peer had
+        // committed is visible to whoever has seen its death.
         self.peer.load(Ordering::Acquire)
     }
 
-    /// Whether the peer is not known to be dead. The ends ask on every call.
+    /// Whether the peer is the one that an end knows, and not known to be dead: `known` is a word
+    /// whose state is `ALIVE`. The ends ask on every call.
     #[inline]
-    pub(crate) fn is_alive(&self) -> bool {
+    pub(crate) fn is_alive(&self, known: u32) -> bool {
         // Relaxed: nothing follows from it but a closer look.
-        self.peer.load(Ordering::Relaxed) == peer::ALIVE
+        self.peer.load(Ordering::Relaxed) == known
     }
 
     pub(crate) fn reason(&self) -> ExitReason {
@@ -166,14 +185,48 @@ impl<M: Memory> Connection<M> {
     pub(crate) fn peer_died(&self, reason: ExitReason, successor_expected: bool) {
         let mut fate = self.fate();
         let next = if successor_expected { peer::AWAITED } else { peer::GONE };
-        if matches!(self.peer(), peer::ALIVE | peer::AWAITED) {
+        let word = self.word();
+        if matches!(word & peer::STATE, peer::ALIVE | peer::AWAITED) {
             fate.reason = reason;
-            // Pairs with the Acquire in `peer`; and, through the fence in `wake_ends`, with the look
+            // Pairs with the Acquire in `word`; and, through the fence in `wake_ends`, with the look
             // that a sleeper takes after announcing itself.
-            self.peer.store(next, Ordering::Release);
+            self.peer.store(word & !peer::STATE | next, Ordering::Release);
         }
         drop(fate);
         self.wake_ends();
+    }
+
+    /// Tells the ends that the stranger who attached as number `attaches` has died, unless another
+    /// one has been seen since: its death may be noticed late.
+    pub(crate) fn stranger_died(&self, attaches: u32) {
+        let fate = self.fate();
+        // Relaxed: changes under this lock only.
+        let current = self.watched.load(Ordering::Relaxed) == attaches;
+        let word = self.word();
+        if current && word & peer::STATE == peer::ALIVE {
+            // As in `peer_died`.
+            self.peer.store(word | peer::GONE, Ordering::Release);
+        }
+        drop(fate);
+        self.wake_ends();
+    }
+
+    /// Notes that the stranger who attached as number `attaches` has the peer's place now. False
+    /// where that is known already. A new era begins, unless nobody ever had the place before.
+    pub(super) fn note_attached(&self, attaches: u32) -> bool {
+        let _fate = self.fate();
+        // Relaxed: changes under this lock only; `peer_moved` looks without it, and only hints.
+        let known = self.watched.load(Ordering::Relaxed);
+        if known == attaches {
+            return false;
+        }
+        self.watched.store(attaches, Ordering::Relaxed);
+        if attaches != 1 {
+            let word = self.word() & !peer::STATE;
+            // As in `peer_died`.
+            self.peer.store(word.wrapping_add(peer::ERA) | peer::ALIVE, Ordering::Release);
+        }
+        true
     }
 
     /// Says that no successor will come after all.
@@ -183,7 +236,7 @@ impl<M: Memory> Connection<M> {
     }
 
     /// Wakes both ends of this side.
-    fn wake_ends(&self) {
+    pub(super) fn wake_ends(&self) {
         wakeup::wake_always(&self.memory, self.outgoing().control(ring::PRODUCER_WAITING));
         wakeup::wake_always(&self.memory, self.incoming().control(ring::CONSUMER_WAITING));
     }
@@ -337,8 +390,7 @@ impl<M: Memory> Connection<M> {
         self.memory.store_u32(line + side::PID, pid, Ordering::Relaxed);
         self.memory.wake_u32(line + side::STATE, u32::MAX);
         // Whoever announced itself before we could see it looks again.
-        wakeup::wake_always(&self.memory, self.outgoing().control(ring::CONSUMER_WAITING));
-        wakeup::wake_always(&self.memory, self.incoming().control(ring::PRODUCER_WAITING));
+        self.announce();
         true
     }
 
@@ -373,9 +425,15 @@ impl<M: Memory> Connection<M> {
         // Pairs with the Acquire of the peer's look at it: what we committed before is visible.
         self.memory.store_u32(word, 1, Ordering::Release);
         if self.open_ends.fetch_sub(1, Ordering::AcqRel) == 1 {
+            if let Some(lookout) = &self.lookout {
+                lookout.leaving();
+            }
             let state = self.state_word(self.side);
             self.memory.store_u32(state, side::CLOSED, Ordering::Release);
             self.memory.wake_u32(state, u32::MAX);
+            if let Some(lookout) = &self.lookout {
+                lookout.left();
+            }
         }
         wakeup::wake_always(&self.memory, waiting);
     }

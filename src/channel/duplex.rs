@@ -12,22 +12,39 @@ use super::connection::{Connection, peer};
 use super::sender::deadline_after;
 use super::{Message, OwnedMessage, Receiver, Sender};
 use crate::error::{
-    Error, ExitReason, RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError,
-    TrySendError,
+    Error, ExitReason, RecvError, RecvTimeoutError, SegmentError, SendError, SendTimeoutError,
+    TryRecvError, TrySendError,
 };
 use crate::layout::side;
-use crate::memory::{Deadline, Memory};
-use crate::segment::AnonymousSegment;
+use crate::memory::{Deadline, Memory, Ordering};
+use crate::segment::{AnonymousSegment, ChannelGeometry, NamedSegment};
 use crate::supervisor::WatchToken;
+use crate::wakeup::MAX_SLEEP_NS;
 
 /// One side of a duplex channel.
 #[derive(Debug)]
 pub struct Channel {
     pub(super) sender: Sender,
     pub(super) receiver: Receiver,
-    pub(super) segment: Arc<AnonymousSegment>,
+    pub(super) segment: Backing,
     /// Keeps the supervisor's eye on the peer.
     pub(super) watch: Option<WatchToken>,
+}
+
+/// What a channel's rings lie in.
+#[derive(Debug)]
+pub(super) enum Backing {
+    Anonymous(Arc<AnonymousSegment>),
+    Named(Arc<NamedSegment>),
+}
+
+impl Backing {
+    pub(super) fn geometry(&self) -> &ChannelGeometry {
+        match self {
+            Self::Anonymous(segment) => segment.geometry(),
+            Self::Named(segment) => segment.geometry(),
+        }
+    }
 }
 
 /// What is known of the process at the other side.
@@ -50,34 +67,46 @@ impl Channel {
     }
 
     /// The segment that both rings lie in.
-    pub(crate) fn segment(&self) -> &Arc<AnonymousSegment> {
-        &self.segment
+    ///
+    /// # Errors
+    /// [`SegmentError::NotMemory`] where it has a name.
+    pub(crate) fn segment(&self) -> Result<&Arc<AnonymousSegment>, SegmentError> {
+        match &self.segment {
+            Backing::Anonymous(segment) => Ok(segment),
+            Backing::Named(_) => {
+                Err(SegmentError::NotMemory { found: "a segment with a name".into() })
+            }
+        }
     }
 
     /// For the host, which makes this channel the next incarnation of another one: the ends of that
     /// one will take the rings over.
-    pub(crate) fn into_successor(self) -> (Arc<Connection>, Arc<AnonymousSegment>) {
-        let Self { sender, receiver, segment, .. } = self;
+    pub(crate) fn into_successor(self) -> Arc<Connection> {
+        let Self { sender, receiver, .. } = self;
         let connection = Arc::clone(&sender.connection);
         sender.forget();
         receiver.forget();
-        (connection, segment)
+        connection
     }
 
     /// What is known of the peer. `Attached` and `Closed` are the peer's own word.
     pub fn peer_state(&self) -> PeerState {
         let connection = self.connection();
+        connection.look_out();
         if connection.peer() != peer::ALIVE {
             return PeerState::Died(connection.reason());
         }
         match connection.peer_shows() {
+            // It has come, and is about to say so.
+            side::ABSENT if connection.has_seen_somebody() => PeerState::Attached,
             side::ABSENT => PeerState::Absent,
             side::ATTACHED => PeerState::Attached,
             _ => PeerState::Closed,
         }
     }
 
-    /// Waits until somebody has attached the other side.
+    /// Waits until somebody has attached the other side; on a named channel also after a peer has
+    /// closed or died, until the next one comes.
     ///
     /// # Errors
     /// [`Error::Timeout`] where nobody does in time.
@@ -85,17 +114,29 @@ impl Channel {
         let connection = self.connection();
         let memory = connection.memory();
         let deadline = deadline_after(memory, timeout);
-        let word = connection.state_word(self.peer_side());
-        while self.peer_state() == PeerState::Absent {
+        let (state_word, attaches_word) =
+            (connection.state_word(self.peer_side()), connection.attaches_word());
+        loop {
+            let attaches = connection.peer_attaches();
+            let shown = memory.load_u32(state_word, Ordering::Acquire);
+            let state = self.peer_state();
+            let may_come = state == PeerState::Absent || connection.is_open_to_strangers();
+            if state == PeerState::Attached || !may_come {
+                return Ok(());
+            }
             let now = memory.now_ns();
             if now >= deadline.as_ns() {
                 return Err(Error::Timeout(timeout));
             }
             // Slices, because a peer that dies between its store and its wake wakes nobody.
-            let slice = Deadline::at_ns(now.saturating_add(crate::wakeup::MAX_SLEEP_NS));
-            memory.wait_u32(word, side::ABSENT, deadline.min(slice));
+            let slice = deadline.min(Deadline::at_ns(now.saturating_add(MAX_SLEEP_NS)));
+            // What its successor will change: a dead one shows that it is attached already.
+            if shown == side::ATTACHED {
+                memory.wait_u32(attaches_word, attaches, slice);
+            } else {
+                memory.wait_u32(state_word, shown, slice);
+            }
         }
-        Ok(())
     }
 
     fn peer_side(&self) -> usize {

@@ -8,6 +8,7 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `connection` | one incarnation of a channel as one side sees it; death, hand-over |
+//! | `attachment` | peers that nobody has started, and their successors in the same segment |
 //! | `connect` | from a segment to a connection |
 //! | `sender`, `receiver` | the blocking ends: what they offer |
 //! | `sender/wait`, `receiver/wait` | how they attempt, notice and wait |
@@ -17,8 +18,10 @@
 //! | `typed_channel` | channels of values of one type each way, checked when they are attached |
 //! | `trusted` | borrowing ring memory (`unsafe` to get) |
 //! | `selector` | many receivers, one thread |
-//! | `duplex`, `anonymous`, `options` | the pair of ends, and how to get one |
+//! | `open`, `stranger`, `directory` | named segments: whose is which side, who is watched, what there is |
+//! | `duplex`, `anonymous`, `named`, `options` | the pair of ends, and how to get one |
 
+mod attachment;
 mod connection;
 mod cpu;
 mod drafts;
@@ -37,11 +40,19 @@ mod connect;
 #[cfg(all(test, not(loom)))]
 mod deadline_tests;
 #[cfg(not(loom))]
+mod directory;
+#[cfg(not(loom))]
 mod duplex;
+#[cfg(not(loom))]
+mod named;
+#[cfg(not(loom))]
+mod open;
 #[cfg(not(loom))]
 mod options;
 #[cfg(not(loom))]
 mod selector;
+#[cfg(not(loom))]
+mod stranger;
 #[cfg(all(test, not(loom)))]
 mod tests;
 #[cfg(not(loom))]
@@ -58,9 +69,11 @@ pub use receiver::Receiver;
 pub use sender::Sender;
 
 #[cfg(not(loom))]
+pub use directory::{Holder, Listed, Unread, gc, gc_where, list, remove};
+#[cfg(not(loom))]
 pub use duplex::{Channel, PeerState};
 #[cfg(not(loom))]
-pub use options::ChannelOptions;
+pub use options::{ChannelOptions, Side};
 #[cfg(not(loom))]
 pub use selector::{Event, Readiness, Selector, WaitBackend};
 #[cfg(not(loom))]

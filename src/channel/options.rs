@@ -3,8 +3,17 @@
 use super::ChannelTypes;
 use crate::layout::MAX_CAPACITY_BYTES;
 use crate::memory::FenceMode;
-use crate::segment::{ChannelGeometry, DEFAULT_MAX_MESSAGE_BYTES};
+use crate::segment::{Access, ChannelGeometry, DEFAULT_MAX_MESSAGE_BYTES};
 use crate::wakeup::WaitStrategy;
+
+/// One of the two sides of a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// The side that creates, as a rule.
+    First,
+    /// The other one.
+    Second,
+}
 
 /// Choices about a channel. All have defaults:
 ///
@@ -35,6 +44,11 @@ pub struct ChannelOptions {
     /// same ones, mirrored. [`TypedChannel`](super::TypedChannel) fills it in; a host that creates
     /// channels for its plugins names them here.
     pub types: ChannelTypes,
+    /// Which side of a named channel to take. `None`: whichever is free; see
+    /// [`Channel::open`](super::Channel::open).
+    pub side: Option<Side>,
+    /// Who may open a named channel.
+    pub access: Access,
 }
 
 impl Default for ChannelOptions {
@@ -47,6 +61,8 @@ impl Default for ChannelOptions {
             wait: WaitStrategy::default(),
             fence: None,
             types: ChannelTypes::UNTYPED,
+            side: None,
+            access: Access::default(),
         }
     }
 }

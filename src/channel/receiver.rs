@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rkyv::util::AlignedVec;
 
-use super::connection::{Connection, End};
+use super::connection::{Connection, End, peer};
 use super::cpu::CpuHint;
 use super::message::{Message, OwnedMessage};
 use super::sender::deadline_after;
@@ -36,6 +36,8 @@ pub struct Receiver<M: Memory = SharedMemory> {
     pub(super) connection: Arc<Connection<M>>,
     pub(super) waiter: Waiter,
     pub(super) cpu: CpuHint,
+    /// What is known of the peer while it is the one that this end knows, and lives.
+    known: u32,
     /// Whether the restart of the current incarnation's peer has been told.
     pub(super) told: bool,
     /// Position up to which a dead peer's ring is believed.
@@ -72,6 +74,7 @@ impl<M: Memory> Receiver<M> {
             connection,
             waiter,
             cpu,
+            known: peer::ALIVE,
             told: false,
             last_position: None,
             closed_since: None,
@@ -300,7 +303,7 @@ impl<M: Memory> Receiver<M> {
     /// taken before. Not taken.
     #[inline(always)]
     pub(super) fn next_simple(&mut self) -> Option<Record> {
-        if !self.consumer.memory().is_ours() || !self.connection.is_alive() {
+        if !self.consumer.memory().is_ours() || !self.connection.is_alive(self.known) {
             return None;
         }
         if self.consumer.release() {

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rkyv::util::AlignedVec;
 
-use super::connection::{Connection, End};
+use super::connection::{Connection, End, peer};
 use super::cpu::CpuHint;
 use super::drafts::{Batch, Reservation};
 use crate::error::{Corruption, ExitReason, SendError, SendTimeoutError, TrySendError};
@@ -34,6 +34,8 @@ pub struct Sender<M: Memory = SharedMemory> {
     pub(super) connection: Arc<Connection<M>>,
     waiter: Waiter,
     cpu: CpuHint,
+    /// What is known of the peer while it is the one that this end knows, and lives.
+    known: u32,
     /// Whether the next call must see to one of the two that follow.
     attention: bool,
     /// A restart that a caller has not been told of yet.
@@ -65,6 +67,7 @@ impl<M: Memory> Sender<M> {
             connection,
             waiter,
             cpu,
+            known: peer::ALIVE,
             attention: false,
             untold: None,
             owes_abort: false,

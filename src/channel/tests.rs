@@ -75,7 +75,7 @@ fn ends_that_were_dropped_are_closed_in_the_next_incarnation_too() {
     for dropped_first in [true, false] {
         let (host, plugin) = pair();
         let (new_host, mut new_plugin) = pair();
-        let (old, new) = (Arc::clone(host.connection()), new_host.into_successor().0);
+        let (old, new) = (Arc::clone(host.connection()), new_host.into_successor());
         let mut host = Some(host);
         host.as_mut().unwrap().send(b"last").unwrap();
         old.peer_died(ExitReason::Unknown, true);

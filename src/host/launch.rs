@@ -122,8 +122,9 @@ impl Channels {
         [&self.control, &self.active, &self.passive].map(|channel| Arc::clone(channel.connection()))
     }
 
-    pub(super) fn segments(&self) -> [Arc<AnonymousSegment>; 3] {
-        [&self.control, &self.active, &self.passive].map(|channel| Arc::clone(channel.segment()))
+    pub(super) fn segments(&self) -> Result<[Arc<AnonymousSegment>; 3], SpawnError> {
+        let segment = |channel: &Channel| channel.segment().map(Arc::clone);
+        Ok([segment(&self.control)?, segment(&self.active)?, segment(&self.passive)?])
     }
 }
 

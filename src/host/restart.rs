@@ -119,7 +119,7 @@ impl Supervised {
     fn hand_over(&self, channels: Channels, asked: Option<Asked>, carried: &mut u64) -> Channel {
         let Channels { control, active, passive } = channels;
         let new = [active, passive].map(|channel| {
-            let (connection, _segment) = channel.into_successor();
+            let connection = channel.into_successor();
             connection.follow();
             connection
         });

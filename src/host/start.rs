@@ -83,7 +83,7 @@ impl Supervised {
         let channels = Channels::create(&self.options)?;
         let [control_fd, active_fd, passive_fd] = channels.descriptors()?;
         let bell = doorbell::new().map_err(os("eventfd"))?;
-        let (connections, segments) = (channels.connections(), channels.segments());
+        let (connections, segments) = (channels.connections(), channels.segments()?);
         let mut control = hand_out(channels);
         let descriptors = [&*self.host, &control_fd, &bell, &active_fd, &passive_fd];
         let pid = self.launch(descriptors, connections)?;

@@ -30,6 +30,13 @@ impl Epoll {
         self.control(libc::EPOLL_CTL_ADD, fd, &mut event)
     }
 
+    /// Reports `token` once more for a descriptor that has been reported.
+    pub(crate) fn add_again(&self, fd: BorrowedFd<'_>, token: u64) -> io::Result<()> {
+        let events = (libc::EPOLLIN | libc::EPOLLONESHOT) as u32;
+        let mut event = libc::epoll_event { events, u64: token };
+        self.control(libc::EPOLL_CTL_MOD, fd, &mut event)
+    }
+
     /// Takes a descriptor out; it must still be open.
     pub(crate) fn remove(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_DEL, fd, null_mut())

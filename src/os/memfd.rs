@@ -41,7 +41,7 @@ pub(crate) fn create(len_bytes: u64) -> Result<File, SegmentError> {
 
 /// A memory file belongs to no file system with a limit, and reserving more than the machine has
 /// would not be refused: it would call the kernel's out-of-memory killer. So ask before.
-fn refuse_more_than_available(len_bytes: u64) -> io::Result<()> {
+pub(crate) fn refuse_more_than_available(len_bytes: u64) -> io::Result<()> {
     if len_bytes == 0 {
         return Ok(());
     }

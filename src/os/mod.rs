@@ -11,6 +11,8 @@ use std::io;
 use crate::error::SegmentError;
 
 pub(crate) mod affinity;
+pub(crate) mod boot;
+pub(crate) mod claims;
 pub(crate) mod clock;
 pub(crate) mod doorbell;
 pub(crate) mod epoll;
@@ -18,12 +20,15 @@ pub(crate) mod eventfd;
 pub(crate) mod fork;
 pub(crate) mod futex;
 pub(crate) mod isolation;
+pub(crate) mod locks;
 pub(crate) mod mapping;
 pub(crate) mod membarrier;
 pub(crate) mod memfd;
+pub(crate) mod names;
 pub(crate) mod pidfd;
 pub(crate) mod process;
 pub(crate) mod random;
+pub(crate) mod timer;
 pub(crate) mod uring;
 
 /// The result of a C call that returns -1 and sets `errno` where it fails.

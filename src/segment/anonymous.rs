@@ -141,7 +141,7 @@ impl AsFd for AnonymousSegment {
 }
 
 /// Makes this process one that the fences of the segment reach; returns its fork generation.
-fn register(fence_mode: FenceMode) -> Result<u64, SegmentError> {
+pub(super) fn register(fence_mode: FenceMode) -> Result<u64, SegmentError> {
     let generation = fork::generation().map_err(os("mmap"))?;
     if fence_mode == FenceMode::Asymmetric {
         membarrier::register(generation).map_err(|source| SegmentError::Membarrier { source })?;

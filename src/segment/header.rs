@@ -165,6 +165,15 @@ pub(super) fn check(
     bytes: [u8; HEADER_BYTES],
     len_bytes: u64,
 ) -> Result<ChannelGeometry, SegmentError> {
+    check_padded(bytes, len_bytes, 1)
+}
+
+/// As [`check`], for a file whose file system has only multiples of `page_bytes`.
+pub(super) fn check_padded(
+    bytes: [u8; HEADER_BYTES],
+    len_bytes: u64,
+    page_bytes: u64,
+) -> Result<ChannelGeometry, SegmentError> {
     let header = Header(bytes);
     // In this order, so that a segment of another version is not called damaged.
     expect("magic", header.u64(segment::MAGIC), MAGIC)?;
@@ -203,7 +212,7 @@ pub(super) fn check(
     if len_bytes < needed {
         return Err(SegmentError::TooSmall { found: len_bytes, needed });
     }
-    expect("length", len_bytes, needed)?;
+    expect("length", len_bytes, needed.next_multiple_of(page_bytes))?;
     Ok(geometry)
 }
 

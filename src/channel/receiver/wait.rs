@@ -28,7 +28,9 @@ impl<M: Memory> Receiver<M> {
     /// Gives back what was taken before, then looks for the next record.
     #[inline]
     pub(super) fn attempt(&mut self) -> Result<Option<Record>, RecvError> {
-        if (!self.consumer.memory().is_ours() || !self.connection.is_alive()) && !self.attend()? {
+        if (!self.consumer.memory().is_ours() || !self.connection.is_alive(self.known))
+            && !self.attend()?
+        {
             return Ok(None);
         }
         if self.consumer.release() {
@@ -52,7 +54,7 @@ impl<M: Memory> Receiver<M> {
     #[inline]
     pub(super) fn poll(&mut self) -> Option<Record> {
         let polls = self.consumer.memory().is_ours()
-            && self.connection.is_alive()
+            && self.connection.is_alive(self.known)
             && self.waiter.polls_first()
             && !self.consumer.is_careful();
         if !polls {
@@ -81,6 +83,14 @@ impl<M: Memory> Receiver<M> {
         if !self.consumer.memory().is_ours() {
             return Err(RecvError::Forked);
         }
+        self.connection.look_out();
+        let era = self.connection.word() & !peer::STATE;
+        if era != self.known {
+            self.known = era;
+            self.last_position = None;
+            self.closed_since = None;
+            return Err(RecvError::Restarted { reason: self.connection.reason() });
+        }
         if self.connection.peer() == peer::SUCCEEDED && !self.told {
             self.told = true;
             return Err(RecvError::Restarted { reason: self.connection.reason() });
@@ -95,16 +105,21 @@ impl<M: Memory> Receiver<M> {
     /// The ring is empty: is that all?
     #[cold]
     pub(super) fn look_behind(&mut self) -> Result<Look, RecvError> {
+        self.connection.look_out();
         if self.connection.poisoned_by_peer() {
             // Latched: the peer could take its word back.
             return Err(RecvError::Corrupt(self.consumer.poison(Corruption::ByPeer)));
         }
         let (memory, geometry) = (self.consumer.memory(), self.consumer.geometry());
-        let state = self.connection.peer();
+        let word = self.connection.word();
+        if word & !peer::STATE != self.known {
+            // The next attempt tells.
+            return Ok(Look::Again);
+        }
+        let state = word & peer::STATE;
         // Pairs with the Release in Connection::close_end.
-        let word = geometry.control(ring::PRODUCER_CLOSED);
-        let closed = memory.load_u32(word, Ordering::Acquire);
-        let seen = Seen { peer: state, closed };
+        let closed = memory.load_u32(geometry.control(ring::PRODUCER_CLOSED), Ordering::Acquire);
+        let seen = Seen { peer: word, closed };
         if state == peer::ALIVE {
             return if closed == 0 { Ok(Look::Wait(seen)) } else { self.look_closed(seen) };
         }
@@ -128,6 +143,7 @@ impl<M: Memory> Receiver<M> {
         let Some((connection, consumer)) = self.connection.take_consumer() else { return };
         self.connection = connection;
         self.consumer = consumer;
+        self.known = peer::ALIVE;
         // Its end would have come in the ring that is left behind.
         self.end_partial();
         self.cpu = cpu_hint(&self.consumer);
@@ -182,7 +198,8 @@ impl<M: Memory> Receiver<M> {
             || {
                 // The next attempt finds out what it is.
                 (consumer.has_something()
-                    || connection.peer() != seen.peer
+                    || connection.word() != seen.peer
+                    || connection.peer_moved()
                     || connection.poisoned_by_peer()
                     || memory.load_u32(closed, Ordering::Relaxed) != seen.closed)
                     .then_some(())

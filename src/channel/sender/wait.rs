@@ -25,7 +25,11 @@ impl<M: Memory> Sender<M> {
         &mut self,
         push: impl FnOnce(&mut Producer<M>) -> Result<T, PushError>,
     ) -> Result<Attempt<T>, SendError> {
-        let seen = if self.needs_attention() { self.attend()? } else { Seen::NOTHING };
+        let seen = if self.needs_attention() {
+            self.attend()?
+        } else {
+            Seen { peer: self.known, closed: 0 }
+        };
         if self.owes_abort {
             if let Err(error) = self.producer.try_push_abort() {
                 let head_needed = self.classify(error)?;
@@ -67,7 +71,11 @@ impl<M: Memory> Sender<M> {
     #[cold]
     pub(super) fn classify(&mut self, error: PushError) -> Result<u64, SendError> {
         match error {
-            PushError::Full { head_needed } => Ok(head_needed),
+            PushError::Full { head_needed } => {
+                // Who is to make room may have gone, or have come.
+                self.connection.look_out();
+                Ok(head_needed)
+            }
             PushError::TooLong { len, max } => Err(SendError::TooLong { len, max }),
             PushError::Corrupt(corruption) => {
                 self.connection.declare_poisoned();
@@ -81,7 +89,7 @@ impl<M: Memory> Sender<M> {
     pub(in crate::channel) fn needs_attention(&self) -> bool {
         let memory = self.producer.memory();
         !memory.is_ours()
-            || !self.connection.is_alive()
+            || !self.connection.is_alive(self.known)
             || self.attention
             || memory.load_u32(self.closed_word(), Ordering::Relaxed) != 0
     }
@@ -98,10 +106,15 @@ impl<M: Memory> Sender<M> {
         if !self.producer.memory().is_ours() {
             return Err(SendError::Forked);
         }
-        let mut state = self.connection.peer();
-        while state == peer::SUCCEEDED && self.untold.is_none() {
+        self.connection.look_out();
+        while self.connection.peer() == peer::SUCCEEDED && self.untold.is_none() {
             self.follow();
-            state = self.connection.peer();
+        }
+        let word = self.connection.word();
+        if word & !peer::STATE != self.known {
+            self.known = word & !peer::STATE;
+            self.closed_since = None;
+            self.untold = Some(self.connection.reason());
         }
         if let Some(reason) = self.untold.take() {
             self.attention = self.owes_abort;
@@ -112,12 +125,12 @@ impl<M: Memory> Sender<M> {
         }
         // Pairs with the Release in Connection::close_end.
         let closed = self.producer.memory().load_u32(self.closed_word(), Ordering::Acquire);
-        match state {
+        match word & peer::STATE {
             peer::GONE => return Err(SendError::Disconnected),
             peer::ALIVE if closed != 0 => self.attend_closed()?,
             _ => {}
         }
-        Ok(Seen { peer: state, closed })
+        Ok(Seen { peer: word, closed })
     }
 
     /// The receiver has closed, or seems to have.
@@ -146,6 +159,7 @@ impl<M: Memory> Sender<M> {
             let Some((connection, producer)) = self.connection.take_producer() else { return };
             self.connection = connection;
             self.producer = producer;
+            self.known = peer::ALIVE;
             self.cpu = cpu_hint(&self.producer);
             self.closed_since = None;
             self.untold = Some(reason);
@@ -208,7 +222,8 @@ impl<M: Memory> Sender<M> {
             || match producer.has_room(head_needed) {
                 Ok(true) => Some(Ok(())),
                 Err(corruption) => Some(Err(corruption)),
-                Ok(false) => (connection.peer() != seen.peer
+                Ok(false) => (connection.word() != seen.peer
+                    || connection.peer_moved()
                     || connection.poisoned_by_peer()
                     || memory.load_u32(closed, Ordering::Relaxed) != seen.closed)
                     .then_some(Ok(())),
@@ -243,15 +258,12 @@ pub(super) enum Attempt<T> {
     },
 }
 
-/// What an attempt has seen of the peer and found no reason to stop in. A wait must end when it
+/// What an attempt has seen of the peer and found no reason to stop in: the word that is known of it,
+/// and the word in which it says that its end is closed. A wait must end when it
 /// changes, and "changes" is measured against what was acted upon, not against a second look: what
 /// happened between the two would be slept through.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::channel) struct Seen {
     pub(in crate::channel) peer: u32,
     pub(in crate::channel) closed: u32,
-}
-
-impl Seen {
-    const NOTHING: Self = Self { peer: peer::ALIVE, closed: 0 };
 }

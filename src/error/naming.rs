@@ -1,0 +1,98 @@
+use std::io;
+
+use thiserror::Error;
+
+/// Why a named or file-backed segment could not be created, opened or removed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum NameError {
+    /// A name that no segment can have.
+    #[error(
+        "name {name:?} {problem}: a name has 1 to {max} bytes, no slash, no control characters, and does not begin with a dot"
+    )]
+    Invalid {
+        /// What was asked for.
+        name: String,
+        /// What is wrong with it.
+        problem: &'static str,
+        /// Longest possible, in bytes.
+        max: usize,
+    },
+    /// Nothing has this name.
+    #[error("{address}: no such segment; somebody must create it first")]
+    NotFound {
+        /// Where it was looked for.
+        address: String,
+    },
+    /// Somebody alive holds a side of the segment that has this name.
+    #[error("{address}: exists and is in use, perhaps by process {pid}; open it instead")]
+    AlreadyExists {
+        /// What was to be created.
+        address: String,
+        /// Who seems to hold it, in its own pid namespace; a hint. 0 = unknown.
+        pid: u32,
+    },
+    /// Somebody alive has taken this side.
+    #[error(
+        "{address}: side {side} is taken, perhaps by process {pid}; a channel has two sides, each for one process"
+    )]
+    AlreadyClaimed {
+        /// What was to be opened.
+        address: String,
+        /// Which side: 0 = first, 1 = second.
+        side: usize,
+        /// Who seems to hold it, in its own pid namespace; a hint. 0 = unknown.
+        pid: u32,
+    },
+    /// Somebody is attaching to the segment, or replacing it, and does not get on with it.
+    #[error("{address}: somebody has been attaching for too long; it may have been stopped")]
+    Busy {
+        /// What was to be opened.
+        address: String,
+    },
+    /// What has this name is no whole segment.
+    #[error("{address}: {found}, not a whole segment; remove it")]
+    Stale {
+        /// What was to be opened.
+        address: String,
+        /// What is there instead.
+        found: &'static str,
+    },
+    /// What has this name belongs to somebody else, lets others in, or is no regular file.
+    #[error("{address}: {found}, expected {expected}")]
+    NotOurs {
+        /// What was to be opened.
+        address: String,
+        /// What is there.
+        found: String,
+        /// What would be right.
+        expected: String,
+    },
+    /// The system does not allow it.
+    #[error("{address}: {source}")]
+    Denied {
+        /// What was to be opened or created.
+        address: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Both sides are free and there are messages to be read, so that it matters which side is
+    /// taken: a process must not receive its own messages.
+    #[error(
+        "{address}: {to_second} messages to the second side and {to_first} to the first are unread; name the side to take"
+    )]
+    Unread {
+        /// What was to be opened.
+        address: String,
+        /// Messages that wait for the second side.
+        to_second: u64,
+        /// Messages that wait for the first side.
+        to_first: u64,
+    },
+    /// A file that was in use when the machine went down: what it holds is anybody's guess.
+    #[error("{address}: was in use when the machine went down; create it anew")]
+    Unclean {
+        /// What was to be opened.
+        address: String,
+    },
+}

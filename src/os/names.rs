@@ -1,0 +1,154 @@
+//! Files by name: opened without following links, linked without replacing, replaced by name.
+//!
+//! `segment` creates and opens named segments with it.
+//! What always holds: no symbolic link at the end of a path is followed, no call waits for the other
+//! end of a pipe, and a name is given away only while it means the file it was thought to mean, as
+//! far as whoever calls holds that file's locks.
+
+use std::ffi::CString;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use shared_memory::{ShmemConf, ShmemError};
+
+/// Which file a name means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    pub(crate) fn of(file: &File) -> io::Result<Self> {
+        file.metadata().map(|found| Self::from(&found))
+    }
+
+    /// The file that has this name now; `None` where nothing has.
+    pub(crate) fn at(path: &Path) -> io::Result<Option<Self>> {
+        match fs::symlink_metadata(path) {
+            Ok(found) => Ok(Some(Self::from(&found))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl From<&fs::Metadata> for FileId {
+    fn from(found: &fs::Metadata) -> Self {
+        Self { device: found.dev(), inode: found.ino() }
+    }
+}
+
+/// Opens a name that exists.
+pub(crate) fn open(path: &Path, writable: bool) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(writable)
+        // The last for pipes, whose opening would wait.
+        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY)
+        .open(path)
+}
+
+/// Creates a file that nobody but its user can open, in a directory.
+pub(crate) fn create_file(path: &Path, len_bytes: u64) -> io::Result<()> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
+        .open(path)?;
+    file.set_permissions(PermissionsExt::from_mode(0o600))?;
+    file.set_len(len_bytes)
+}
+
+/// Creates shared memory by name (without a slash), that nobody but its user can open; `directory` is
+/// where it is found.
+pub(crate) fn create_shared(directory: &str, name: &str, len_bytes: u64) -> io::Result<()> {
+    let size = usize::try_from(len_bytes).map_err(|_| io::ErrorKind::FileTooLarge)?;
+    match ShmemConf::new().os_id(format!("/{name}")).size(size).create() {
+        Ok(mut made) => {
+            // It stays when the mapping, which is not ours to use, goes.
+            made.set_owner(false);
+            // Its mode went through the umask, which may keep even us from opening it again.
+            let path = Path::new(directory).join(name);
+            fs::set_permissions(path, PermissionsExt::from_mode(0o600))
+        }
+        Err(ShmemError::MappingIdExists) => Err(io::ErrorKind::AlreadyExists.into()),
+        Err(ShmemError::MapCreateFailed(code) | ShmemError::UnknownOsError(code)) => {
+            Err(io::Error::from_raw_os_error(code as i32))
+        }
+        Err(other) => Err(io::Error::other(other.to_string())),
+    }
+}
+
+/// Reserves the space of a file. `Unsupported` where the file system cannot.
+pub(crate) fn reserve(file: &File, len_bytes: u64) -> io::Result<()> {
+    let len = libc::off_t::try_from(len_bytes).map_err(|_| io::ErrorKind::FileTooLarge)?;
+    loop {
+        // SAFETY: an open descriptor and numbers.
+        let result = unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, len) };
+        match super::check(result.into()) {
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                return Err(io::ErrorKind::Unsupported.into());
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Gives a file a further name, which must be free.
+pub(crate) fn link(from: &Path, to: &Path) -> io::Result<()> {
+    let (from, to) = (c_path(from)?, c_path(to)?);
+    // SAFETY: two strings that outlive the call, and numbers.
+    let result =
+        unsafe { libc::linkat(libc::AT_FDCWD, from.as_ptr(), libc::AT_FDCWD, to.as_ptr(), 0) };
+    super::check(result.into()).map(drop)
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| io::ErrorKind::InvalidInput.into())
+}
+
+/// Who this process is to the file system.
+pub(crate) fn effective_user() -> u32 {
+    // SAFETY: the call takes nothing and cannot fail.
+    unsafe { libc::geteuid() }
+}
+
+/// The length that a file system gives files of this one's: whole huge pages on one of those.
+pub(crate) fn page_bytes(file: &File) -> io::Result<u64> {
+    // SAFETY: a structure of zeros is one that says nothing.
+    let mut found: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: an open descriptor, and a structure that outlives the call.
+    super::check(unsafe { libc::fstatfs(file.as_raw_fd(), &mut found) }.into())?;
+    let huge = found.f_type == libc::HUGETLBFS_MAGIC;
+    Ok(if huge { found.f_bsize.unsigned_abs() } else { 1 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_is_not_followed_and_a_pipe_not_waited_for() {
+        let directory = std::env::temp_dir().join(format!("ringway-names-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let (link_path, pipe) = (directory.join("link"), directory.join("pipe"));
+        std::os::unix::fs::symlink("/dev/zero", &link_path).unwrap();
+        let c_pipe = c_path(&pipe).unwrap();
+        // SAFETY: a string that outlives the call.
+        assert_eq!(unsafe { libc::mkfifo(c_pipe.as_ptr(), 0o600) }, 0);
+        let refused = open(&link_path, true).unwrap_err();
+        let opened = open(&pipe, true);
+        fs::remove_dir_all(&directory).unwrap();
+        assert_eq!(refused.raw_os_error(), Some(libc::ELOOP));
+        assert!(opened.is_ok());
+    }
+}

@@ -1,0 +1,310 @@
+//! Segments with a name: found, opened, gated, attached.
+//!
+//! `channel::named` decides with it who takes which side of what.
+//! What always holds: what is mapped was checked first and is private to this user or as open as the
+//! caller allowed; whatever is decided about a segment is decided under its gate, while its name
+//! still means it.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::address::{Access, Address};
+use super::anonymous::register;
+use super::claim::Claim;
+use super::header::{self, ChannelGeometry, HEADER_BYTES};
+use super::sides::{self, SideLine};
+use crate::error::{NameError, SegmentError};
+use crate::layout::{MAGIC, segment, side};
+use crate::memory::{Deadline, FenceMode, MappedMemory};
+use crate::os::boot::Identity;
+use crate::os::mapping::Mapping;
+use crate::os::names::{self, FileId};
+use crate::os::os;
+
+/// A side of a channel in a named segment, which this process has.
+#[derive(Debug)]
+pub(crate) struct NamedSegment {
+    pub(super) memory: MappedMemory,
+    pub(super) geometry: ChannelGeometry,
+    pub(super) claim: Claim,
+    pub(super) side: usize,
+    /// Whether the bytes may have to last longer than the machine's uptime.
+    pub(super) is_file: bool,
+}
+
+impl NamedSegment {
+    pub(crate) fn memory(&self) -> &MappedMemory {
+        &self.memory
+    }
+
+    pub(crate) fn geometry(&self) -> &ChannelGeometry {
+        &self.geometry
+    }
+
+    /// Which side this process has.
+    pub(crate) fn side(&self) -> usize {
+        self.side
+    }
+
+    /// The locks.
+    pub(crate) fn claim(&self) -> &Claim {
+        &self.claim
+    }
+
+    /// Gets what was written to where it outlives the machine's uptime, where that may be wanted:
+    /// before the side says that it was closed cleanly.
+    pub(crate) fn sync(&self) {
+        if self.is_file {
+            // What cannot be written is reported to nobody: the side just is no longer in use.
+            let _ = self.claim.file().sync_data();
+        }
+    }
+
+    /// Gives the side back, after its line has been changed.
+    pub(crate) fn release(&self) {
+        self.claim.release();
+    }
+
+    /// Gives a side back whose ends were never made.
+    pub(crate) fn leave(&self) {
+        sides::leave(&self.memory, self.side);
+        self.release();
+    }
+}
+
+/// A file that has the name of a segment.
+#[derive(Debug)]
+pub(crate) struct Found {
+    address: Address,
+    path: PathBuf,
+    id: FileId,
+    claim: Claim,
+    len_bytes: u64,
+    /// Found out before the gate is entered.
+    own: SideLine,
+}
+
+impl Found {
+    /// Opens what has this name, if it is a file that the caller allows.
+    pub(crate) fn open(address: &Address, access: &Access) -> Result<Self, SegmentError> {
+        Self::open_as(address, Some(access))
+    }
+
+    /// Opens it for reading, whosever it is.
+    pub(crate) fn open_to_inspect(address: &Address) -> Result<Self, SegmentError> {
+        Self::open_as(address, None)
+    }
+
+    fn open_as(address: &Address, access: Option<&Access>) -> Result<Self, SegmentError> {
+        let path = address.path()?;
+        let file = names::open(&path, access.is_some()).map_err(|error| refused(address, error))?;
+        let found = file.metadata().map_err(os("fstat"))?;
+        check_metadata(address, access, &found)?;
+        let id = FileId::from(&found);
+        let (address, claim) = (address.clone(), Claim::new(file)?);
+        Ok(Self { address, path, id, claim, len_bytes: found.len(), own: own_line() })
+    }
+
+    /// Reads and checks the header without mapping anything.
+    pub(crate) fn geometry(&self) -> Result<ChannelGeometry, SegmentError> {
+        let stale = |found| {
+            let address = self.address.to_string();
+            Err(NameError::Stale { address, found }.into())
+        };
+        if self.len_bytes == 0 {
+            return stale("an empty file");
+        }
+        let mut bytes = [0; HEADER_BYTES];
+        match self.claim.file().read_exact_at(&mut bytes, 0) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                return stale("a file that is shorter than a header");
+            }
+            Err(error) => return Err(os("pread")(error)),
+        }
+        if bytes == [0; HEADER_BYTES] {
+            return stale("a file without a header");
+        }
+        let page_bytes = names::page_bytes(self.claim.file()).map_err(os("fstatfs"))?;
+        header::check_padded(bytes, self.len_bytes, page_bytes)
+    }
+
+    /// Whether this is, or was, a segment of some kind: what may be replaced without loss.
+    pub(crate) fn is_replaceable(&self) -> bool {
+        let mut magic = [0; 8];
+        let read = self.claim.file().read_exact_at(&mut magic, segment::MAGIC);
+        // The directory of shared memory has no other files of this name.
+        matches!(self.address, Address::Name(_))
+            || read.is_ok() && u64::from_ne_bytes(magic) == MAGIC
+    }
+
+    /// Maps it; `None` where the name means another file meanwhile.
+    pub(crate) fn map(
+        &self,
+        geometry: &ChannelGeometry,
+    ) -> Result<Option<MappedMemory>, SegmentError> {
+        // Through a description of its own: see `claim`.
+        match names::open(&self.path, true) {
+            Ok(file) if FileId::of(&file).map_err(os("fstat"))? == self.id => {
+                let mapping = Mapping::read_write(&file, self.len_bytes)?;
+                let generation = register(geometry.fence_mode)?;
+                let fence_mode = geometry.fence_mode;
+                Ok(Some(MappedMemory::from_mapping(Arc::new(mapping), fence_mode, generation)))
+            }
+            Ok(_) => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(refused(&self.address, error)),
+        }
+    }
+
+    /// Maps it for reading only, as tools do.
+    pub(crate) fn inspect(&self, geometry: &ChannelGeometry) -> Result<MappedMemory, SegmentError> {
+        let file = names::open(&self.path, false).map_err(|error| refused(&self.address, error))?;
+        let mapping = Mapping::read_only(&file, self.len_bytes)?;
+        let generation = register(FenceMode::Real)?;
+        let fence_mode = geometry.fence_mode;
+        Ok(MappedMemory::from_mapping(Arc::new(mapping), fence_mode, generation))
+    }
+
+    /// Enters the gate; `None` where the name means another file meanwhile.
+    pub(crate) fn gate(&self, deadline: Deadline) -> Result<Option<Gate<'_>>, SegmentError> {
+        if !self.claim.enter(deadline)? {
+            return Err(NameError::Busy { address: self.address.to_string() }.into());
+        }
+        let gate = Gate { found: self };
+        Ok(gate.is_named()?.then_some(gate))
+    }
+
+    pub(crate) fn len_bytes(&self) -> u64 {
+        self.len_bytes
+    }
+
+    /// The process that seems to have a side; 0 where it cannot be read.
+    pub(crate) fn pid_of(&self, side: usize) -> u32 {
+        let mut pid = [0; 4];
+        let offset = side::LINE[side] + side::PID;
+        match self.claim.file().read_exact_at(&mut pid, offset) {
+            Ok(()) => u32::from_ne_bytes(pid),
+            Err(_) => 0,
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn claim(&self) -> &Claim {
+        &self.claim
+    }
+
+    /// The segment, of which this process has taken a side.
+    pub(crate) fn into_segment(
+        self,
+        memory: MappedMemory,
+        geometry: ChannelGeometry,
+        side: usize,
+    ) -> NamedSegment {
+        let is_file = matches!(self.address, Address::File(_));
+        NamedSegment { memory, geometry, claim: self.claim, side, is_file }
+    }
+}
+
+/// Nobody else attaches, replaces or removes the segment while this lives.
+#[derive(Debug)]
+#[must_use = "the gate is left when this is dropped"]
+pub(crate) struct Gate<'a> {
+    found: &'a Found,
+}
+
+impl Gate<'_> {
+    /// Whether the name still means this file.
+    fn is_named(&self) -> Result<bool, SegmentError> {
+        let at = FileId::at(&self.found.path).map_err(os("lstat"))?;
+        Ok(at == Some(self.found.id))
+    }
+
+    /// Which sides somebody else has.
+    pub(crate) fn taken(&self) -> Result<[bool; 2], SegmentError> {
+        let taken = |side| self.found.claim.is_taken(side).map_err(os("fcntl(F_OFD_GETLK)"));
+        Ok([taken(0)?, taken(1)?])
+    }
+
+    /// Takes a side and says so in its line; false where somebody else has it.
+    pub(crate) fn attach(&self, memory: &MappedMemory, side: usize) -> Result<bool, SegmentError> {
+        let taken = self.found.claim.take(side)?;
+        if taken {
+            sides::attach(memory, side, &self.found.own);
+        }
+        Ok(taken)
+    }
+
+    /// Takes both sides, so that nobody alive has one; false where somebody has.
+    pub(crate) fn take_both(&self) -> Result<bool, SegmentError> {
+        self.found.claim.take_both()
+    }
+
+    /// Takes the name away. The caller has both sides.
+    pub(crate) fn remove(&self) -> Result<(), SegmentError> {
+        fs::remove_file(&self.found.path).map_err(|error| refused(&self.found.address, error))
+    }
+}
+
+impl Drop for Gate<'_> {
+    fn drop(&mut self) {
+        self.found.claim.leave();
+    }
+}
+
+/// What this process writes in the line of a side.
+pub(super) fn own_line() -> SideLine {
+    let Identity { pid, start_time, pid_namespace, boot } = Identity::own();
+    let (state, poisoned, attaches) = (side::ATTACHED, false, 0);
+    SideLine { state, poisoned, attaches, pid, start_time, pid_namespace, boot }
+}
+
+/// Why a file could not be opened, linked or removed.
+pub(super) fn refused(address: &Address, source: io::Error) -> SegmentError {
+    let not_ours = |address: String, found: &str| NameError::NotOurs {
+        address,
+        found: found.into(),
+        expected: "a regular file".into(),
+    };
+    let name = address.to_string();
+    let error = match source.raw_os_error() {
+        Some(libc::ENOENT) => NameError::NotFound { address: name },
+        Some(libc::ELOOP) => not_ours(name, "a symbolic link"),
+        Some(libc::EISDIR) => not_ours(name, "a directory"),
+        Some(libc::ENXIO) => not_ours(name, "a socket or device"),
+        Some(libc::EACCES | libc::EPERM | libc::EROFS) => {
+            NameError::Denied { address: name, source }
+        }
+        _ => return os("open")(source),
+    };
+    error.into()
+}
+
+fn check_metadata(
+    address: &Address,
+    access: Option<&Access>,
+    found: &fs::Metadata,
+) -> Result<(), NameError> {
+    let not_ours = |found: String, expected: String| {
+        Err(NameError::NotOurs { address: address.to_string(), found, expected })
+    };
+    if !found.is_file() {
+        return not_ours(format!("{:?}", found.file_type()), "a regular file".into());
+    }
+    let Some(access) = access else { return Ok(()) };
+    let expected = access.owner.unwrap_or_else(names::effective_user);
+    if found.uid() != expected {
+        return not_ours(format!("belongs to user {}", found.uid()), format!("user {expected}"));
+    }
+    let (mode, allowed) = (found.mode() & 0o777, access.mode & 0o777);
+    if mode & !allowed != 0 {
+        return not_ours(format!("mode {mode:#o}"), format!("no more than {allowed:#o}"));
+    }
+    Ok(())
+}
