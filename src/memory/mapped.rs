@@ -23,15 +23,31 @@ pub struct MappedMemory {
     /// What the accesses need stands here and not behind the `Arc`: the hot path follows no pointer
     /// but this one.
     base: NonNull<u8>,
-    /// Loads end here.
-    len_bytes: u64,
-    /// Stores end here: the same, or zero where the mapping is read-only.
-    writable_bytes: u64,
+    /// Where loads end.
+    loads: End,
+    /// Where stores end: the same, or zero where the mapping is read-only.
+    stores: End,
     /// The fork generation that attached it.
     generation: u64,
     fence_mode: FenceMode,
     copier: Copier,
     mapping: Arc<Mapping>,
+}
+
+/// A length in all units that accesses are checked in: the hot path does not divide.
+#[derive(Clone, Copy, Debug)]
+struct End {
+    bytes: u64,
+    /// Eight bytes each.
+    words: u64,
+    /// Four bytes each.
+    halves: u64,
+}
+
+impl End {
+    fn at(bytes: u64) -> Self {
+        Self { bytes, words: bytes / 8, halves: bytes / 4 }
+    }
 }
 
 // SAFETY: the pointer is into the mapping that the `Arc` keeps, which belongs to no thread.
@@ -51,8 +67,8 @@ impl MappedMemory {
         let len_bytes = mapping.len_bytes() & !7;
         Self {
             base: mapping.base(),
-            len_bytes,
-            writable_bytes: if mapping.is_writable() { len_bytes } else { 0 },
+            loads: End::at(len_bytes),
+            stores: End::at(if mapping.is_writable() { len_bytes } else { 0 }),
             generation,
             fence_mode,
             copier: Copier::detect(),
@@ -73,7 +89,7 @@ impl MappedMemory {
 
     /// Whether stores are allowed; where not, they panic.
     pub fn is_writable(&self) -> bool {
-        self.writable_bytes != 0
+        self.stores.bytes != 0
     }
 
     /// The mapping.
@@ -91,7 +107,7 @@ impl MappedMemory {
     /// The bytes do not lie inside the memory.
     #[inline]
     pub(crate) unsafe fn slice(&self, offset: u64, len_bytes: usize) -> &[u8] {
-        let start = self.range(offset, len_bytes, self.len_bytes);
+        let start = self.range(offset, len_bytes, self.loads.bytes);
         // SAFETY:
         // - `range` has checked that the bytes lie in the mapping, which `self` keeps alive.
         // - A new mapping is initialised, by zeros.
@@ -107,7 +123,7 @@ impl MappedMemory {
     /// The bytes do not lie inside the memory, or it is read-only.
     #[inline]
     pub(crate) fn slice_mut(&self, offset: u64, len_bytes: usize) -> NonNull<[u8]> {
-        NonNull::slice_from_raw_parts(self.range(offset, len_bytes, self.writable_bytes), len_bytes)
+        NonNull::slice_from_raw_parts(self.range(offset, len_bytes, self.stores.bytes), len_bytes)
     }
 
     /// A word to wait on together with others, which [`Memory::wait_u32`] cannot.
@@ -115,7 +131,7 @@ impl MappedMemory {
     /// # Panics
     /// The word does not lie inside the memory.
     pub(crate) fn futex_word(&self, offset: u64) -> &AtomicU32 {
-        self.u32_at(offset, self.len_bytes)
+        self.u32_at(offset, self.loads)
     }
 
     /// Pointer to the first of some bytes that end at `end` or before.
@@ -138,10 +154,10 @@ impl MappedMemory {
     }
 
     #[inline]
-    fn u32_at(&self, offset: u64, end: u64) -> &AtomicU32 {
+    fn u32_at(&self, offset: u64, end: End) -> &AtomicU32 {
         // One comparison for both: rotating moves the bits that alignment forbids to the top.
-        if offset.rotate_right(2) >= end >> 2 {
-            outside(offset, 4, end);
+        if offset.rotate_right(2) >= end.halves {
+            outside(offset, 4, end.bytes);
         }
         // SAFETY: `offset` is less than `end`, which is at most the mapping's length.
         let word = unsafe { self.base.add(offset as usize) };
@@ -154,9 +170,9 @@ impl MappedMemory {
     }
 
     #[inline]
-    fn u64_at(&self, offset: u64, end: u64) -> &AtomicU64 {
-        if offset.rotate_right(3) >= end >> 3 {
-            outside(offset, 8, end);
+    fn u64_at(&self, offset: u64, end: End) -> &AtomicU64 {
+        if offset.rotate_right(3) >= end.words {
+            outside(offset, 8, end.bytes);
         }
         // SAFETY: `offset` is less than `end`, which is at most the mapping's length.
         let word = unsafe { self.base.add(offset as usize) };
@@ -174,7 +190,7 @@ fn outside(offset: u64, len_bytes: usize, end: u64) -> ! {
 impl Memory for MappedMemory {
     #[inline]
     fn len_bytes(&self) -> u64 {
-        self.len_bytes
+        self.loads.bytes
     }
 
     #[inline]
@@ -184,17 +200,17 @@ impl Memory for MappedMemory {
 
     #[inline]
     fn load_u32(&self, offset: u64, order: Ordering) -> u32 {
-        self.u32_at(offset, self.len_bytes).load(order)
+        self.u32_at(offset, self.loads).load(order)
     }
 
     #[inline]
     fn store_u32(&self, offset: u64, value: u32, order: Ordering) {
-        self.u32_at(offset, self.writable_bytes).store(value, order);
+        self.u32_at(offset, self.stores).store(value, order);
     }
 
     #[inline]
     fn swap_u32(&self, offset: u64, value: u32, order: Ordering) -> u32 {
-        self.u32_at(offset, self.writable_bytes).swap(value, order)
+        self.u32_at(offset, self.stores).swap(value, order)
     }
 
     #[inline]
@@ -205,32 +221,27 @@ impl Memory for MappedMemory {
         new: u32,
         order: Ordering,
     ) -> Result<u32, u32> {
-        self.u32_at(offset, self.writable_bytes).compare_exchange(
-            current,
-            new,
-            order,
-            Ordering::Relaxed,
-        )
+        self.u32_at(offset, self.stores).compare_exchange(current, new, order, Ordering::Relaxed)
     }
 
     #[inline]
     fn fetch_add_u32(&self, offset: u64, value: u32, order: Ordering) -> u32 {
-        self.u32_at(offset, self.writable_bytes).fetch_add(value, order)
+        self.u32_at(offset, self.stores).fetch_add(value, order)
     }
 
     #[inline]
     fn load_u64(&self, offset: u64, order: Ordering) -> u64 {
-        self.u64_at(offset, self.len_bytes).load(order)
+        self.u64_at(offset, self.loads).load(order)
     }
 
     #[inline]
     fn store_u64(&self, offset: u64, value: u64, order: Ordering) {
-        self.u64_at(offset, self.writable_bytes).store(value, order);
+        self.u64_at(offset, self.stores).store(value, order);
     }
 
     #[inline]
     fn swap_u64(&self, offset: u64, value: u64, order: Ordering) -> u64 {
-        self.u64_at(offset, self.writable_bytes).swap(value, order)
+        self.u64_at(offset, self.stores).swap(value, order)
     }
 
     #[inline]
@@ -241,22 +252,17 @@ impl Memory for MappedMemory {
         new: u64,
         order: Ordering,
     ) -> Result<u64, u64> {
-        self.u64_at(offset, self.writable_bytes).compare_exchange(
-            current,
-            new,
-            order,
-            Ordering::Relaxed,
-        )
+        self.u64_at(offset, self.stores).compare_exchange(current, new, order, Ordering::Relaxed)
     }
 
     #[inline]
     fn fetch_add_u64(&self, offset: u64, value: u64, order: Ordering) -> u64 {
-        self.u64_at(offset, self.writable_bytes).fetch_add(value, order)
+        self.u64_at(offset, self.stores).fetch_add(value, order)
     }
 
     #[inline(always)]
     fn copy_in(&self, offset: u64, bytes: &[u8]) {
-        let to = self.block(offset, bytes.len(), self.writable_bytes);
+        let to = self.block(offset, bytes.len(), self.stores.bytes);
         // SAFETY: `to` is on a word and the bytes end inside the mapping, which is a whole number
         // of words long and kept alive by `self`; nobody has a reference to them (see `u32_at`).
         unsafe { self.copier.copy_in(to, bytes) };
@@ -264,7 +270,7 @@ impl Memory for MappedMemory {
 
     #[inline(always)]
     fn copy_out(&self, offset: u64, bytes: &mut [u8]) {
-        let from = self.block(offset, bytes.len(), self.len_bytes);
+        let from = self.block(offset, bytes.len(), self.loads.bytes);
         // SAFETY: as in `copy_in`.
         unsafe { self.copier.copy_out(from, bytes) };
     }
@@ -329,11 +335,11 @@ impl Memory for MappedMemory {
     }
 
     fn wait_u32(&self, offset: u64, expected: u32, deadline: Deadline) {
-        futex::wait(self.u32_at(offset, self.len_bytes), expected, deadline);
+        futex::wait(self.u32_at(offset, self.loads), expected, deadline);
     }
 
     fn wake_u32(&self, offset: u64, count: u32) {
-        futex::wake(self.u32_at(offset, self.len_bytes), count);
+        futex::wake(self.u32_at(offset, self.loads), count);
     }
 }
 

@@ -263,7 +263,7 @@ impl<M: Memory> Consumer<M> {
     ///
     /// The producer may change the bytes meanwhile if it breaks the protocol; what was copied does
     /// not change any more.
-    #[inline]
+    #[inline(always)]
     pub fn copy_out(&self, record: &Record, bytes: &mut [u8]) {
         let len = bytes.len().min(record.len_bytes());
         self.memory.copy_out(self.geometry.offset(record.payload()), &mut bytes[..len]);

@@ -74,6 +74,9 @@ pub struct Producer<M> {
     head: u64,
     /// The capacity; 0 once poisoned, so that the one check on the hot path sees that too.
     room_bytes: u64,
+    /// Records that end here or before fit before the end of the buffer, and the cached `head` leaves
+    /// room for them; see [`renew_limit`](Self::renew_limit). Behind `tail` where nothing is known.
+    limit: u64,
     poison: Option<Corruption>,
     stats: ProducerStats,
     /// Messages as last published.
@@ -132,7 +135,8 @@ impl<M: Memory> Producer<M> {
         };
         memory.store_u64(geometry.control(ring::TAIL), tail, Ordering::Relaxed);
         let (room_bytes, counted) = (capacity_bytes, stats.messages);
-        Ok(Self { memory, geometry, tail, head, room_bytes, poison: None, stats, counted })
+        let limit = tail;
+        Ok(Self { memory, geometry, tail, head, room_bytes, limit, poison: None, stats, counted })
     }
 
     /// Where a record with `len` bytes of payload would end, if that is simple: it fits before the
@@ -140,15 +144,22 @@ impl<M: Memory> Producer<M> {
     /// asked.
     #[inline(always)]
     fn simple_end(&self, len: u64) -> Option<u64> {
-        let geometry = &self.geometry;
-        let size = geometry.record_bytes(len);
-        let end = self.tail.wrapping_add(size);
-        let to_end = geometry.capacity_bytes() - geometry.index(self.tail);
-        // A poisoned ring has no room.
-        let simple = len <= geometry.max_payload_bytes()
-            && size <= to_end
-            && end.wrapping_sub(self.head) + WORD_BYTES <= self.room_bytes;
-        simple.then_some(end)
+        // No overflow: nothing in memory is that long.
+        let size = self.geometry.record_bytes(len);
+        // Less than nothing where the tail has moved past the limit. A poisoned ring has no room.
+        let room = self.limit.wrapping_sub(self.tail) as i64;
+        let simple = size as i64 <= room && size <= self.geometry.max_record_bytes();
+        simple.then_some(self.tail.wrapping_add(size))
+    }
+
+    /// Computes the limit anew, from the tail and the cached `head`.
+    fn renew_limit(&mut self) {
+        let capacity_bytes = self.geometry.capacity_bytes();
+        let to_end = capacity_bytes - self.geometry.index(self.tail);
+        // The word behind the record must be free too.
+        let used = self.tail.wrapping_sub(self.head) + WORD_BYTES;
+        let room = self.room_bytes.saturating_sub(used).min(to_end);
+        self.limit = self.tail.wrapping_add(room);
     }
 
     /// Writes and commits one record if that is simple. Otherwise does nothing, and
@@ -186,6 +197,7 @@ impl<M: Memory> Producer<M> {
         self.zero_ahead(place.end);
         self.fill(self.geometry.offset(place.record), payload);
         self.publish(place, payload.len() as u64, tag);
+        self.renew_limit();
         Ok(())
     }
 
@@ -232,6 +244,7 @@ impl<M: Memory> Producer<M> {
 
     pub(crate) fn draft_in_place(&mut self, len: usize) -> Result<InPlaceDraft, PushError> {
         let place = self.place(self.tail, len as u64)?;
+        self.renew_limit();
         // Now and not at the commit: nothing in another line should come between what the caller
         // writes beside the header and the header (see `fill`).
         self.zero_ahead(place.end);
@@ -294,6 +307,11 @@ impl<M: Memory> Producer<M> {
     #[inline(always)]
     pub(super) fn fill(&self, record_offset: u64, payload: &[u8]) {
         let start = record_offset + record::HEADER_BYTES;
+        if payload.len() <= WORD_BYTES as usize {
+            // One word has no front and back.
+            self.memory.copy_in(start, payload);
+            return;
+        }
         let beside_header = (start.wrapping_neg() & (CACHE_LINE_BYTES - 1)) as usize;
         if payload.len() <= beside_header || payload.len() > MAX_SPLIT_BYTES {
             self.memory.copy_in(start, payload);
@@ -415,6 +433,7 @@ impl<M: Memory> Producer<M> {
     pub fn poison(&mut self, corruption: Corruption) {
         self.poison.get_or_insert(corruption);
         self.room_bytes = 0;
+        self.limit = self.tail;
     }
 
     /// The finding that poisoned this end, if any.
