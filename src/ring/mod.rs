@@ -78,6 +78,7 @@ mod fragments;
 mod geometry;
 mod kinds;
 mod producer;
+mod push_error;
 mod record;
 mod reservation;
 #[cfg(all(test, not(loom)))]
@@ -91,7 +92,8 @@ pub use consumer::Consumer;
 pub use consumer::ConsumerStats;
 pub use fragments::Fragments;
 pub use geometry::RingGeometry;
-pub use producer::{Producer, ProducerStats, PushError};
+pub use producer::{Producer, ProducerStats};
+pub use push_error::PushError;
 pub use record::{Record, RecordKind};
 pub(crate) use reservation::Draft;
 #[cfg(not(loom))]

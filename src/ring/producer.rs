@@ -6,37 +6,12 @@
 
 use std::io::IoSlice;
 
-use thiserror::Error;
-
 use super::reservation::{Draft, InPlaceDraft};
 use super::words::WordWriter;
-use super::{Batch, Record, Reservation, RingGeometry};
+use super::{Batch, PushError, Record, Reservation, RingGeometry};
 use crate::error::Corruption;
 use crate::layout::{CACHE_LINE_BYTES, WORD_BYTES, record, ring};
 use crate::memory::{Memory, Ordering};
-
-/// Why a record was not written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum PushError {
-    /// No room now. There will be once the consumer's `head` has reached this position.
-    #[error("the ring is full")]
-    Full {
-        /// The position that the consumer must have released.
-        head_needed: u64,
-    },
-    /// No record can be this long.
-    #[error("payload of {len} bytes: this ring takes at most {max}")]
-    TooLong {
-        /// Length of the payload.
-        len: u64,
-        /// Longest possible.
-        max: u64,
-    },
-    /// The consumer wrote something impossible.
-    #[error(transparent)]
-    Corrupt(#[from] Corruption),
-}
 
 /// Longer payloads are written front to back; see [`Producer::fill`].
 const MAX_SPLIT_BYTES: usize = 512;

@@ -1,6 +1,6 @@
 //! Tests of what only this crate can call; the suites in `tests/` cover the rest.
 
-use super::{Consumer, Producer, Record, RecordKind, RingGeometry};
+use super::{Consumer, Producer, PushError, Record, RecordKind, RingGeometry};
 use crate::error::Corruption;
 use crate::layout::{RING_SLACK_BYTES, record, ring};
 use crate::memory::{HeapMemory, Memory, Ordering};
@@ -86,6 +86,30 @@ fn an_equal_header_is_checked_for_room() {
     assert_eq!(consumer.peek_simple(), None);
     assert_eq!(consumer.poll_simple(3), None);
     assert_eq!(consumer.peek(), Err(Corruption::ByPeer));
+}
+
+/// A record fits simply only where the word behind it is free too, in front of the end of the buffer,
+/// and while the ring is not poisoned.
+#[test]
+fn what_fits_simply() {
+    let (memory, geometry) = ring_of(64, 8);
+    let (mut producer, mut consumer) = ends(&memory, geometry);
+    assert!(!producer.push_simple(0, &[0; 8]), "nothing is known before the first record");
+    producer.try_push(0, &[0; 8]).expect("room");
+    assert!(!producer.push_simple(0, &[0; 32]), "room enough, but longer than half the ring");
+    assert!(producer.push_simple(0, &[0; 8]) && producer.push_simple(0, &[0; 8]));
+    assert!(!producer.push_simple(0, &[0; 8]), "the word behind it is the first header");
+    assert_eq!(producer.try_push(0, &[0; 8]), Err(PushError::Full { head_needed: 8 }));
+    for _ in 0..3 {
+        let record = consumer.peek().expect("valid").expect("committed");
+        consumer.advance(&record);
+    }
+    consumer.release();
+    // 16 bytes are left before the end, then 48.
+    producer.try_push(0, &[0; 16]).expect("room");
+    assert_eq!(producer.tail(), 64 + 24);
+    producer.poison(Corruption::ByPeer);
+    assert!(!producer.push_simple(0, &[]));
 }
 
 /// Counters that a peer set to their maximum are counted on all the same.
