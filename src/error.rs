@@ -63,6 +63,24 @@ pub enum Corruption {
         /// Bytes of the message that had arrived; 0 where none was begun.
         expected: u64,
     },
+    /// A lossy ring's producer announced a position that went back, or is off the record grid.
+    #[error("peer announces position {found}, which does not lie behind {known}")]
+    Intent {
+        /// The word that was read, once.
+        found: u64,
+        /// The last position that was believed.
+        known: u64,
+    },
+    /// A record of a lossy ring whose number cannot be its number.
+    #[error("record number {found} at position {position}, where {expected} was expected")]
+    Sequence {
+        /// The number that was read, once.
+        found: u64,
+        /// The number that it must have, or the smallest one.
+        expected: u64,
+        /// Position of the record.
+        position: u64,
+    },
     /// The segment could not be sealed although nobody but the peer had it.
     #[error("the peer kept the segment from being sealed")]
     Seal,
@@ -327,6 +345,22 @@ widen!(send: TrySendError);
 widen!(send: SendTimeoutError);
 widen!(recv: TryRecvError);
 widen!(recv: RecvTimeoutError);
+
+/// Why no message was received from a lossy channel now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum LossyTryRecvError {
+    /// Nothing to read.
+    #[error("the ring is empty")]
+    Empty,
+    /// Whatever was read had been overwritten before it was read whole. Nothing has been taken, and
+    /// nothing has been counted as lost yet: try again.
+    #[error("messages are overwritten faster than they are read")]
+    Overrun,
+    /// Nothing will come, as [`RecvError`] says.
+    #[error(transparent)]
+    Ended(#[from] RecvError),
+}
 
 /// Everything that can go wrong.
 #[derive(Debug, Error)]

@@ -73,6 +73,21 @@
 //! +264  consumer's counters    consumer; may lag by some messages while it is busy
 //! +384  u64 tail               a hint for tools, never read by the protocol; producer
 //! +392  producer's counters    producer; `tail` and they may lag by some messages
+//! +440  u64 dropped            messages that a policy dropped for want of room; producer
+//! ```
+//!
+//! In a lossy ring (`ring::lossy`) the producer never looks at a head. Instead:
+//!
+//! ```text
+//! +256  u64 settled            number of the first message that the consumer has neither taken nor
+//!                              counted as lost; consumer
+//! +352  u64 lost, as of        two pairs of (settled, messages lost until then); the one in effect
+//!       u64 lost               is the one whose number is not beyond `settled` and nearest to it;
+//! +368  the other pair         consumer
+//! +512  u64 intent             the producer may be writing anything before this position
+//! +520  u64 oldest             first record that lies within a capacity of `intent`; producer
+//! +528  u64 retired            number of that record, for tools; producer
+//! +576  u64 landmarks, 8       a record's start in each eighth of the ring; producer
 //! ```
 //!
 //! # A record
@@ -88,7 +103,8 @@
 //! +----------------------------------------------------+
 //! ```
 //!
-//! A padding record's length counts the bytes behind its header, up to the end of the ring. The
+//! In a lossy ring the message's number, a u64, stands between header and payload; the length does
+//! not count it. A padding record's length counts the bytes behind its header, up to the end of the ring. The
 //! payload of a fragment, a call and a reply begins with a word, which its length counts: a call's
 //! and a reply's is the id of the call, and a fragment's is
 //!
@@ -253,6 +269,10 @@ pub mod ring {
     pub const CONSUMER_PARTIALS: u64 = 296;
     /// `u64`: replies that nobody waited for any more.
     pub const CONSUMER_STRAY_REPLIES: u64 = 304;
+    /// `u64`, lossy rings: number of the first message neither taken nor lost.
+    pub const SETTLED: u64 = HEAD;
+    /// Lossy rings: two pairs of `u64`, a number and how many messages before it were lost.
+    pub const LOSSES: [u64; 2] = [352, 368];
     /// `u64`: position behind the last committed record; a hint for tools.
     pub const TAIL: u64 = 384;
     /// `u64`: messages committed.
@@ -267,6 +287,18 @@ pub mod ring {
     pub const PRODUCER_FULL: u64 = 424;
     /// `u64`: most bytes seen in the ring, sampled whenever the producer looks at `head`.
     pub const PRODUCER_HIGH_WATER: u64 = 432;
+    /// `u64`: messages that the producer dropped because the ring had no room.
+    pub const PRODUCER_DROPPED: u64 = 440;
+    /// `u64`, lossy rings: the producer may be writing anything before this position.
+    pub const INTENT: u64 = 512;
+    /// `u64`, lossy rings: first record that lies within a capacity of the intent.
+    pub const OLDEST: u64 = 520;
+    /// `u64`, lossy rings: number of that record; for tools.
+    pub const RETIRED: u64 = 528;
+    /// `u64`, lossy rings: the first of [`LANDMARK_COUNT`] positions of records.
+    pub const LANDMARKS: u64 = 576;
+    /// How many landmarks a lossy ring has.
+    pub const LANDMARK_COUNT: u64 = 8;
 }
 
 /// Where the data of ring 0 starts in a channel segment.
@@ -276,6 +308,8 @@ pub const CHANNEL_DATA: u64 = PAGE_BYTES;
 pub const RING_SLACK_BYTES: u64 = 64;
 /// Smallest ring.
 pub const MIN_CAPACITY_BYTES: u64 = 64;
+/// Smallest lossy ring: a record is at most a quarter of it.
+pub const MIN_LOSSY_CAPACITY_BYTES: u64 = 128;
 /// Largest ring: a record's length must fit in the header's 32 bits.
 pub const MAX_CAPACITY_BYTES: u64 = 1 << 32;
 
@@ -384,11 +418,16 @@ const _: () = {
     assert!(2 * MAX_CAPACITY_BYTES + 2 * CHANNEL_DATA < claim::SIDE[0]);
     assert!(ring::CONTROL[0] + ring::CONTROL_BYTES <= ring::CONTROL[1]);
     assert!(ring::CONTROL[1] + ring::CONTROL_BYTES <= CHANNEL_DATA);
-    assert!(ring::PRODUCER_HIGH_WATER + 8 <= ring::CONTROL_BYTES);
+    assert!(ring::LANDMARKS + 8 * ring::LANDMARK_COUNT <= ring::CONTROL_BYTES);
+    assert!(
+        ring::LOSSES[0] > ring::CONSUMER_STRAY_REPLIES && ring::LOSSES[1] == ring::LOSSES[0] + 16
+    );
+    assert!((ring::LOSSES[1] + 8) / LINE_BYTES == ring::SETTLED / LINE_BYTES);
+    assert!(ring::INTENT / LINE_BYTES == ring::LANDMARKS / LINE_BYTES);
     assert!(ring::CONSUMER_CLOSED < LINE_BYTES);
     assert!(ring::PRODUCER_WAITING / LINE_BYTES == ring::SPACE_WANTED / LINE_BYTES);
     assert!(ring::HEAD / LINE_BYTES == ring::CONSUMER_STRAY_REPLIES / LINE_BYTES);
-    assert!(ring::TAIL / LINE_BYTES == ring::PRODUCER_HIGH_WATER / LINE_BYTES);
+    assert!(ring::TAIL / LINE_BYTES == ring::PRODUCER_DROPPED / LINE_BYTES);
     assert!(ring_data_shift(64) < RING_SLACK_BYTES);
     assert!(record::DATA != 0 && record::PADDING != 0);
 };

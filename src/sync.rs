@@ -27,6 +27,27 @@ pub(crate) fn full_fence() {
     loom::sync::atomic::fence(Ordering::SeqCst);
 }
 
+/// Orders this thread's earlier accesses before its later stores. Pairs with [`acquire_fence`]
+/// through any store behind it whose value a load before that one has seen.
+#[inline]
+#[allow(clippy::disallowed_methods)]
+pub(crate) fn release_fence() {
+    #[cfg(not(loom))]
+    core::sync::atomic::fence(Ordering::Release);
+    #[cfg(loom)]
+    loom::sync::atomic::fence(Ordering::Release);
+}
+
+/// Orders this thread's earlier loads before its later accesses.
+#[inline]
+#[allow(clippy::disallowed_methods)]
+pub(crate) fn acquire_fence() {
+    #[cfg(not(loom))]
+    core::sync::atomic::fence(Ordering::Acquire);
+    #[cfg(loom)]
+    loom::sync::atomic::fence(Ordering::Acquire);
+}
+
 /// Tells the processor that this thread is spinning.
 #[cfg(not(loom))]
 pub(crate) use core::hint::spin_loop;

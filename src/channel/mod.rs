@@ -17,6 +17,7 @@
 //! | `drafts`, `message`, `typed` | messages in the making, received, as values |
 //! | `typed_channel` | channels of values of one type each way, checked when they are attached |
 //! | `trusted` | borrowing ring memory (`unsafe` to get) |
+//! | `lossy` | one-way channels that overwrite their oldest messages |
 //! | `selector` | many receivers, one thread |
 //! | `open`, `stranger`, `directory` | named segments: whose is which side, who is watched, what there is |
 //! | `duplex`, `anonymous`, `named`, `options` | the pair of ends, and how to get one |
@@ -25,6 +26,7 @@ mod attachment;
 mod connection;
 mod cpu;
 mod drafts;
+mod lossy;
 mod message;
 mod receiver;
 mod sender;
@@ -64,6 +66,9 @@ pub use connection::CarryReport;
 #[cfg(not(loom))]
 pub(crate) use connection::Connection;
 pub use drafts::{Batch, Reservation};
+#[cfg(not(loom))]
+pub use lossy::{LossyChannel, LossyOptions};
+pub use lossy::{LossyMessage, LossyReceiver, LossySender};
 pub use message::{Message, OwnedMessage};
 pub use receiver::Receiver;
 pub use sender::Sender;

@@ -7,11 +7,12 @@
 use std::sync::Arc;
 
 use super::connection::Connection;
-use super::{CarryReport, Receiver, Sender};
+use super::{CarryReport, LossyReceiver, LossySender, Receiver, Sender};
 use crate::error::ExitReason;
 use crate::layout::{RING_SLACK_BYTES, ring, side};
 use crate::memory::ModelMemory;
 use crate::ring::RingGeometry;
+use crate::ring::lossy::LossyGeometry;
 use crate::wakeup::{WaitStrategy, Waiter};
 
 /// One side of a channel: both ends, and what supervisor and host hold of it.
@@ -30,6 +31,41 @@ pub struct Handle(Arc<Connection<ModelMemory>>);
 
 /// A new channel whose rings have this capacity; its ends park at once.
 pub fn pair(capacity_bytes: u64) -> [Side; 2] {
+    let (memory, rings) = two_rings(capacity_bytes, ModelMemory::new);
+    [0, 1].map(|side| {
+        let connection = Arc::new(Connection::new(memory.clone(), rings, side));
+        let waiter = || Waiter::new(WaitStrategy::Park, false);
+        let sender = Sender::new(Arc::clone(&connection), waiter()).expect("fresh");
+        let receiver = Receiver::new(Arc::clone(&connection), waiter()).expect("fresh");
+        Side { connection, sender, receiver }
+    })
+}
+
+/// A new lossy channel of this capacity, whose receiver parks at once, and what the receiver's
+/// supervisor holds.
+pub fn lossy_pair(
+    capacity_bytes: u64,
+) -> (LossySender<ModelMemory>, LossyReceiver<ModelMemory>, Handle) {
+    let (memory, rings) = two_rings(capacity_bytes, ModelMemory::racing);
+    let geometry = LossyGeometry::new(rings[0]).expect("geometry");
+    let connection = |side| Arc::new(Connection::new(memory.clone(), rings, side));
+    let (near, far) = (connection(0), connection(1));
+    let waiter = Waiter::new(WaitStrategy::Park, false);
+    let sender = LossySender::new(near, geometry).expect("fresh");
+    let receiver = LossyReceiver::new(Arc::clone(&far), geometry, waiter).expect("fresh");
+    (sender, receiver, Handle(far))
+}
+
+/// Drops a lossy sender without closing it, as a process that is killed does.
+pub fn forget_lossy(sender: LossySender<ModelMemory>) {
+    sender.forget();
+}
+
+/// Two rings of this capacity in a memory that is made from its length and its words.
+fn two_rings(
+    capacity_bytes: u64,
+    make: fn(u64, Vec<u64>, Vec<u64>) -> ModelMemory,
+) -> (ModelMemory, [RingGeometry; 2]) {
     let region = capacity_bytes + RING_SLACK_BYTES;
     let data =
         [ring::CONTROL[1] + ring::CONTROL_BYTES, ring::CONTROL[1] + ring::CONTROL_BYTES + region];
@@ -50,22 +86,19 @@ pub fn pair(capacity_bytes: u64) -> [Side; 2] {
         [control + ring::SPACE_WANTED]
             .into_iter()
             .chain((control + ring::HEAD..=control + ring::CONSUMER_STRAY_REPLIES).step_by(8))
-            .chain((control + ring::TAIL..=control + ring::PRODUCER_HIGH_WATER).step_by(8))
+            .chain((control + ring::LOSSES[0]..=control + ring::LOSSES[1] + 8).step_by(8))
+            .chain((control + ring::TAIL..=control + ring::PRODUCER_DROPPED).step_by(8))
+            .chain((control + ring::INTENT..=control + ring::RETIRED).step_by(8))
+            .chain((control + ring::LANDMARKS..).step_by(8).take(ring::LANDMARK_COUNT as usize))
             .chain((data[index]..data[index] + capacity_bytes).step_by(8))
     });
-    let memory = ModelMemory::new(data[1] + region, halves, words);
+    let memory = make(data[1] + region, halves.collect(), words.collect());
     let geometry = |index: usize| {
         RingGeometry::new(&memory, ring::CONTROL[index], data[index], capacity_bytes, 8)
             .expect("geometry")
     };
     let rings = [geometry(0), geometry(1)];
-    [0, 1].map(|side| {
-        let connection = Arc::new(Connection::new(memory.clone(), rings, side));
-        let waiter = || Waiter::new(WaitStrategy::Park, false);
-        let sender = Sender::new(Arc::clone(&connection), waiter()).expect("fresh");
-        let receiver = Receiver::new(Arc::clone(&connection), waiter()).expect("fresh");
-        Side { connection, sender, receiver }
-    })
+    (memory, rings)
 }
 
 impl Side {

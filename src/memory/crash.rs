@@ -17,11 +17,11 @@
 //! A crash leaves a set of the recorded stores. A set is possible if
 //!
 //! - with a `Release` (or `AcqRel`, `SeqCst`) store, it holds every store before that one;
-//! - with any store behind a heavy fence, it holds every store before that fence. A light fence
-//!   orders nothing here, because it may be for the compiler only.
+//! - with any store behind a heavy or a release fence, it holds every store before that fence. A
+//!   light fence orders nothing here, because it may be for the compiler only.
 //!
 //! For each `Release` store, and for none, taken as the last one visible, the `Relaxed` stores
-//! behind it (up to the next heavy fence) are free. Where there are at most six of them every
+//! behind it (up to the next such fence) are free. Where there are at most six of them every
 //! subset is built; where there are more: every prefix (program order is among these), every suffix,
 //! every single one, and all but every single one. Words are never torn; two stores to one word keep
 //! their order.
@@ -81,7 +81,8 @@ impl Store {
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Store(Store),
-    HeavyFence,
+    /// Heavy, or release: orders all stores before it before all behind it.
+    Fence,
 }
 
 /// What [`CrashMemory`] has recorded: the words at the start, and every store since.
@@ -158,7 +159,7 @@ impl Crash {
     pub fn stores(&self) -> impl Iterator<Item = Store> + '_ {
         self.steps.iter().filter_map(|step| match step {
             Step::Store(store) => Some(*store),
-            Step::HeavyFence => None,
+            Step::Fence => None,
         })
     }
 
@@ -203,7 +204,7 @@ impl Crash {
         let stores: Vec<Store> = self.stores().collect();
         let mut sets = Vec::new();
         let mut start = 0;
-        for epoch in self.steps.split(|step| matches!(step, Step::HeavyFence)) {
+        for epoch in self.steps.split(|step| matches!(step, Step::Fence)) {
             let end = start + epoch.len();
             let releases = (start..end).filter(|at| stores[*at].is_release());
             let mut visible = vec![false; stores.len()];
@@ -366,7 +367,12 @@ impl Memory for CrashMemory {
 
     fn heavy_fence(&self) {
         self.heap.heavy_fence();
-        self.step(Step::HeavyFence);
+        self.step(Step::Fence);
+    }
+
+    fn release_fence(&self) {
+        self.heap.release_fence();
+        self.step(Step::Fence);
     }
 
     fn pause(&self) {

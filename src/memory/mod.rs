@@ -147,6 +147,20 @@ pub trait Memory: Clone {
     /// The rare side of an asymmetric fence; see [`light_fence`](Self::light_fence).
     fn heavy_fence(&self);
 
+    /// Keeps everything before it before every later store, payload included: what is announced
+    /// before it is seen by whoever has seen anything that was written after it, and then called
+    /// [`acquire_fence`](Self::acquire_fence).
+    #[inline]
+    fn release_fence(&self) {
+        crate::sync::release_fence();
+    }
+    /// Keeps every earlier load, payload included, before everything behind it; see
+    /// [`release_fence`](Self::release_fence).
+    #[inline]
+    fn acquire_fence(&self) {
+        crate::sync::acquire_fence();
+    }
+
     /// Tells the processor (or the model) that this thread is spinning.
     fn pause(&self);
 

@@ -2,7 +2,8 @@
 //!
 //! `tests/loom_*.rs` call it, compiled with `--cfg loom` only. What always holds: a word is an
 //! atomic of its own, so loom may show each thread any value that the orderings allow; payload bytes
-//! are read as if without atomics, so that a copy that nothing orders is reported as a race.
+//! are read as if without atomics, so that a copy that nothing orders is reported as a race, except
+//! in a memory that was made for protocols that expect races.
 //!
 //! What differs from the mapped memory, and why that is sound:
 //!
@@ -29,6 +30,9 @@ pub struct ModelMemory {
 #[derive(Debug)]
 struct Inner {
     len_bytes: u64,
+    /// Whether payloads are read with Relaxed loads: by a protocol that finds out afterwards whether
+    /// what it has read was being overwritten.
+    racing: bool,
     words: Vec<Option<AtomicU64>>,
     halves: Vec<Option<Half>>,
 }
@@ -50,9 +54,29 @@ impl ModelMemory {
         halves: impl IntoIterator<Item = u64>,
         words: impl IntoIterator<Item = u64>,
     ) -> Self {
+        Self::with_copies(false, len_bytes, halves, words)
+    }
+
+    /// As [`new`](Self::new), but payloads may be copied out while they are overwritten: each word
+    /// copied is any that a Relaxed load may see.
+    pub fn racing(
+        len_bytes: u64,
+        halves: impl IntoIterator<Item = u64>,
+        words: impl IntoIterator<Item = u64>,
+    ) -> Self {
+        Self::with_copies(true, len_bytes, halves, words)
+    }
+
+    fn with_copies(
+        racing: bool,
+        len_bytes: u64,
+        halves: impl IntoIterator<Item = u64>,
+        words: impl IntoIterator<Item = u64>,
+    ) -> Self {
         let slots = |width: u64| usize::try_from(len_bytes / width).expect("fits");
         let mut inner = Inner {
             len_bytes,
+            racing,
             words: std::iter::repeat_with(|| None).take(slots(8)).collect(),
             halves: std::iter::repeat_with(|| None).take(slots(4)).collect(),
         };
@@ -153,6 +177,11 @@ impl Memory for ModelMemory {
 
     fn copy_out(&self, offset: u64, bytes: &mut [u8]) {
         for (at, chunk) in (offset..).step_by(8).zip(bytes.chunks_mut(8)) {
+            if self.inner.racing {
+                let word = self.load_u64(at, Ordering::Relaxed).to_ne_bytes();
+                chunk.copy_from_slice(&word[..chunk.len()]);
+                continue;
+            }
             // SAFETY: loom checks the obligation, that no other thread stores concurrently, on this
             // very call and ends the model with an error where it does not hold.
             let word = unsafe { self.word(at).unsync_load() }.to_ne_bytes();

@@ -77,6 +77,7 @@ mod consumer;
 mod fragments;
 mod geometry;
 mod kinds;
+pub mod lossy;
 mod producer;
 mod push_error;
 mod record;

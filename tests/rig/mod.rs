@@ -3,6 +3,7 @@
 
 pub mod header;
 pub mod hostile;
+pub mod lossy;
 pub mod op;
 pub mod ops;
 
