@@ -138,3 +138,44 @@ fn headers_of_segments() {
     }
     seeds("attach_header", &inputs, attach_header);
 }
+
+#[test]
+fn lossy_rings() {
+    use rig::lossy::Op;
+    let push = |len| Op::Push { len, tag: len };
+    let burst = |count| Op::Burst { len: 9, count };
+    let lists: [&[Op]; 6] = [
+        &[push(8), Op::Take, push(0), push(16), Op::Take, Op::Take],
+        &[burst(20), Op::Take, burst(9), Op::Take, Op::Settle, burst(30), Op::Take],
+        &[burst(7), Op::NewProducer, burst(7), Op::NewConsumer, Op::Take],
+        &[burst(5), Op::Crash { image: 3 }, burst(2), Op::Take, push(1), Op::Take],
+        &[burst(39), Op::Take, Op::Crash { image: 1 }, Op::Settle, Op::Take],
+        &[push(200), burst(39), Op::Take, burst(39), Op::Take, burst(39), Op::Take],
+    ];
+    let setups = [[0, 0], [0, 3], [1, 140], [2, 255], [128, 9], [3, 1]];
+    let encode = |(ops, setup): (&[Op], [u8; 2])| {
+        let decoded: Vec<Op> = ops.iter().map(|op| Op::decode(op.encode())).collect();
+        assert_eq!(decoded, ops, "decoding undoes encoding");
+        setup.into_iter().chain(ops.iter().flat_map(|op| op.encode())).collect()
+    };
+    let inputs: Vec<Vec<u8>> = lists.into_iter().zip(setups).map(encode).collect();
+    seeds("lossy", &inputs, rig::lossy::run);
+}
+
+#[test]
+fn lossy_rings_of_bytes() {
+    let input = |setup: [u8; 2], script: &[u8], words: &[u64]| {
+        let words = words.iter().flat_map(|word| word.to_le_bytes());
+        setup.into_iter().chain(script.iter().copied()).chain(words).collect::<Vec<u8>>()
+    };
+    let data = |len| record::pack(len, record::DATA, 7);
+    let script = [3, 0, 16, 1, 69, 0, 200, 0, 130, 4, 1, 1];
+    let inputs = [
+        input([4, 0], &[], &[]),
+        input([4, 3], &script, &[]),
+        input([0, 0], &[], &[128, 0, 0, 0, 0, data(8), 0, 1, data(16), 1, 2, 3]),
+        input([1, 0], &[], &[256, 8, 3, 8, 2, data(0), 9, data(0), 3]),
+        input([0, 2], &script[..8], &[160, 40, 0, 88, 0, data(8), 0, 1]),
+    ];
+    seeds("lossy_bytes", &inputs, rig::lossy::bytes);
+}

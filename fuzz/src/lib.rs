@@ -15,6 +15,8 @@
 pub mod header;
 #[path = "../../tests/rig/hostile.rs"]
 pub mod hostile;
+#[path = "../../tests/rig/lossy.rs"]
+pub mod lossy;
 #[path = "../../tests/rig/op.rs"]
 pub mod op;
 #[path = "../../tests/rig/ops.rs"]

@@ -94,7 +94,7 @@ impl LossyChannel<LossySender> {
     /// [`SegmentError`]; nothing is kept then.
     pub fn anonymous(options: &LossyOptions) -> Result<Self, SegmentError> {
         let segment = AnonymousSegment::create(&options.geometry(0))?;
-        Self::over(segment, 0, 0, |connection| sender(connection))
+        Self::over(segment, 0, 0, sender)
     }
 
     /// Attaches the sending side of a channel that its receiver has created.
@@ -102,7 +102,7 @@ impl LossyChannel<LossySender> {
     /// # Errors
     /// As [`attach`](LossyChannel::attach).
     pub fn attach_sender(fd: OwnedFd) -> Result<Self, SegmentError> {
-        Self::over(AnonymousSegment::attach(fd)?, 1, 1, |connection| sender(connection))
+        Self::over(AnonymousSegment::attach(fd)?, 1, 1, sender)
     }
 }
 
