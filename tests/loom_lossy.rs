@@ -14,26 +14,25 @@ use ringway::ring::RingGeometry;
 use ringway::ring::lossy::{LossyConsumer, LossyGeometry, LossyProducer, PullError};
 
 const DATA: u64 = ring::CONTROL_BYTES;
-const CAPACITY: u64 = 128;
 
 type Producer = LossyProducer<ModelMemory>;
 type Consumer = LossyConsumer<ModelMemory>;
 
-/// A ring of 128 bytes that has been used before: every word holds what could be an old header.
-fn ring() -> (ModelMemory, LossyGeometry) {
+/// A ring that has been used before: every word holds what could be an old header.
+fn ring(capacity_bytes: u64) -> (ModelMemory, LossyGeometry) {
     let control = (ring::SETTLED..=ring::LOSSES[1] + 8)
         .chain(ring::TAIL..=ring::PRODUCER_DROPPED)
         .chain(ring::INTENT..=ring::RETIRED)
         .chain(ring::LANDMARKS..ring::LANDMARKS + 8 * ring::LANDMARK_COUNT)
         .filter(|word| word.is_multiple_of(8));
-    let data = (DATA..DATA + CAPACITY).step_by(8);
-    let len_bytes = DATA + CAPACITY + RING_SLACK_BYTES;
+    let data = (DATA..DATA + capacity_bytes).step_by(8);
+    let len_bytes = DATA + capacity_bytes + RING_SLACK_BYTES;
     let memory = ModelMemory::racing(len_bytes, [ring::CONSUMER_WAITING], control.chain(data));
-    for index in (8..CAPACITY).step_by(8) {
+    for index in (8..capacity_bytes).step_by(8) {
         let old = record::pack(8, record::DATA, 0xbad);
         memory.store_u64(DATA + index, old, Ordering::Relaxed);
     }
-    let ring = RingGeometry::new(&memory, 0, DATA, CAPACITY, 8).expect("valid");
+    let ring = RingGeometry::new(&memory, 0, DATA, capacity_bytes, 8).expect("valid");
     (memory, LossyGeometry::new(ring).expect("valid"))
 }
 
@@ -95,7 +94,7 @@ fn drain(producer: &Producer, consumer: &mut Consumer) {
 #[test]
 fn what_is_overwritten_while_it_is_copied_is_not_believed() {
     loom::model(|| {
-        let (memory, geometry) = ring();
+        let (memory, geometry) = ring(128);
         let mut producing = producer(&memory, geometry);
         (0..4).for_each(|_| push(&mut producing));
         let mut consuming = consumer(&memory, geometry);
@@ -115,7 +114,7 @@ fn what_is_overwritten_while_it_is_copied_is_not_believed() {
 #[test]
 fn a_jump_leads_to_a_record() {
     loom::model(|| {
-        let (memory, geometry) = ring();
+        let (memory, geometry) = ring(128);
         let mut consuming = consumer(&memory, geometry);
         let mut producing = producer(&memory, geometry);
         let thread = thread::spawn(move || {
@@ -128,11 +127,51 @@ fn a_jump_leads_to_a_record() {
     });
 }
 
+/// A consumer that is overrun from the start reads the position of a record that was committed only
+/// after the intent that it has read. Fails when that position is stored Relaxed.
+#[test]
+fn a_jump_leads_to_a_record_that_is_newer_than_the_intent() {
+    loom::model(|| {
+        let (memory, geometry) = ring(128);
+        let mut consuming = consumer(&memory, geometry);
+        let mut producing = producer(&memory, geometry);
+        (0..6).for_each(|_| push(&mut producing));
+        let thread = thread::spawn(move || {
+            (0..6).for_each(|_| push(&mut producing));
+            producing
+        });
+        take(&mut consuming);
+        drop(thread.join().expect("joined"));
+    });
+}
+
+/// Fails when the padding's header is stored Relaxed, or before that of the record behind it.
+#[test]
+fn padding_is_visible_with_the_record_behind_it() {
+    loom::model(|| {
+        let (memory, geometry) = ring(128);
+        let mut producing = producer(&memory, geometry);
+        let mut consuming = consumer(&memory, geometry);
+        for _ in 0..4 {
+            push(&mut producing);
+            assert!(take(&mut consuming));
+        }
+        let thread = thread::spawn(move || {
+            push(&mut producing);
+            producing
+        });
+        take(&mut consuming);
+        let producing = thread.join().expect("joined");
+        drain(&producing, &mut consuming);
+        assert_eq!(consuming.stats().lost, 0);
+    });
+}
+
 /// Fails when the header is stored or read Relaxed, or the word behind a record is not cleared.
 #[test]
 fn a_message_is_visible_whole_or_not_at_all() {
     loom::model(|| {
-        let (memory, geometry) = ring();
+        let (memory, geometry) = ring(128);
         let mut producing = producer(&memory, geometry);
         let mut consuming = consumer(&memory, geometry);
         let thread = thread::spawn(move || {
@@ -153,24 +192,24 @@ fn a_message_is_visible_whole_or_not_at_all() {
 #[test]
 fn a_successor_writes_what_its_predecessor_announced() {
     loom::model(|| {
-        let (memory, geometry) = ring();
+        let (memory, geometry) = ring(256);
+        let push = |producer: &mut Producer| producer.try_push(0, &[]).expect("no corruption");
         let mut first = producer(&memory, geometry);
-        (0..4).for_each(|_| push(&mut first));
+        (0..15).for_each(|_| push(&mut first));
         let mut consuming = consumer(&memory, geometry);
         let thread = thread::spawn(move || {
-            // Announces, and dies before it has written what it announced for.
-            let number = first.stats().sent;
-            first.try_push(number as u16, &payload(number)[..len(number)]).expect("valid");
+            push(&mut first);
             let successor = thread::spawn(move || {
                 let mut second = producer(&memory, geometry);
                 push(&mut second);
-                second
             });
-            successor.join().expect("joined")
+            successor.join().expect("joined");
         });
-        take(&mut consuming);
-        let producing = thread.join().expect("joined");
-        drain(&producing, &mut consuming);
+        let mut buffer = Vec::new();
+        let result = consuming.try_take(&mut buffer).expect("no corruption");
+        let record = result.expect("there is always one");
+        assert_eq!(record.number(), record.lost_before());
+        thread.join().expect("joined");
     });
 }
 
@@ -179,7 +218,7 @@ fn a_successor_writes_what_its_predecessor_announced() {
 #[test]
 fn losses_are_read_as_they_were_at_some_time() {
     loom::model(|| {
-        let (memory, geometry) = ring();
+        let (memory, geometry) = ring(128);
         let mut consuming = consumer(&memory, geometry);
         let mut producing = producer(&memory, geometry);
         // Lost: 0 and 1; then more; then more again.

@@ -79,7 +79,7 @@ fn f22_positions_and_numbers_wrap() {
 fn random_operations() {
     use proptest::prelude::*;
     let strategy = (any::<[u8; 2]>(), prop::collection::vec(any::<[u8; 3]>(), 1..120));
-    rig::runner(600)
+    rig::runner(300)
         .run(&strategy, |(setup, ops)| {
             let setup = Setup::decode(setup);
             let mut machine = machine(HeapMemory::new(memory_bytes(setup.capacity_bytes)), setup);
@@ -90,7 +90,7 @@ fn random_operations() {
         .unwrap_or_else(|failure| panic!("{failure}"));
 }
 
-const OPS: [Op; 7] = [
+const OPS: [Op; 8] = [
     Op::Push { len: 0, tag: 1 },
     Op::Push { len: 13, tag: 2 },
     Op::Push { len: 16, tag: 3 },
@@ -98,6 +98,7 @@ const OPS: [Op; 7] = [
     Op::Take,
     Op::Settle,
     Op::NewProducer,
+    Op::NewConsumer,
 ];
 
 /// Rings of 128 bytes: empty, before the wrap, with losses that are settled and that are not.
@@ -154,12 +155,36 @@ fn f06_successors_die_too() {
     assert!(images > 10_000);
 }
 
+/// Random histories whose last operation crashes, and then more of them: what the crash has left
+/// half done never comes into effect.
+#[test]
+fn random_histories_and_what_follows_a_crash() {
+    use proptest::prelude::*;
+    let ops = |most| prop::collection::vec(any::<[u8; 3]>(), 0..most);
+    rig::runner(150)
+        .run(
+            &(any::<[u8; 2]>(), ops(30), any::<[u8; 3]>(), ops(12)),
+            |(setup, before, op, then)| {
+                let setup = Setup::decode(setup);
+                let memory = CrashMemory::new(memory_bytes(setup.capacity_bytes));
+                let mut machine = machine(memory, setup);
+                before.into_iter().for_each(|op| machine.apply(Op::decode(op)));
+                for mut left in machine.crashes(Op::decode(op)).take(40) {
+                    then.iter().for_each(|op| left.apply(Op::decode(*op)));
+                    left.drain();
+                }
+                Ok(())
+            },
+        )
+        .unwrap_or_else(|failure| panic!("{failure}"));
+}
+
 /// Random bytes and random scripts of a peer that changes words: no panic, no overrun.
 #[test]
 fn f18_arbitrary_rings_and_mutators() {
     use proptest::prelude::*;
     let strategy = prop::collection::vec(any::<u8>(), 2..700);
-    rig::runner(3_000)
+    rig::runner(600)
         .run(&strategy, |data| {
             rig::lossy::bytes(&data);
             rig::lossy::run(&data);

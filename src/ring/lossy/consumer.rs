@@ -101,7 +101,8 @@ impl<M: Memory> LossyConsumer<M> {
     /// # Errors
     /// [`Corruption`] where the producer's words are impossible.
     pub fn attach(memory: M, geometry: LossyGeometry) -> Result<Self, Corruption> {
-        let settled = Settled::load(&memory, &geometry);
+        let mut settled = Settled::load(&memory, &geometry);
+        settled.mend(&memory, &geometry);
         let count = |word| memory.load_u64(geometry.control(word), Ordering::Relaxed);
         let (bytes, sleeps) = (count(ring::CONSUMER_BYTES), count(ring::CONSUMER_SLEEPS));
         // Acquire: pairs with the Release stores in LossyProducer::announce.

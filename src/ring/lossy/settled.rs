@@ -44,14 +44,27 @@ impl Settled {
         // Pairs with the Release in `store`: the pair that belongs to it is visible.
         let next = memory.load_u64(geometry.control(ring::SETTLED), Ordering::Acquire);
         let pairs = ring::LOSSES.map(|pair| {
-            let word = |word| memory.load_u64(geometry.control(word), Ordering::Relaxed);
-            (word(pair), word(pair + 8))
+            let word = |word, order| memory.load_u64(geometry.control(word), order);
+            // Acquire pairs with the Release in `mend`.
+            (word(pair, Ordering::Acquire), word(pair + 8, Ordering::Relaxed))
         });
         let distance = |pair: usize| next.wrapping_sub(pairs[pair].0);
         let pair = usize::from(distance(1) < distance(0));
         let (as_of, lost) = pairs[pair];
         let lost = if is_before(next, as_of) { 0 } else { lost };
         Self { next, lost, pair }
+    }
+
+    /// For a consumer that attaches: a predecessor may have died with a pair half written, which is
+    /// beyond `settled` now and will not be for ever.
+    pub(super) fn mend<M: Memory>(&mut self, memory: &M, geometry: &LossyGeometry) {
+        let other = geometry.control(ring::LOSSES[1 - self.pair]);
+        if is_before(self.next, memory.load_u64(other, Ordering::Relaxed)) {
+            self.pair = 1 - self.pair;
+            memory.store_u64(other + 8, self.lost, Ordering::Relaxed);
+            // Pairs with the Acquire in `load_once`: in effect from here on, and then whole.
+            memory.store_u64(other, self.next, Ordering::Release);
+        }
     }
 
     /// Publishes that everything before `next` is settled, `lost` messages of it by being lost.
