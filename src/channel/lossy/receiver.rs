@@ -191,7 +191,7 @@ impl<M: Memory> LossyReceiver<M> {
         if !self.consumer.memory().is_ours() {
             return Err(RecvError::Forked);
         }
-        if !self.connection.is_alive() {
+        if !self.connection.is_alive(peer::ALIVE) {
             self.attend()?;
         }
         match self.take()? {

@@ -82,7 +82,7 @@ impl<M: Memory> LossySender<M> {
     fn needs_attention(&self) -> bool {
         let memory = self.producer.memory();
         !memory.is_ours()
-            || !self.connection.is_alive()
+            || !self.connection.is_alive(peer::ALIVE)
             || memory.load_u32(self.closed_word(), Ordering::Relaxed) != 0
     }
 
