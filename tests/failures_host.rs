@@ -300,6 +300,31 @@ fn f29_a_dead_plugins_child_writes_into_the_void() {
 }
 
 #[test]
+fn f34_both_processes_have_their_memory_before_the_first_message() {
+    let host = host();
+    let handle = host.spawn(plugin::spec("reader", "read-files")).unwrap();
+    let (mut active, _passive) = handle.take_channels().unwrap();
+    active.send(b"/proc/self/smaps").unwrap();
+    let theirs = active.recv_timeout(NEVER).unwrap().to_vec();
+    let ours = fs::read("/proc/self/smaps").unwrap();
+    for (smaps, at_least) in [(theirs, 2), (ours, 3)] {
+        let smaps = String::from_utf8(smaps).unwrap();
+        let number = |line: &str| line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap();
+        let mut segments = 0;
+        let mut lines = smaps.lines();
+        while let Some(line) = lines.next() {
+            if line.contains("memfd:ringway") && line.contains("rw-s") {
+                let size = number(lines.by_ref().find(|line| line.starts_with("Size:")).unwrap());
+                let rss = number(lines.by_ref().find(|line| line.starts_with("Rss:")).unwrap());
+                assert_eq!(rss, size, "{line}");
+                segments += 1;
+            }
+        }
+        assert!(segments >= at_least, "{segments} in {smaps}");
+    }
+}
+
+#[test]
 fn f40_a_flooding_plugin_gets_no_more_than_its_budget() {
     const BUDGET: usize = 16;
     let host = host();
@@ -346,6 +371,21 @@ fn f44_death_is_the_pidfds_word_whoever_holds_the_descriptors() {
     };
     assert_eq!(end, RecvError::Disconnected);
     assert_eq!(handle.state(), PluginState::Ended { reason: KILLED });
+}
+
+/// Nothing that the host decides asks for a lock on the plugin's files.
+#[test]
+fn f44_a_plugin_that_locks_its_files_and_leaves_a_child_with_the_locks_is_replaced() {
+    let host = host();
+    let handle = host.spawn(plugin::spec("locker", "lock").restart(restarts(5))).unwrap();
+    let (mut active, _passive) = handle.take_channels().unwrap();
+    let _stray = fork(&mut active);
+    handle.kill().unwrap();
+    send(&mut active, b"and now?");
+    // The first answer may have got lost with the one who was to give it.
+    while &*next(&mut active) != b"and now?" {}
+    assert_eq!(handle.restarts(), 1);
+    assert_eq!(handle.terminate(), Ok(ExitReason::Signal(libc::SIGTERM)));
 }
 
 #[test]

@@ -211,6 +211,39 @@ fn a_plugin_that_fails_again_and_again_is_given_up() {
 }
 
 #[test]
+fn restarts_come_after_pauses_that_grow_and_failures_are_counted() {
+    const FIRST: Duration = Duration::from_millis(20);
+    let host = host();
+    let restart =
+        Restart::OnFailure { max_restarts: 4, backoff_initial: FIRST, backoff_max: 3 * FIRST };
+    let handle = host.spawn(plugin::spec("weak", "fail-when-used").restart(restart)).unwrap();
+    let (mut active, _passive) = handle.take_channels().unwrap();
+    let mut pauses = [1, 2, 3, 3].into_iter();
+    while handle.wait_exit(Duration::ZERO) == Err(HandleError::Timeout) {
+        let _ = active.send(b"fail");
+        while let Some(event) = host.next_event(Duration::from_millis(1)) {
+            if let HostEventKind::Restarted { downtime, .. } = event.kind {
+                assert!(downtime >= pauses.next().unwrap() * FIRST, "{downtime:?}");
+            }
+        }
+    }
+    assert_eq!(pauses.next(), None, "four times and no more");
+    assert_eq!(handle.restarts(), 4);
+}
+
+#[test]
+fn every_error_of_the_host_is_one_error() -> Result<(), ringway::error::Error> {
+    let host = Host::builder().build()?;
+    let handle = host.spawn(plugin::spec("echo", "echo"))?;
+    let (mut active, _passive) = handle.take_channels()?;
+    active.send(b"all by one question mark")?;
+    handle.terminate()?;
+    let all: ringway::error::Error = handle.restart().unwrap_err().into();
+    assert_eq!(all.to_string(), HandleError::NotRunning.to_string());
+    Ok(())
+}
+
+#[test]
 fn always_means_after_success_too() {
     let host = host();
     let always = Restart::Always {

@@ -35,6 +35,18 @@
 //! incarnation that it was used with last, and of those since in which something is unread, or where
 //! the other end of the channel is used: drop the channel that a program does not need.
 //!
+//! # What a plugin costs
+//!
+//! Three segments: `{name}-active` and `{name}-passive`, each of two rings, and a control channel of
+//! two rings of 4 KiB. The host creates them, so that their memory is charged to the host's memory
+//! cgroup, whatever the plugin's is. All of it is reserved and touched when a plugin is spawned, in
+//! both processes before the first message: a machine that has no room for it is an error of
+//! [`Host::spawn`], and no signal later. A *cgroup* that has none calls the kernel's killer, at that
+//! moment and not under load: give the host's cgroup room for all plugins, and once more for each
+//! that is being restarted, since the old segments stay until their unread messages have been read.
+//! Besides that the host holds, per plugin, six descriptors, and no thread while nothing
+//! happens to it.
+//!
 //! # Examples
 //!
 //! The host:

@@ -260,6 +260,23 @@ mod tests {
     }
 
     #[test]
+    fn failures_are_forgotten_after_a_stable_time() {
+        let restart = |backoff_max| Restart::Always {
+            max_restarts: 1,
+            backoff_initial: Duration::ZERO,
+            backoff_max,
+        };
+        let just = Duration::from_nanos(1);
+        let short = restart(Duration::from_secs(1));
+        assert!(short.forgets_after(Restart::STABLE));
+        assert!(!short.forgets_after(Restart::STABLE - just));
+        let long = Duration::from_secs(60);
+        assert!(restart(long).forgets_after(long));
+        assert!(!restart(long).forgets_after(long - just));
+        assert!(!Restart::Never.forgets_after(Duration::MAX));
+    }
+
+    #[test]
     fn pauses_double_up_to_the_longest() {
         let restart = Restart::OnFailure {
             max_restarts: 5,

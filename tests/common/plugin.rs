@@ -135,6 +135,11 @@ pub fn run_role() {
             let _channels = Plugin::connect().unwrap().take_channels().unwrap();
             process::exit(3);
         }
+        "fail-when-used" => {
+            let (mut active, _passive) = Plugin::connect().unwrap().take_channels().unwrap();
+            let _ = active.recv_owned();
+            process::exit(3);
+        }
         "never-ready" => {
             let _plugin = Plugin::connect().unwrap();
             hang();
@@ -163,6 +168,10 @@ pub fn run_role() {
         "read-files" => read_files(),
         "typed" => typed(),
         "burn" => burn(),
+        "lock" => {
+            lock_everything();
+            fork_on_demand();
+        }
         "obey" => asking::obey(),
         "flood-requests" => asking::flood_requests(),
         "request-errors" => asking::request_errors(),
@@ -341,6 +350,21 @@ fn lie_on_demand() {
             raise(libc::SIGKILL);
         }
     });
+}
+
+/// Takes locks of both kinds on the whole of each memory file; a forked child keeps them.
+fn lock_everything() {
+    for key in ["control", "active", "passive"] {
+        let fd = announced(key);
+        // SAFETY: a lock of zeros is one on nothing.
+        let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+        lock.l_type = libc::F_WRLCK as _;
+        // SAFETY: the call takes numbers, and a lock that outlives it.
+        let of_description = unsafe { libc::fcntl(fd, libc::F_OFD_SETLK, &raw const lock) };
+        // SAFETY: the call takes numbers.
+        let of_file = unsafe { libc::flock(fd, libc::LOCK_EX | libc::LOCK_NB) };
+        assert_eq!((of_description, of_file), (0, 0));
+    }
 }
 
 /// Sends as much as fits, for ever.
