@@ -202,7 +202,7 @@ fn a_hook_may_use_its_plugin_and_its_host() {
 
 #[test]
 fn a_hook_may_end_its_own_plugin_and_does_not_wait_for_it() {
-    for moment in [AfterStart, BeforeRestart, AfterRestart] {
+    for moment in [AfterStart, BeforeRestart, AfterRestart, BeforeShutdown] {
         let (told, results) = mpsc::channel();
         let (diary, host) = (Diary::default(), plugin::host());
         let spec = plugin::spec("p", "echo").restart(restarts(5)).hook(moment, move |occasion| {
@@ -210,7 +210,10 @@ fn a_hook_may_end_its_own_plugin_and_does_not_wait_for_it() {
             told.send(occasion.plugin.wait_exit(NEVER)).unwrap();
         });
         let handle = host.spawn(diary.of(spec)).unwrap();
-        let _ = handle.kill();
+        let _ = match moment {
+            BeforeShutdown => handle.terminate().map(drop),
+            _ => handle.kill(),
+        };
         assert_eq!(results.recv_timeout(NEVER), Ok(Err(HandleError::InHook)));
         // It may have been dead, and so ended at once.
         let second = results.recv_timeout(NEVER).unwrap();

@@ -87,18 +87,20 @@ fn a_plugin_that_asks_is_restarted_and_its_successor_gets_what_is_unread() {
     assert_eq!(handle.wait_exit(NEVER), Ok(KILLED), "that was no request");
 }
 
-/// The supervisor may hear of the death before it hears the bell.
+/// The supervisor may hear of the death before it hears the bell, and may never hear the bell.
 #[test]
 fn a_plugin_that_asks_and_ends_at_once_is_restarted_all_the_same() {
-    let host = host();
-    let handle = host.spawn(plugin::spec("hasty", "obey")).unwrap();
-    let (mut active, _passive) = handle.take_channels().unwrap();
-    send(&mut active, "restart-and-exit:no time");
-    send(&mut active, "here?");
-    assert_eq!(next(&mut active), "here?");
-    let asked = |kind: &HostEventKind| matches!(kind, HostEventKind::RestartRequested { reason } if reason == "no time");
-    let kinds = until(&host, is_restarted);
-    assert_eq!(kinds.iter().filter(|kind| asked(kind)).count(), 1, "{kinds:?}");
+    for order in ["restart-and-exit", "restart-unrung"] {
+        let host = host();
+        let handle = host.spawn(plugin::spec("hasty", "obey")).unwrap();
+        let (mut active, _passive) = handle.take_channels().unwrap();
+        send(&mut active, &format!("{order}:no time"));
+        send(&mut active, "here?");
+        assert_eq!(next(&mut active), "here?");
+        let asked = |kind: &HostEventKind| matches!(kind, HostEventKind::RestartRequested { reason } if reason == "no time");
+        let kinds = until(&host, is_restarted);
+        assert_eq!(kinds.iter().filter(|kind| asked(kind)).count(), 1, "{kinds:?}");
+    }
 }
 
 #[test]
@@ -198,6 +200,17 @@ fn a_restart_by_the_host_is_no_failure_and_no_fault_of_a_message() {
     handle.kill().unwrap();
     assert_eq!(handle.wait_exit(NEVER), Ok(KILLED), "no failure is allowed");
     assert_eq!(handle.restart(), Err(HandleError::NotRunning));
+}
+
+#[test]
+fn ends_wait_for_a_successor_that_was_asked_for_though_the_plugin_hangs_up() {
+    let host = host();
+    let spec = plugin::spec("closer", "close-first").restart(Restart::Never);
+    let handle = host.spawn(spec.notice(Duration::from_millis(50))).unwrap();
+    let (mut active, _passive) = handle.take_channels().unwrap();
+    handle.restart().unwrap();
+    let error = active.recv_timeout(NEVER).map(drop).unwrap_err();
+    assert_eq!(error, RecvTimeoutError::Restarted { reason: TERMINATED });
 }
 
 #[test]

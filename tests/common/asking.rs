@@ -55,11 +55,25 @@ pub fn obey() {
                 bare_producer(&control).try_push(tag, &[b'x'; 300]).unwrap();
                 ring(bell);
             }
+            "restart-unrung" => {
+                active.receiver().release();
+                bare_producer(&control).try_push(3, words.as_bytes()).unwrap();
+                process::exit(0);
+            }
             "ring" => ring(bell),
             _ => {}
         }
         active.send(message.as_bytes()).unwrap();
     }
+}
+
+/// Closes its channels when it is told to stop, and then takes its time.
+pub fn close_first() {
+    let plugin = Plugin::connect().unwrap();
+    let channels = plugin.take_channels().unwrap();
+    plugin.wait_for_stop(NEVER).expect("in time");
+    drop(channels);
+    hang();
 }
 
 fn ring(bell: i32) {

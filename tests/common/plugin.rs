@@ -173,6 +173,7 @@ pub fn run_role() {
             fork_on_demand();
         }
         "obey" => asking::obey(),
+        "close-first" => asking::close_first(),
         "flood-requests" => asking::flood_requests(),
         "request-errors" => asking::request_errors(),
         "start-a-child" => asking::start_a_child(),
