@@ -5,6 +5,7 @@
 //! write; the messages that the former one had not finished with are in them before it starts; the
 //! host's ends have been sent there.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -79,16 +80,14 @@ impl Supervised {
             }
             let turn = self.tell_restart(&mut self.life());
             tell(turn);
-            let mut carried = 0;
-            let hand_out = |channels| self.hand_over(channels, asked, &mut carried);
-            match self.start(Moment::AfterRestart, hand_out) {
-                Ok((pid, turn)) => {
-                    let (incarnation, downtime) = (self.life().incarnation, died_at.elapsed());
-                    let kind = HostEventKind::Restarted { pid, incarnation, downtime, carried };
-                    self.report(kind);
-                    tell(turn);
-                    return;
-                }
+            let carried = Cell::new(0);
+            let hand_out = |channels| self.hand_over(channels, asked, &carried);
+            let restarted = |pid, incarnation| {
+                let (downtime, carried) = (died_at.elapsed(), carried.get());
+                HostEventKind::Restarted { pid, incarnation, downtime, carried }
+            };
+            match self.start(Moment::AfterRestart, restarted, hand_out) {
+                Ok(turn) => return tell(turn),
                 Err(SpawnError::Stopped) => return self.end(&mut self.life(), reason, false),
                 Err(error) => {
                     if let SpawnError::Exited { reason: found } = error {
@@ -116,7 +115,7 @@ impl Supervised {
     }
 
     /// Makes fresh channels the successors of the last incarnation's. Returns the control channel.
-    fn hand_over(&self, channels: Channels, asked: Option<Asked>, carried: &mut u64) -> Channel {
+    fn hand_over(&self, channels: Channels, asked: Option<Asked>, carried: &Cell<u64>) -> Channel {
         let Channels { control, active, passive } = channels;
         let new = [active, passive].map(|channel| {
             let connection = channel.into_successor();
@@ -131,7 +130,7 @@ impl Supervised {
             (life.connections.replace(new.clone()), life.suspicions, was_ready)
         };
         for ((old, new), suspicion) in old.iter().flatten().zip(new).zip(&mut suspicions) {
-            *carried += self.succeed(old, new, was_ready, suspicion);
+            carried.set(carried.get() + self.succeed(old, new, was_ready, suspicion));
         }
         self.life().suspicions = suspicions;
         control

@@ -36,7 +36,8 @@ impl Supervised {
     pub(super) fn start_first(self: &Arc<Self>) -> Result<(), SpawnError> {
         let turn = self.turn(Moment::BeforeStart, &self.life());
         tell(turn);
-        let result = self.start(Moment::AfterStart, |channels| {
+        let started = |pid, _| HostEventKind::Started { pid };
+        let result = self.start(Moment::AfterStart, started, |channels| {
             let (active, passive) = (channels.active, channels.passive);
             if self.restart.is_possible() {
                 active.connection().follow();
@@ -49,8 +50,7 @@ impl Supervised {
             channels.control
         });
         match result {
-            Ok((pid, turn)) => {
-                self.report(HostEventKind::Started { pid });
+            Ok(turn) => {
                 tell(turn);
                 Ok(())
             }
@@ -71,14 +71,16 @@ impl Supervised {
 
     /// Starts a process on fresh channels and waits until it is ready. `hand_out` gets the channels,
     /// sees to it that the host's ends of the two reach their users, and returns the control channel.
-    /// Returns the process and the turn to tell that it is `ready`.
+    /// Returns the turn to tell that it is `ready`; `event` makes what is reported of it, from the
+    /// process and the incarnation.
     ///
     /// After an error there is no process.
     pub(super) fn start(
         self: &Arc<Self>,
         ready: Moment,
+        event: impl FnOnce(u32, u32) -> HostEventKind,
         hand_out: impl FnOnce(Channels) -> Channel,
-    ) -> Result<(u32, Option<Turn>), SpawnError> {
+    ) -> Result<Option<Turn>, SpawnError> {
         let os = |call| move |source| SpawnError::Os { call, source };
         let channels = Channels::create(&self.options)?;
         let [control_fd, active_fd, passive_fd] = channels.descriptors()?;
@@ -97,10 +99,15 @@ impl Supervised {
             // Before anybody can be told of the process. What is rung meanwhile waits.
             let mut life = self.life();
             let bell = supervisor::watch(bell, on_ring).map_err(os("watching the bell"))?;
-            Ok(self.ready(&mut life, ready, control, bell))
+            let ready = self.ready(&mut life, ready, control, bell);
+            if let Ready::Runs(_) = &ready {
+                // Before anything that it asks for.
+                self.report(event(pid, life.incarnation));
+            }
+            Ok(ready)
         });
         match ready {
-            Ok(Ready::Runs(turn)) => Ok((pid, turn)),
+            Ok(Ready::Runs(turn)) => Ok(turn),
             Ok(Ready::Died(reason)) => Err(SpawnError::Exited { reason }),
             Err(error) => Err(self.give_up_start(error)),
         }
