@@ -198,6 +198,8 @@ fn a_hook_may_use_its_plugin_and_its_host() {
     for expected in &MOMENTS[4..] {
         assert_eq!(results.recv_timeout(NEVER).as_ref(), Ok(expected));
     }
+    // The hooks keep the host, so it is not dropped.
+    host.shutdown(NEVER).unwrap();
 }
 
 #[test]
