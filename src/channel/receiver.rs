@@ -104,6 +104,9 @@ impl<M: Memory> Receiver<M> {
 
     #[inline(never)]
     fn recv_other(&mut self) -> Result<Message<'_>, RecvError> {
+        if let Some(record) = self.poll() {
+            return Ok(self.lend_data(&record));
+        }
         let record = self.next_waiting()?;
         Ok(self.lend(&record))
     }
@@ -295,6 +298,14 @@ impl<M: Memory> Receiver<M> {
     pub(super) fn next(&mut self) -> Result<Record, RecvError> {
         match self.next_simple() {
             Some(record) => Ok(record),
+            None => self.next_polled(),
+        }
+    }
+
+    #[inline(never)]
+    fn next_polled(&mut self) -> Result<Record, RecvError> {
+        match self.poll() {
+            Some(record) => Ok(record),
             None => self.next_waiting(),
         }
     }
@@ -314,9 +325,6 @@ impl<M: Memory> Receiver<M> {
 
     #[inline(never)]
     fn next_waiting(&mut self) -> Result<Record, RecvError> {
-        if let Some(record) = self.poll() {
-            return Ok(record);
-        }
         loop {
             if let Some(record) = self.next_by(Deadline::NEVER)? {
                 return Ok(record);
