@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use common::plugin::{self, NEVER, NOBODY, host, restarts};
 use ringway::channel::Channel;
-use ringway::error::{RecvTimeoutError, SendError};
-use ringway::host::{IsolationStep, Limit, PluginHandle, PluginSpec, SpawnError};
+use ringway::error::{ExitReason, RecvTimeoutError, SendError};
+use ringway::host::{HostEventKind, IsolationStep, Limit, PluginHandle, PluginSpec, SpawnError};
 
 /// Where the plugin's process starts; does nothing in the process that runs the tests.
 #[test]
@@ -279,7 +279,62 @@ fn a_limit_is_a_limit() {
     let spec = plugin::spec_of("busy", command).limit(Limit::CpuSeconds(1));
     let handle = host.spawn(spec).unwrap();
     let reason = handle.wait_exit(NEVER).unwrap();
-    let out_of_time = [libc::SIGXCPU, libc::SIGKILL].map(ringway::error::ExitReason::Signal);
+    let out_of_time = [libc::SIGXCPU, libc::SIGKILL].map(ExitReason::Signal);
     assert!(out_of_time.contains(&reason), "{reason}");
     assert!(host.next_event(Duration::ZERO).is_some());
+}
+
+/// A host that may start plugins as somebody else and may not kill them: what it has started is to
+/// it what a process that hangs in the kernel is to others.
+#[test]
+fn f28_an_unkillable_plugin_is_closed_on_a_deadline() {
+    const TEST: &str = "f28_an_unkillable_plugin_is_closed_on_a_deadline";
+    if !plugin::may_switch_user() || !plugin::alone(TEST) {
+        return;
+    }
+    give_up_the_right_to_kill();
+    let host = host();
+    for asked_to in ["end", "restart"] {
+        let spec = plugin::spec_of("unkillable", plugin::command_for_others("echo"));
+        let spec = spec.run_as(plugin::NOBODY, plugin::NOBODY).restart(restarts(5));
+        let spec = spec.grace(Duration::ZERO).kill_timeout(Duration::from_millis(50));
+        let handle = host.spawn(spec).unwrap();
+        let (mut active, passive) = handle.take_channels().unwrap();
+        let left = handle.pid().unwrap();
+        match asked_to {
+            "end" => assert_eq!(handle.terminate(), Ok(ExitReason::Unknown)),
+            _ => handle.restart().unwrap(),
+        }
+        assert_eq!(handle.wait_exit(NEVER), Ok(ExitReason::Unknown));
+        // It lives, and the host's ends are closed all the same; the name can be used again.
+        assert!(fs::exists(format!("/proc/{left}")).unwrap());
+        assert_eq!(active.send(b"?"), Err(SendError::Disconnected));
+        assert_eq!(active.recv_timeout(NEVER).unwrap_err(), RecvTimeoutError::Disconnected);
+        let told = std::iter::from_fn(|| host.next_event(NEVER))
+            .any(|event| event.kind == HostEventKind::LeftBehind { pid: left });
+        assert!(told);
+        // Hung up on, it ends by itself after all, and is reaped.
+        drop((active, passive));
+        let reaped = std::iter::from_fn(|| host.next_event(NEVER))
+            .any(|event| matches!(event.kind, HostEventKind::Died { pid, .. } if pid == left));
+        assert!(reaped);
+        assert!(!fs::exists(format!("/proc/{left}")).unwrap());
+    }
+}
+
+/// Takes the capability from this thread and from those that it starts.
+fn give_up_the_right_to_kill() {
+    const CAP_KILL: u32 = 5;
+    let header = [0x2008_0522_u32, 0];
+    // Effective, permitted, inheritable; then the same of the higher capabilities.
+    let mut sets = [0_u32; 6];
+    // SAFETY: a header and room for the sets, which outlive the call.
+    let got = unsafe { libc::syscall(libc::SYS_capget, header.as_ptr(), sets.as_mut_ptr()) };
+    assert_eq!(got, 0);
+    for set in &mut sets[..3] {
+        *set &= !(1 << CAP_KILL);
+    }
+    // SAFETY: a header and sets, which outlive the call.
+    let set = unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()) };
+    assert_eq!(set, 0);
 }
