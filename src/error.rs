@@ -316,6 +316,39 @@ recv_errors! {
     }
 }
 
+channel_errors! {
+    /// Why a call got no reply.
+    CallError {
+        /// No reply until the deadline, or no room to send the call.
+        Timeout("no reply came until the deadline"),
+        /// Too many messages wait to be received before the reply. Receive some first.
+        Backlog("{waiting_bytes} bytes of other messages wait to be received first") {
+            /// Bytes of the messages that wait, in the ring and beside it.
+            waiting_bytes: u64
+        },
+        /// The call was answered before, or begun on another channel.
+        NotPending("the call is not pending on this channel"),
+        /// Longer than the channel takes.
+        TooLong("message of {len} bytes: this channel takes at most {max}") {
+            /// Length of the message.
+            len: u64,
+            /// Longest possible.
+            max: u64
+        },
+        /// The value could not be serialised.
+        Serialise("the value could not be serialised"),
+        /// The reply has another length than the type that was to take it. It is gone.
+        Mismatch("reply of {found} bytes where {expected} were expected") {
+            /// Length of the reply.
+            found: u64,
+            /// Length that would have fitted.
+            expected: u64
+        },
+        /// The reply is not a value of the type asked for. It is gone.
+        Invalid("the reply is not a valid value of the type asked for"),
+    }
+}
+
 macro_rules! widen {
     ($from:ident => $to:ident: { $($variant:ident $({ $($field:ident),* })? $(( $inner:ident ))?),* $(,)? }) => {
         impl From<$from> for $to {
@@ -343,6 +376,8 @@ macro_rules! widen {
 
 widen!(send: TrySendError);
 widen!(send: SendTimeoutError);
+widen!(send: CallError);
+widen!(recv: CallError);
 widen!(recv: TryRecvError);
 widen!(recv: RecvTimeoutError);
 
@@ -387,6 +422,9 @@ pub enum Error {
     /// No message was received in time.
     #[error(transparent)]
     RecvTimeout(#[from] RecvTimeoutError),
+    /// A call got no reply.
+    #[error(transparent)]
+    Call(#[from] CallError),
     /// The channel is corrupt.
     #[error("channel is corrupt: {0}")]
     Corrupt(#[from] Corruption),

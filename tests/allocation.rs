@@ -102,3 +102,36 @@ fn a_selector_awake_and_asleep() {
     round();
     assert_eq!(allocations(|| (0..200).for_each(|_| round())), 0);
 }
+
+/// Messages longer than the ring, and calls, once the buffers have their size. Two threads, each of
+/// which counts its own.
+#[test]
+fn fragments_and_calls() {
+    let options = ChannelOptions { capacity_bytes: 4096, ..ChannelOptions::default() };
+    let (mut near, mut far) = Channel::pair(&options).expect("a channel");
+    let patience = Duration::from_secs(60);
+    let rounds = 50;
+    let answering = std::thread::spawn(move || {
+        let mut round = || {
+            let question = far.recv_timeout(patience).expect("received");
+            let call = question.call().expect("a call");
+            assert_eq!(question.len(), 20_000);
+            far.send(b"before it").expect("sent");
+            far.reply(call, &[2; 30_000]).expect("sent");
+            let call = far.recv_timeout(patience).expect("received").call().expect("a call");
+            far.reply(call, b"short").expect("sent");
+        };
+        round();
+        allocations(|| (0..rounds).for_each(|_| round()))
+    });
+    let mut round = || {
+        assert_eq!(near.call(&[1; 20_000], patience).expect("a reply").len(), 30_000);
+        let pending = near.begin_call(b"short").expect("sent");
+        assert_eq!(&*near.finish_call(&pending, patience).expect("a reply"), b"short");
+        assert_eq!(&*near.recv().expect("received"), b"before it");
+    };
+    round();
+    round();
+    assert_eq!(allocations(|| (1..rounds).for_each(|_| round())), 0);
+    assert_eq!(answering.join().expect("joined"), 0);
+}

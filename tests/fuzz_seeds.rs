@@ -7,7 +7,7 @@ mod rig;
 use std::path::PathBuf;
 
 use rig::header::{HEADER_BYTES, attach_header};
-use rig::hostile::{consumer_bytes, consumer_mutator, producer_head};
+use rig::hostile::{consumer_bytes, consumer_mutator, fragments, producer_head};
 use rig::op::{End, Op};
 use ringway::layout::record;
 use ringway::memory::FenceMode;
@@ -178,4 +178,21 @@ fn lossy_rings_of_bytes() {
         input([0, 2], &script[..8], &[160, 40, 0, 88, 0, data(8), 0, 1]),
     ];
     seeds("lossy_bytes", &inputs, rig::lossy::bytes);
+}
+
+#[test]
+fn messages_in_pieces() {
+    let piece = |len: u8, word: [u8; 3]| [len << 2, word[0], word[1], word[2]];
+    let input = |steps: &[[u8; 4]]| {
+        [2, 0, 30].into_iter().chain(steps.iter().flatten().copied()).collect::<Vec<u8>>()
+    };
+    let inputs = [
+        input(&[piece(20, [60, 1, 1]), piece(20, [20, 0, 0]), piece(20, [40, 0, 0])]),
+        input(&[piece(20, [60, 5, 1]), piece(0, [0, 0, 2]), piece(20, [60, 4, 1])]),
+        input(&[piece(20, [60, 1, 1]), piece(20, [21, 0, 0])]),
+        input(&[piece(20, [60, 1, 1]), [3 | 8 << 2, 0, 0, 0], piece(20, [20, 0, 0])]),
+        input(&[[2, 200, 7, 0], [2, 200, 2, 0], [2, 150, 7, 0]]),
+        input(&[piece(9, [255, 1, 1]), piece(9, [9, 0, 0]), [2, 130, 7, 0]]),
+    ];
+    seeds("fragments", &inputs, fragments);
 }

@@ -9,6 +9,7 @@ use std::fmt;
 use std::sync::{Arc, PoisonError, Weak};
 
 use super::attachment::Lookout;
+use super::calls::Calls;
 use crate::error::{Corruption, ExitReason};
 use crate::layout::{ring, side};
 use crate::memory::{Memory, Ordering, SharedMemory};
@@ -53,6 +54,8 @@ pub(crate) struct Connection<M: Memory = SharedMemory> {
     pub(super) watched: AtomicU32,
     fate: Mutex<Fate<M>>,
     settled: Condvar,
+    /// For the two ends that are made on this incarnation; they keep it when they move on.
+    calls: Arc<Calls>,
 }
 
 struct Fate<M: Memory> {
@@ -119,7 +122,13 @@ impl<M: Memory> Connection<M> {
                 dropped: [false; 2],
             }),
             settled: Condvar::new(),
+            calls: Arc::default(),
         }
+    }
+
+    /// The calls of the ends that are made on this incarnation.
+    pub(crate) fn calls(&self) -> &Arc<Calls> {
+        &self.calls
     }
 
     #[inline]

@@ -5,16 +5,23 @@
 
 use std::ops::Deref;
 
+use super::CallId;
+
 /// A message in its receiver's buffer. Derefs to its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Message<'a> {
     bytes: &'a [u8],
     tag: u16,
+    call: Option<CallId>,
 }
 
 impl<'a> Message<'a> {
     pub(super) fn new(bytes: &'a [u8], tag: u16) -> Self {
-        Self { bytes, tag }
+        Self { bytes, tag, call: None }
+    }
+
+    pub(super) fn with_call(self, call: Option<CallId>) -> Self {
+        Self { call, ..self }
     }
 
     /// The payload.
@@ -27,9 +34,15 @@ impl<'a> Message<'a> {
         self.tag
     }
 
+    /// The call that this message makes, where the sender wants a reply:
+    /// [`Sender::reply`](super::Sender::reply) answers it.
+    pub fn call(&self) -> Option<CallId> {
+        self.call
+    }
+
     /// A copy that outlives the receiver's next call.
     pub fn to_owned(&self) -> OwnedMessage {
-        OwnedMessage { bytes: self.bytes.to_vec(), tag: self.tag }
+        OwnedMessage { bytes: self.bytes.to_vec(), tag: self.tag, call: self.call }
     }
 }
 
@@ -52,6 +65,7 @@ impl AsRef<[u8]> for Message<'_> {
 pub struct OwnedMessage {
     bytes: Vec<u8>,
     tag: u16,
+    call: Option<CallId>,
 }
 
 impl OwnedMessage {
@@ -63,6 +77,12 @@ impl OwnedMessage {
     /// The tag that the sender gave it; 0 unless it gave one.
     pub fn tag(&self) -> u16 {
         self.tag
+    }
+
+    /// The call that this message makes, where the sender wants a reply:
+    /// [`Sender::reply`](super::Sender::reply) answers it.
+    pub fn call(&self) -> Option<CallId> {
+        self.call
     }
 }
 

@@ -13,6 +13,7 @@
 //! | `sender`, `receiver` | the blocking ends: what they offer |
 //! | `sender/wait`, `receiver/wait` | how they attempt, notice and wait |
 //! | `sender/long`, `receiver/digest` | messages longer than a record: in pieces, and together again |
+//! | `calls`, `sender/call`, `receiver/call` | messages to which a reply is wanted, and the replies |
 //! | `cpu` | whether two ends share their only processor |
 //! | `drafts`, `message`, `typed` | messages in the making, received, as values |
 //! | `typed_channel` | channels of values of one type each way, checked when they are attached |
@@ -23,6 +24,7 @@
 //! | `duplex`, `anonymous`, `named`, `options` | the pair of ends, and how to get one |
 
 mod attachment;
+mod calls;
 mod connection;
 mod cpu;
 mod drafts;
@@ -37,6 +39,8 @@ pub mod model;
 
 #[cfg(not(loom))]
 mod anonymous;
+#[cfg(not(loom))]
+mod call;
 #[cfg(not(loom))]
 mod connect;
 #[cfg(all(test, not(loom)))]
@@ -62,6 +66,7 @@ mod trusted;
 #[cfg(not(loom))]
 mod typed_channel;
 
+pub use calls::{CallId, PendingCall};
 pub use connection::CarryReport;
 #[cfg(not(loom))]
 pub(crate) use connection::Connection;

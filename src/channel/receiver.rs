@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use rkyv::util::AlignedVec;
 
+use super::calls::Calls;
 use super::connection::{Connection, End, peer};
 use super::cpu::CpuHint;
 use super::message::{Message, OwnedMessage};
@@ -22,10 +23,12 @@ use crate::memory::{Deadline, Memory, Ordering, SharedMemory};
 use crate::ring::{Consumer, ConsumerStats, Record};
 use crate::wakeup::{self, Waiter};
 
+mod call;
 mod decode;
 mod digest;
 mod wait;
 
+pub(super) use call::Reply;
 use digest::Aside;
 use wait::Look;
 
@@ -49,6 +52,7 @@ pub struct Receiver<M: Memory = SharedMemory> {
     polled_at: u64,
     /// Messages that lie in memory of their own.
     aside: Aside,
+    calls: Arc<Calls>,
     /// Keeps the supervisor's eye on the peer.
     #[cfg(not(loom))]
     pub(super) watch: Option<crate::supervisor::WatchToken>,
@@ -69,6 +73,7 @@ impl<M: Memory> Receiver<M> {
         waiter: Waiter,
     ) -> Self {
         let cpu = cpu_hint(&consumer);
+        let calls = Arc::clone(connection.calls());
         Self {
             consumer,
             connection,
@@ -81,6 +86,7 @@ impl<M: Memory> Receiver<M> {
             buffer: AlignedVec::new(),
             polled_at: 0,
             aside: Aside::default(),
+            calls,
             #[cfg(not(loom))]
             watch: None,
             open: true,
@@ -233,9 +239,9 @@ impl<M: Memory> Receiver<M> {
     /// Takes a record that was read.
     #[inline]
     pub(super) fn take(&mut self, record: &Record) {
-        match record.is_elsewhere() {
-            false => self.consumer.advance(record),
-            true => self.take_elsewhere(),
+        match record.is_data() {
+            true => self.consumer.advance(record),
+            false => self.take_other(record),
         }
     }
 
@@ -345,7 +351,7 @@ impl<M: Memory> Receiver<M> {
     fn try_next_other(&mut self) -> Result<Record, TryRecvError> {
         match self.attempt()? {
             Some(record) => Ok(record),
-            None => match self.look_behind()? {
+            None => match self.look_behind(self.consumer.position())? {
                 Look::Again => self.attempt()?.ok_or(TryRecvError::Empty),
                 Look::Wait(_) => Err(TryRecvError::Empty),
             },
@@ -363,8 +369,8 @@ impl<M: Memory> Receiver<M> {
             if last {
                 return Ok(None);
             }
-            if let Look::Wait(seen) = self.look_behind()?
-                && !self.wait(seen, deadline)?
+            if let Look::Wait(seen) = self.look_behind(self.consumer.position())?
+                && !self.wait(seen, deadline, self.consumer.position())?
             {
                 return Ok(None);
             }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use rkyv::util::AlignedVec;
 
+use super::calls::Calls;
 use super::connection::{Connection, End, peer};
 use super::cpu::CpuHint;
 use super::drafts::{Batch, Reservation};
@@ -21,6 +22,7 @@ use crate::memory::{Deadline, Memory, SharedMemory};
 use crate::ring::{BatchDraft, Producer, ProducerStats, PushError, RecordKind};
 use crate::wakeup::Waiter;
 
+mod call;
 mod long;
 mod wait;
 
@@ -42,6 +44,7 @@ pub struct Sender<M: Memory = SharedMemory> {
     untold: Option<ExitReason>,
     /// Whether a message was begun in the ring and given up; the receiver must be told.
     owes_abort: bool,
+    pub(super) calls: Arc<Calls>,
     /// When the receiver of a plugin that may be restarted was first seen closed.
     closed_since: Option<u64>,
     pub(super) scratch: AlignedVec,
@@ -62,6 +65,7 @@ impl<M: Memory> Sender<M> {
         waiter: Waiter,
     ) -> Self {
         let cpu = cpu_hint(&producer);
+        let calls = Arc::clone(connection.calls());
         Self {
             producer,
             connection,
@@ -71,6 +75,7 @@ impl<M: Memory> Sender<M> {
             attention: false,
             untold: None,
             owes_abort: false,
+            calls,
             closed_since: None,
             scratch: AlignedVec::new(),
             open: true,
@@ -156,7 +161,7 @@ impl<M: Memory> Sender<M> {
 
     #[inline(never)]
     fn try_send_other(&mut self, tag: u16, payload: &[u8]) -> Result<(), TrySendError> {
-        self.check_fits(payload.len())?;
+        self.check_fits(RecordKind::Data, payload.len())?;
         match self.attempt(|producer| producer.try_push(tag, payload))? {
             Attempt::Done(()) => {
                 self.notify();
@@ -213,7 +218,7 @@ impl<M: Memory> Sender<M> {
         tag: u16,
         parts: &[IoSlice<'_>],
     ) -> Result<(), TrySendError> {
-        self.check_fits(joined_bytes(parts))?;
+        self.check_fits(RecordKind::Data, joined_bytes(parts))?;
         match self.attempt(|producer| producer.try_push_vectored(tag, parts))? {
             Attempt::Done(()) => {
                 self.notify();

@@ -8,7 +8,7 @@
 use std::ops::Deref;
 use std::time::Duration;
 
-use super::{Message, Receiver, Sender};
+use super::{CallId, Message, Receiver, Sender};
 use crate::error::{
     RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError, TrySendError,
 };
@@ -90,7 +90,7 @@ impl Trusted<Receiver> {
     }
 
     /// Receives a message without copying it: the slice lies in the ring, until the next call. Only
-    /// a message that came in fragments lies in this receiver's own buffer, where they were joined.
+    /// a call, or a message that came in fragments, lies in this receiver's own buffer.
     ///
     /// # Errors
     /// As [`Receiver::recv`].
@@ -112,8 +112,8 @@ impl Trusted<Receiver> {
 
     #[inline]
     fn borrow(&mut self, record: &Record) -> InPlace<'_> {
-        if record.is_elsewhere() {
-            return self.borrow_elsewhere(record);
+        if !record.is_data() {
+            return self.borrow_other(record);
         }
         let consumer = &mut self.end.consumer;
         let offset = consumer.payload_offset(record);
@@ -126,16 +126,16 @@ impl Trusted<Receiver> {
         //   it only in a call on `&mut self`, which ends the borrow;
         // - the mapping outlives the borrow: the consumer, which `self` owns, holds it.
         let bytes = unsafe { consumer.memory().slice(offset, record.len_bytes()) };
-        InPlace { bytes, tag: record.tag() }
+        InPlace { bytes, tag: record.tag(), call: None }
     }
 }
 
 impl Trusted<Receiver> {
-    /// A message that came in pieces lies in the receiver's own buffer.
+    /// A call, or a message that came in pieces, lies in the receiver's own buffer.
     #[cold]
-    fn borrow_elsewhere(&mut self, record: &Record) -> InPlace<'_> {
+    fn borrow_other(&mut self, record: &Record) -> InPlace<'_> {
         let message = self.end.lend(record);
-        InPlace { bytes: message.bytes(), tag: message.tag() }
+        InPlace { bytes: message.bytes(), tag: message.tag(), call: message.call() }
     }
 }
 
@@ -144,6 +144,7 @@ impl Trusted<Receiver> {
 pub struct InPlace<'a> {
     bytes: &'a [u8],
     tag: u16,
+    call: Option<CallId>,
 }
 
 impl<'a> InPlace<'a> {
@@ -155,6 +156,11 @@ impl<'a> InPlace<'a> {
     /// The tag that the sender gave it.
     pub fn tag(&self) -> u16 {
         self.tag
+    }
+
+    /// The call that this message makes, where the sender wants a reply.
+    pub fn call(&self) -> Option<CallId> {
+        self.call
     }
 }
 

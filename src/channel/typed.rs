@@ -15,7 +15,7 @@ use rkyv::ser::allocator::ArenaHandle;
 use rkyv::util::AlignedVec;
 use rkyv::{Archive, Portable, Serialize};
 
-use super::{Receiver, Sender};
+use super::{CallId, Receiver, Sender};
 use crate::error::{RecvError, RecvTimeoutError, SendError, TryRecvError, TrySendError};
 use crate::memory::Memory;
 use crate::ring::Record;
@@ -58,13 +58,43 @@ impl<M: Memory> Sender<M> {
     where
         T: for<'a> Serialize<HighSerializer<AlignedVec, ArenaHandle<'a>, rancor::Failure>>,
     {
-        let mut scratch = mem::take(&mut self.scratch);
-        scratch.clear();
-        let bytes = rkyv::api::high::to_bytes_in::<_, rancor::Failure>(value, scratch)
-            .map_err(|_| SendError::Serialise)?;
+        let bytes = self.serialise(value)?;
         let sent = self.send(&bytes);
         self.scratch = bytes;
         sent
+    }
+
+    /// Answers a call with a structure.
+    ///
+    /// # Errors
+    /// As [`send_archived`](Self::send_archived).
+    pub fn reply_archived<T>(&mut self, call: CallId, value: &T) -> Result<(), SendError>
+    where
+        T: for<'a> Serialize<HighSerializer<AlignedVec, ArenaHandle<'a>, rancor::Failure>>,
+    {
+        let bytes = self.serialise(value)?;
+        let sent = self.reply(call, &bytes);
+        self.scratch = bytes;
+        sent
+    }
+
+    /// Answers a call with a plain value.
+    ///
+    /// # Errors
+    /// As [`reply`](Self::reply).
+    pub fn reply_pod<T: NoUninit>(&mut self, call: CallId, value: &T) -> Result<(), SendError> {
+        self.reply(call, bytemuck::bytes_of(value))
+    }
+
+    /// The archive of a value, in the scratch memory, which is to be given back.
+    pub(super) fn serialise<T>(&mut self, value: &T) -> Result<AlignedVec, SendError>
+    where
+        T: for<'a> Serialize<HighSerializer<AlignedVec, ArenaHandle<'a>, rancor::Failure>>,
+    {
+        let mut scratch = mem::take(&mut self.scratch);
+        scratch.clear();
+        rkyv::api::high::to_bytes_in::<_, rancor::Failure>(value, scratch)
+            .map_err(|_| SendError::Serialise)
     }
 }
 

@@ -43,6 +43,11 @@ pub struct Whole {
 }
 
 impl Whole {
+    /// A message that came in one record, told the same way.
+    pub(crate) fn new(kind: RecordKind, word: u64, tag: u16, len: usize) -> Self {
+        Self { kind, word, tag, total: len as u64 + kind.word_bytes() }
+    }
+
     /// Length of the message in bytes.
     pub fn len_bytes(&self) -> usize {
         (self.total - self.kind.word_bytes()) as usize
@@ -65,6 +70,11 @@ impl Assembly {
     /// of it.
     pub fn message(&self, len: usize) -> &[u8] {
         &self.buffer[..len]
+    }
+
+    /// Takes the buffer away, with the message in it, and goes on with another one.
+    pub(crate) fn swap_buffer(&mut self, other: AlignedVec<64>) -> AlignedVec<64> {
+        std::mem::replace(&mut self.buffer, other)
     }
 
     /// Drops what was begun, because a record that is no piece of it has come. Returns whether there

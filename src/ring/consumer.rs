@@ -326,6 +326,11 @@ impl<M: Memory> Consumer<M> {
         self.store_count(ring::CONSUMER_PARTIALS, self.stats.dropped_partial);
     }
 
+    pub(crate) fn count_stray_reply(&mut self) {
+        self.stats.dropped_replies = self.stats.dropped_replies.wrapping_add(1);
+        self.store_count(ring::CONSUMER_STRAY_REPLIES, self.stats.dropped_replies);
+    }
+
     /// Says whether every record must go through [`peek`](Self::peek), plain ones too: something
     /// else comes before the next, or is ended by it. Free for whoever is not careful.
     pub(crate) fn set_careful(&mut self, careful: bool) {

@@ -4,6 +4,7 @@
 //! memory again, so a peer that changes them changes nothing.
 //! What always holds: every offset computed here lies inside the ring's control block or data.
 
+use super::RecordKind;
 use crate::error::SegmentError;
 use crate::layout::{self, MAX_CAPACITY_BYTES, MIN_CAPACITY_BYTES, WORD_BYTES, record};
 use crate::memory::Memory;
@@ -87,6 +88,18 @@ impl RingGeometry {
     /// The longest payload of a record of any kind.
     pub(super) fn max_record_payload_bytes(&self) -> u64 {
         self.max_record_bytes() - record::HEADER_BYTES
+    }
+
+    /// The longest message that goes in one record of this kind.
+    pub(crate) fn max_record_message_bytes(&self, kind: RecordKind) -> u64 {
+        self.max_payload_bytes.min(self.max_record_payload_bytes() - kind.word_bytes())
+    }
+
+    /// Whether a message of this length goes in one record of this kind.
+    #[inline]
+    pub(crate) fn fits_record(&self, kind: RecordKind, len: usize) -> bool {
+        let len = len as u64;
+        len <= self.max_payload_bytes && len + kind.word_bytes() <= self.max_record_payload_bytes()
     }
 
     /// Bytes of a long message that one fragment carries.

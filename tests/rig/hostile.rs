@@ -6,9 +6,9 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use ringway::layout::ring;
+use ringway::layout::{fragment, ring};
 use ringway::memory::{Deadline, HeapMemory, Memory, Ordering};
-use ringway::ring::{Consumer, Producer, PushError, RingGeometry};
+use ringway::ring::{Assembly, Consumer, Fragments, Producer, PushError, RecordKind, RingGeometry};
 
 use super::ops::{DATA, Setup, memory_bytes};
 
@@ -262,4 +262,68 @@ pub fn consumer_mutator(data: &[u8]) {
         consume(&mut consumer, 3);
     }
     let _ = Producer::attach(memory, geometry).map(|mut producer| produce(&mut producer, 4));
+}
+
+/// Puts messages together from a ring of arbitrary bytes, and from what two producers write there:
+/// pieces with arbitrary words. Nothing is handed out that is longer than agreed on, and memory stays
+/// below twice what has arrived.
+pub fn fragments(data: &[u8]) {
+    let Some((memory, geometry)) = ring_from(&data[..data.len().min(2)]) else { return };
+    let max = u64::from(data.get(2).copied().unwrap_or(0)) * 8 + 1;
+    let geometry = geometry.with_max_message_bytes(max);
+    let mut producer = Producer::attach(memory.clone(), geometry).expect("empty");
+    let mut consumer = Consumer::attach(memory.clone(), geometry).expect("empty");
+    let mut assembly = Assembly::default();
+    let mut arrived = 0;
+    let bytes = [0x77; 256];
+    for step in data.get(3..).unwrap_or_default().chunks_exact(4) {
+        let [how, number, kind, flags] = [step[0], step[1], step[2], step[3]];
+        let len = usize::from(how >> 2).min(geometry.capacity_bytes() as usize / 2 - 16);
+        let word = fragment::pack(u64::from(number), kind % 8, flags % 8);
+        let pushed = match how & 3 {
+            0 | 1 => producer.try_push_kind(RecordKind::Fragment, word, 0, &bytes[..len]),
+            // A whole message as a correct sender sends it, or its beginning.
+            2 => {
+                let parts = [std::io::IoSlice::new(&bytes[..usize::from(number)])];
+                let mut pieces = Fragments::new(RecordKind::Data, 1, &parts);
+                (0..=kind % 8).try_for_each(|_| match pieces.try_push_next(&mut producer) {
+                    Ok(false) => Ok(()),
+                    Ok(true) => Err(PushError::Full { head_needed: 0 }),
+                    Err(error) => Err(error),
+                })
+            }
+            _ => producer.try_push(0, &bytes[..len.min(geometry.max_payload_bytes() as usize)]),
+        };
+        if let Err(PushError::Corrupt(corruption)) = pushed {
+            panic!("{corruption}");
+        }
+        loop {
+            let record = match consumer.peek() {
+                Ok(Some(record)) => record,
+                Ok(None) => break,
+                Err(found) => panic!("{found}"),
+            };
+            if record.kind() != RecordKind::Fragment {
+                assembly.drop_partial(&mut consumer);
+                consumer.advance(&record);
+                consumer.release();
+                continue;
+            }
+            arrived += record.len_bytes();
+            match assembly.absorb(&mut consumer, &record) {
+                Ok(Some(whole)) => {
+                    let len = whole.len_bytes();
+                    assert!(len as u64 <= max && assembly.message(len).len() == len);
+                    assert!(!assembly.is_partial());
+                }
+                Ok(None) => {}
+                Err(found) => {
+                    assert_eq!(consumer.peek(), Err(found), "a finding latches");
+                    return;
+                }
+            }
+            assert!(assembly.memory_bytes() <= 256 + 2 * arrived.min(max as usize + 8));
+            consumer.release();
+        }
+    }
 }

@@ -21,8 +21,9 @@ impl<M: Memory> Receiver<M> {
         let len = record.len_bytes();
         self.fetch(record);
         let Self { consumer, buffer, aside, .. } = self;
-        if record.is_elsewhere() {
-            return aside.take_decoded(consumer, record, decode);
+        if !record.is_data() {
+            let fetched = buffer.get(..len).unwrap_or_default();
+            return aside.take_decoded(consumer, fetched, record, decode);
         }
         let value = decode(&buffer[..len])?;
         consumer.advance(record);

@@ -7,6 +7,7 @@
 
 use std::cell::Cell;
 
+use super::call::is_stuck;
 use super::{Receiver, cpu_hint};
 use crate::channel::connection::peer;
 use crate::channel::sender::{CLOSING_GRACE_NS, Seen};
@@ -72,7 +73,7 @@ impl<M: Memory> Receiver<M> {
     }
 
     #[cold]
-    fn corrupt(&mut self, corruption: Corruption) -> RecvError {
+    pub(super) fn corrupt(&mut self, corruption: Corruption) -> RecvError {
         self.connection.declare_poisoned();
         RecvError::Corrupt(corruption)
     }
@@ -102,9 +103,9 @@ impl<M: Memory> Receiver<M> {
         Ok((1..=capacity_bytes).contains(&last.wrapping_sub(position)))
     }
 
-    /// The ring is empty: is that all?
+    /// The ring is empty from position `at` on: is that all?
     #[cold]
-    pub(super) fn look_behind(&mut self) -> Result<Look, RecvError> {
+    pub(super) fn look_behind(&mut self, at: u64) -> Result<Look, RecvError> {
         self.connection.look_out();
         if self.connection.poisoned_by_peer() {
             // Latched: the peer could take its word back.
@@ -121,15 +122,17 @@ impl<M: Memory> Receiver<M> {
         let closed = memory.load_u32(geometry.control(ring::PRODUCER_CLOSED), Ordering::Acquire);
         let seen = Seen { peer: word, closed };
         if state == peer::ALIVE {
-            return if closed == 0 { Ok(Look::Wait(seen)) } else { self.look_closed(seen) };
+            return if closed == 0 { Ok(Look::Wait(seen)) } else { self.look_closed(seen, at) };
         }
         // The state was set after the death: all that the dead committed is visible now.
-        if self.attend()? && matches!(self.consumer.peek(), Ok(Some(_))) {
+        if self.attend()? && matches!(self.consumer.peek_at(at), Ok(Some(_))) {
             return Ok(Look::Again);
         }
         match state {
             peer::GONE => Err(self.disconnected()),
             peer::SUCCEEDED => {
+                // Messages that wait while somebody waits for a reply move too.
+                self.spill();
                 self.follow();
                 Ok(Look::Again)
             }
@@ -139,13 +142,15 @@ impl<M: Memory> Receiver<M> {
 
     /// Moves to the next incarnation.
     #[cold]
-    fn follow(&mut self) {
+    pub(super) fn follow(&mut self) {
         let Some((connection, consumer)) = self.connection.take_consumer() else { return };
         self.connection = connection;
         self.consumer = consumer;
         self.known = peer::ALIVE;
         // Its end would have come in the ring that is left behind.
         self.end_partial();
+        self.aside.looked_at = self.consumer.position();
+        self.be_careful();
         self.cpu = cpu_hint(&self.consumer);
         self.told = false;
         self.last_position = None;
@@ -153,10 +158,10 @@ impl<M: Memory> Receiver<M> {
     }
 
     /// The ring is empty, the peer lives, and has closed.
-    fn look_closed(&mut self, seen: Seen) -> Result<Look, RecvError> {
+    fn look_closed(&mut self, seen: Seen, at: u64) -> Result<Look, RecvError> {
         let now = self.consumer.memory().now_ns();
         // Once more, now that the flag has been seen.
-        if matches!(self.consumer.peek(), Ok(Some(_))) {
+        if matches!(self.consumer.peek_at(at), Ok(Some(_))) {
             return Ok(Look::Again);
         }
         if self.connection.follows() {
@@ -174,9 +179,15 @@ impl<M: Memory> Receiver<M> {
         RecvError::Disconnected
     }
 
-    /// Sleeps until there is a record or something else to look at. False at the deadline.
+    /// Sleeps until there is a record at position `at` or something else to look at. False at the
+    /// deadline.
     #[cold]
-    pub(super) fn wait(&mut self, seen: Seen, deadline: Deadline) -> Result<bool, RecvError> {
+    pub(super) fn wait(
+        &mut self,
+        seen: Seen,
+        deadline: Deadline,
+        at: u64,
+    ) -> Result<bool, RecvError> {
         let Self { consumer, connection, waiter, cpu, closed_since, .. } = self;
         consumer.publish_counts();
         let (memory, geometry) = (connection.memory(), *consumer.geometry());
@@ -197,7 +208,8 @@ impl<M: Memory> Receiver<M> {
             until,
             || {
                 // The next attempt finds out what it is.
-                (consumer.has_something()
+                (consumer.has_something_at(at)
+                    || is_stuck(consumer, at)
                     || connection.word() != seen.peer
                     || connection.peer_moved()
                     || connection.poisoned_by_peer()
@@ -222,7 +234,7 @@ impl<M: Memory> Receiver<M> {
         let told = self.told;
         let seen = match self.attempt() {
             Ok(Some(_)) => None,
-            Ok(None) => match self.look_behind() {
+            Ok(None) => match self.look_behind(self.consumer.position()) {
                 Ok(Look::Wait(seen)) => Some(seen),
                 Ok(Look::Again) => None,
                 Err(error) => self.take_back(error, told),

@@ -14,20 +14,20 @@ use crate::ring::{Fragments, RecordKind};
 impl<M: Memory> Sender<M> {
     /// Whether a message of `len` bytes does not go in one record of plain data.
     pub(super) fn is_long(&self, len: usize) -> bool {
-        len as u64 > self.producer.geometry().max_payload_bytes()
+        !self.producer.geometry().fits_record(RecordKind::Data, len)
     }
 
     /// For calls that do not wait: one record must do.
-    pub(super) fn check_fits(&self, len: usize) -> Result<(), TrySendError> {
-        if !self.is_long(len) {
+    pub(super) fn check_fits(&self, kind: RecordKind, len: usize) -> Result<(), TrySendError> {
+        let geometry = self.producer.geometry();
+        if geometry.fits_record(kind, len) {
             return Ok(());
         }
-        let geometry = self.producer.geometry();
         let (len, max) = (len as u64, geometry.max_message_bytes());
         if len > max {
             return Err(TrySendError::TooLong { len, max });
         }
-        Err(TrySendError::WouldFragment { len, max: geometry.max_payload_bytes() })
+        Err(TrySendError::WouldFragment { len, max: geometry.max_record_message_bytes(kind) })
     }
 
     /// Sends a message piece by piece; see [`Fragments::new`]. `None` where the deadline passed
