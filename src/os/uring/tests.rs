@@ -87,8 +87,8 @@ fn waiting_ends_at_its_deadline_and_times_complete() {
     let until = monotonic_ns() + 2_000_000;
     assert_eq!(next(&mut ring, Deadline::at_ns(until)), None);
     assert!(monotonic_ns() >= until);
-    ring.complete_after(9, 1_000_000).unwrap();
     ring.complete_now(8).unwrap();
+    ring.complete_after(9, 1_000_000).unwrap();
     assert_eq!(next(&mut ring, far()), Some(8));
     assert_eq!(next(&mut ring, far()), Some(9));
 }
