@@ -19,7 +19,7 @@
 //! The order in which a death and a successor are noticed does not matter: a death counts for the
 //! attachment that it was watched as, and for no other.
 
-use super::connection::Connection;
+use super::connection::{Connection, peer};
 use crate::layout::{ring, side};
 use crate::memory::{Memory, Ordering};
 use crate::wakeup;
@@ -94,6 +94,39 @@ impl<M: Memory> Connection<M> {
         }
         // The other end may sleep, and what it has seen of the peer is no longer so.
         self.wake_ends();
+    }
+
+    /// Tells the ends that the stranger who attached as number `attaches` has died, unless another
+    /// one has been seen since: its death may be noticed late.
+    pub(crate) fn stranger_died(&self, attaches: u32) {
+        let fate = self.fate();
+        // Relaxed: changes under this lock only.
+        let current = self.watched.load(Ordering::Relaxed) == attaches;
+        let word = self.word();
+        if current && word & peer::STATE == peer::ALIVE {
+            // As in `peer_died`.
+            self.peer.store(word | peer::GONE, Ordering::Release);
+        }
+        drop(fate);
+        self.wake_ends();
+    }
+
+    /// Notes that the stranger who attached as number `attaches` has the peer's place now. False
+    /// where that is known already. A new era begins, unless nobody ever had the place before.
+    fn note_attached(&self, attaches: u32) -> bool {
+        let _fate = self.fate();
+        // Relaxed: changes under this lock only; `peer_moved` looks without it, and only hints.
+        let known = self.watched.load(Ordering::Relaxed);
+        if known == attaches {
+            return false;
+        }
+        self.watched.store(attaches, Ordering::Relaxed);
+        if attaches != 1 {
+            let word = self.word() & !peer::STATE;
+            // As in `peer_died`.
+            self.peer.store(word.wrapping_add(peer::ERA) | peer::ALIVE, Ordering::Release);
+        }
+        true
     }
 
     /// After this side has been attached: wakes whoever sleeps at the other.

@@ -14,7 +14,6 @@ use crate::layout::{CHANNEL_DATA, ring};
 use crate::memory::MappedMemory;
 use crate::ring::RingGeometry;
 use crate::segment::{AnonymousSegment, ChannelGeometry, NamedSegment, RingKind};
-use crate::supervisor;
 
 /// Takes side `side` of a channel in this segment, whose rings must be of the kinds named.
 pub(super) fn connect(
@@ -35,15 +34,11 @@ pub(super) fn connect(
 /// The connection of a side that [`open_segment`](super::open::open_segment) has taken. Whoever has
 /// the other side is watched from here on.
 ///
-/// Where something fails, now or later, before both ends are made:
-/// [`abandon`](super::open::abandon).
+/// Where something fails, now or later, before both ends are made, [`NamedSegment::leave`] gives the
+/// side back.
 pub(super) fn connect_named(segment: &Arc<NamedSegment>) -> Result<Arc<Connection>, SegmentError> {
     let (memory, geometry) = (segment.memory(), segment.geometry());
     let rings = rings(memory, geometry)?;
-    supervisor::start().map_err(|source| {
-        let call = "starting the supervisor";
-        SegmentError::Os { call, source }
-    })?;
     let connection = Arc::new_cyclic(|weak| {
         let stranger = Stranger::new(Arc::clone(segment), weak.clone());
         Connection::new(memory.clone(), rings, segment.side()).watched_by(Box::new(stranger))

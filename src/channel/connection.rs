@@ -44,7 +44,7 @@ pub(crate) struct Connection<M: Memory = SharedMemory> {
     rings: [RingGeometry; 2],
     /// 0 = creator, 1 = attacher.
     side: usize,
-    peer: AtomicU32,
+    pub(super) peer: AtomicU32,
     /// 1 where the host starts successors.
     follows: AtomicU32,
     /// Ends of this side that are still open.
@@ -58,7 +58,7 @@ pub(crate) struct Connection<M: Memory = SharedMemory> {
     calls: Arc<Calls>,
 }
 
-struct Fate<M: Memory> {
+pub(super) struct Fate<M: Memory> {
     reason: ExitReason,
     /// The incarnation whose successor this is, while its ends may still be on their way.
     former: Weak<Connection<M>>,
@@ -186,7 +186,7 @@ impl<M: Memory> Connection<M> {
         self.follows.store(1, Ordering::Relaxed);
     }
 
-    fn fate(&self) -> MutexGuard<'_, Fate<M>> {
+    pub(super) fn fate(&self) -> MutexGuard<'_, Fate<M>> {
         self.fate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -203,39 +203,6 @@ impl<M: Memory> Connection<M> {
         }
         drop(fate);
         self.wake_ends();
-    }
-
-    /// Tells the ends that the stranger who attached as number `attaches` has died, unless another
-    /// one has been seen since: its death may be noticed late.
-    pub(crate) fn stranger_died(&self, attaches: u32) {
-        let fate = self.fate();
-        // Relaxed: changes under this lock only.
-        let current = self.watched.load(Ordering::Relaxed) == attaches;
-        let word = self.word();
-        if current && word & peer::STATE == peer::ALIVE {
-            // As in `peer_died`.
-            self.peer.store(word | peer::GONE, Ordering::Release);
-        }
-        drop(fate);
-        self.wake_ends();
-    }
-
-    /// Notes that the stranger who attached as number `attaches` has the peer's place now. False
-    /// where that is known already. A new era begins, unless nobody ever had the place before.
-    pub(super) fn note_attached(&self, attaches: u32) -> bool {
-        let _fate = self.fate();
-        // Relaxed: changes under this lock only; `peer_moved` looks without it, and only hints.
-        let known = self.watched.load(Ordering::Relaxed);
-        if known == attaches {
-            return false;
-        }
-        self.watched.store(attaches, Ordering::Relaxed);
-        if attaches != 1 {
-            let word = self.word() & !peer::STATE;
-            // As in `peer_died`.
-            self.peer.store(word.wrapping_add(peer::ERA) | peer::ALIVE, Ordering::Release);
-        }
-        true
     }
 
     /// Says that no successor will come after all.

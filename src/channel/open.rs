@@ -20,11 +20,12 @@ use super::options::{ChannelOptions, Side};
 use crate::error::{Corruption, NameError, SegmentError};
 use crate::layout::side;
 use crate::memory::{Deadline, MappedMemory};
-use crate::os::{boot, clock};
+use crate::os::{boot, clock, os};
 use crate::ring::Consumer;
 use crate::segment::{
     Address, ChannelGeometry, Draft, Found, NamedSegment, RingKind, SideLine, read_side,
 };
+use crate::supervisor;
 
 /// How long somebody may take to attach before others give up.
 pub(super) const PATIENCE_NS: u64 = 2_000_000_000;
@@ -59,6 +60,8 @@ pub(super) fn open_segment(
     options: &ChannelOptions,
     geometry: &ChannelGeometry,
 ) -> Result<Arc<NamedSegment>, SegmentError> {
+    // Before anything can be seen of us: with it, watching a peer cannot fail any more.
+    supervisor::start().map_err(os("starting the supervisor"))?;
     let deadline = Deadline::at_ns(clock::monotonic_ns().saturating_add(PATIENCE_NS));
     let wish = Wish { address, how, options, geometry, deadline };
     loop {

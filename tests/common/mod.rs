@@ -6,5 +6,6 @@ pub mod hostile;
 pub mod name;
 pub mod plugin;
 pub mod random;
+pub mod steps;
 pub mod stray;
 pub mod victim;

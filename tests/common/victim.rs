@@ -26,6 +26,22 @@ impl Victim {
         self.0.unsigned_abs()
     }
 
+    /// Kills it, and leaves the reaping to `wait`.
+    pub fn kill(&mut self) {
+        // SAFETY: the call takes numbers; the child has not been reaped, so the number is its own.
+        unsafe { libc::kill(self.0, libc::SIGKILL) };
+    }
+
+    /// Stops it, and waits until it has stopped.
+    pub fn stop(&mut self) {
+        // SAFETY: as in `kill`.
+        unsafe { libc::kill(self.0, libc::SIGSTOP) };
+        let mut status = 0;
+        // SAFETY: a child of ours, and a status that outlives the call.
+        let pid = unsafe { libc::waitpid(self.0, &mut status, libc::WUNTRACED) };
+        assert!(pid == self.0 && libc::WIFSTOPPED(status));
+    }
+
     /// Waits until it has ended by itself; returns its status.
     pub fn wait(&mut self) -> i32 {
         let mut status = 0;
