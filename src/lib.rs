@@ -82,7 +82,6 @@ pub mod memory;
 #[cfg(not(loom))]
 mod os;
 pub mod ring;
-#[cfg(not(loom))]
 pub mod segment;
 #[cfg(not(loom))]
 pub mod store;

@@ -6,8 +6,8 @@
 #![cfg(loom)]
 
 use loom::thread;
-use ringway::channel::model::{Side, pair};
-use ringway::error::{ExitReason, RecvError, SendError};
+use ringway::channel::model::{Side, pair, strangers};
+use ringway::error::{ExitReason, RecvError, SendError, TryRecvError};
 
 const KILLED: ExitReason = ExitReason::Signal(9);
 
@@ -184,5 +184,102 @@ fn a_sleeping_receiver_follows_a_hand_over() {
         }
         assert_eq!((found, told), (vec![0, 1], 1));
         host.join().expect("joined");
+    });
+}
+
+const SUCCEEDED: RecvError = RecvError::Restarted { reason: ExitReason::Unknown };
+
+/// A process dies, another takes its side, and only then is the death told: the survivor goes on with
+/// the second one. Fails when a death counts for whoever has the place, or a successor does not wake.
+#[test]
+fn a_death_that_is_told_late_does_not_harm_the_successor() {
+    loom::model(|| {
+        let (near, place, kernel) = strangers(64);
+        let Side { mut sender, mut receiver, .. } = near;
+        place.attach().forget();
+        near_looks(&mut receiver);
+        let late = kernel.clone();
+        let telling = thread::spawn(move || late.tell(1));
+        let succeeding = thread::spawn(move || {
+            let mut next = place.attach();
+            next.sender.send(&[2; 8]).expect("room");
+            next
+        });
+        let mut told = 0;
+        let message = loop {
+            match receiver.recv() {
+                Ok(message) => break message[0],
+                Err(SUCCEEDED) => told += 1,
+                Err(RecvError::Disconnected) => thread::yield_now(),
+                Err(error) => panic!("{error}"),
+            }
+        };
+        let mut next = succeeding.join().expect("joined");
+        telling.join().expect("joined");
+        told += usize::from(receiver.try_recv().err() == Some(SUCCEEDED.into()));
+        assert_eq!((message, told), (2, 1));
+        assert!(receiver.try_recv().err() == Some(TryRecvError::Empty), "it lives");
+        let restarted = SendError::Restarted { reason: ExitReason::Unknown };
+        assert_eq!(sender.send(&[3; 8]), Err(restarted));
+        sender.send(&[3; 8]).expect("it lives");
+        assert_eq!(&*next.receiver.recv().expect("sent"), &[3; 8]);
+    });
+}
+
+/// Makes the first process known to the survivor.
+fn near_looks(receiver: &mut ringway::channel::Receiver<ringway::memory::ModelMemory>) {
+    assert!(receiver.try_recv().err() == Some(TryRecvError::Empty));
+}
+
+/// The successor of one whose death nobody has noticed sends, and dies as well: its message arrives,
+/// and then the end. Fails when the death of one that is not watched yet gets lost.
+#[test]
+fn a_successor_that_dies_too_is_noticed() {
+    loom::model(|| {
+        let (near, place, kernel) = strangers(64);
+        let Side { mut receiver, sender: _keep, .. } = near;
+        place.attach().forget();
+        near_looks(&mut receiver);
+        let dying = thread::spawn(move || {
+            let mut next = place.attach();
+            next.sender.send(&[2; 8]).expect("room");
+            next.forget();
+            kernel.kill(2);
+        });
+        let (mut told, mut found) = (0, 0);
+        loop {
+            match receiver.recv() {
+                Ok(message) => found += message[0],
+                Err(SUCCEEDED) => told += 1,
+                Err(RecvError::Disconnected) => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert_eq!((found, told), (2, 1));
+        dying.join().expect("joined");
+    });
+}
+
+/// A sender that waits for the room which a dead receiver does not make is told of the successor, and
+/// then gets the room from it.
+#[test]
+fn a_sender_that_waits_for_room_goes_on_with_the_successor() {
+    loom::model(|| {
+        let (near, place, _kernel) = strangers(64);
+        let Side { mut sender, receiver: _keep, .. } = near;
+        place.attach().forget();
+        assert!(sender.send(&[1; 24]).is_ok());
+        let succeeding = thread::spawn(move || {
+            let mut next = place.attach();
+            assert_eq!(&*next.receiver.recv().expect("not given back"), &[1; 24]);
+            assert_eq!(&*next.receiver.recv().expect("sent"), &[2; 24]);
+            next
+        });
+        let mut result = sender.send(&[2; 24]);
+        if result == Err(SendError::Restarted { reason: ExitReason::Unknown }) {
+            result = sender.send(&[2; 24]);
+        }
+        assert_eq!(result, Ok(()));
+        drop(succeeding.join().expect("joined"));
     });
 }

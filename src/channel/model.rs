@@ -4,8 +4,9 @@
 //! always holds: it only puts together what `Channel::anonymous` and the host put together over
 //! mapped memory.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
+use super::attachment::Lookout;
 use super::connection::Connection;
 use super::{CarryReport, LossyReceiver, LossySender, Receiver, Sender};
 use crate::error::ExitReason;
@@ -13,6 +14,8 @@ use crate::layout::{RING_SLACK_BYTES, ring, side};
 use crate::memory::ModelMemory;
 use crate::ring::RingGeometry;
 use crate::ring::lossy::LossyGeometry;
+use crate::segment::{attach_side, read_side};
+use crate::sync::Mutex;
 use crate::wakeup::{WaitStrategy, Waiter};
 
 /// One side of a channel: both ends, and what supervisor and host hold of it.
@@ -32,13 +35,86 @@ pub struct Handle(Arc<Connection<ModelMemory>>);
 /// A new channel whose rings have this capacity; its ends park at once.
 pub fn pair(capacity_bytes: u64) -> [Side; 2] {
     let (memory, rings) = two_rings(capacity_bytes, ModelMemory::new);
-    [0, 1].map(|side| {
-        let connection = Arc::new(Connection::new(memory.clone(), rings, side));
-        let waiter = || Waiter::new(WaitStrategy::Park, false);
-        let sender = Sender::new(Arc::clone(&connection), waiter()).expect("fresh");
-        let receiver = Receiver::new(Arc::clone(&connection), waiter()).expect("fresh");
-        Side { connection, sender, receiver }
-    })
+    [0, 1].map(|side| Side::of(Connection::new(memory.clone(), rings, side)))
+}
+
+/// One side of a channel with a name, the place at the other, and who knows which processes live.
+pub fn strangers(capacity_bytes: u64) -> (Side, Place, Kernel) {
+    let (memory, rings) = two_rings(capacity_bytes, ModelMemory::new);
+    let kernel = Kernel::default();
+    let side = Arc::new_cyclic(|weak| {
+        *kernel.0.connection.lock().expect("no panic") = weak.clone();
+        Connection::new(memory.clone(), rings, 0).watched_by(Box::new(kernel.clone()))
+    });
+    side.look_first();
+    (Side::over(side), Place { memory, rings }, kernel)
+}
+
+/// The second side of a channel with a name, one process after another.
+#[derive(Debug, Clone)]
+pub struct Place {
+    memory: ModelMemory,
+    rings: [RingGeometry; 2],
+}
+
+impl Place {
+    /// As the next process: takes the side.
+    pub fn attach(&self) -> Side {
+        let line = read_side(&self.memory, 1);
+        attach_side(&self.memory, 1, &line);
+        let connection = Connection::new(self.memory.clone(), self.rings, 1);
+        connection.announce();
+        Side::of(connection)
+    }
+}
+
+/// Which processes at the second side live: all whose attachments are later than the last death.
+#[derive(Debug, Clone, Default)]
+pub struct Kernel(Arc<Processes>);
+
+#[derive(Debug, Default)]
+struct Processes {
+    connection: std::sync::Mutex<Weak<Connection<ModelMemory>>>,
+    state: Mutex<Watched>,
+}
+
+#[derive(Debug, Default)]
+struct Watched {
+    dead: u32,
+    watched: u32,
+}
+
+impl Kernel {
+    /// The process that attached as this number dies; tells who watches it.
+    pub fn kill(&self, attaches: u32) {
+        let mut state = self.0.state.lock().expect("no panic");
+        state.dead = attaches;
+        let told = state.watched == attaches;
+        drop(state);
+        if told {
+            self.tell(attaches);
+        }
+    }
+
+    /// Tells of a death, however late.
+    pub fn tell(&self, attaches: u32) {
+        let connection = self.0.connection.lock().expect("no panic").upgrade();
+        if let Some(connection) = connection {
+            connection.stranger_died(attaches);
+        }
+    }
+}
+
+impl Lookout for Kernel {
+    fn watch(&self, attaches: u32) -> bool {
+        let mut state = self.0.state.lock().expect("no panic");
+        state.watched = attaches;
+        attaches > state.dead
+    }
+
+    fn leaving(&self) {}
+
+    fn left(&self) {}
 }
 
 /// A new lossy channel of this capacity, whose receiver parks at once, and what the receiver's
@@ -75,6 +151,7 @@ fn two_rings(
             line + side::STATE,
             line + side::POISONED,
             line + side::PID,
+            line + side::ATTACHES,
             control + ring::CONSUMER_WAITING,
             control + ring::CONSUMER_CLOSED,
             control + ring::PRODUCER_WAITING,
@@ -83,8 +160,10 @@ fn two_rings(
     });
     let words = (0..2).flat_map(|index| {
         let control = ring::CONTROL[index];
+        let line = side::LINE[index];
         [control + ring::SPACE_WANTED]
             .into_iter()
+            .chain([side::START_TIME, side::PID_NAMESPACE, side::BOOT].map(|word| line + word))
             .chain((control + ring::HEAD..=control + ring::CONSUMER_STRAY_REPLIES).step_by(8))
             .chain((control + ring::LOSSES[0]..=control + ring::LOSSES[1] + 8).step_by(8))
             .chain((control + ring::TAIL..=control + ring::PRODUCER_DROPPED).step_by(8))
@@ -102,6 +181,17 @@ fn two_rings(
 }
 
 impl Side {
+    fn of(connection: Connection<ModelMemory>) -> Self {
+        Self::over(Arc::new(connection))
+    }
+
+    fn over(connection: Arc<Connection<ModelMemory>>) -> Self {
+        let waiter = || Waiter::new(WaitStrategy::Park, false);
+        let sender = Sender::new(Arc::clone(&connection), waiter()).expect("whole");
+        let receiver = Receiver::new(Arc::clone(&connection), waiter()).expect("whole");
+        Self { connection, sender, receiver }
+    }
+
     /// What supervisor and host hold of this side.
     pub fn handle(&self) -> Handle {
         Handle(Arc::clone(&self.connection))

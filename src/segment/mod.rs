@@ -4,20 +4,36 @@
 //! What always holds: what a segment says about itself is read once, checked, and kept in private
 //! memory; nothing later depends on the header.
 
+#[cfg(not(loom))]
 mod address;
+#[cfg(not(loom))]
 mod anonymous;
+#[cfg(not(loom))]
 mod claim;
+#[cfg(not(loom))]
 mod draft;
+#[cfg(not(loom))]
 mod header;
+#[cfg(not(loom))]
 mod named;
 mod sides;
 
+#[cfg(not(loom))]
 pub use address::{Access, Address};
+#[cfg(not(loom))]
 pub(crate) use address::{PREFIX, SHARED_DIRECTORY, TEMPORARY_PREFIX, TEMPORARY_SEPARATOR};
+#[cfg(not(loom))]
 pub use anonymous::AnonymousSegment;
+#[cfg(not(loom))]
 pub(crate) use claim::Claim;
+#[cfg(not(loom))]
 pub(crate) use draft::Draft;
+#[cfg(not(loom))]
 pub use header::{ChannelGeometry, DEFAULT_MAX_MESSAGE_BYTES, RingKind};
+#[cfg(not(loom))]
 pub(crate) use named::{Found, NamedSegment};
+#[cfg(not(loom))]
 pub(crate) use sides::SideLine;
+#[cfg(loom)]
+pub(crate) use sides::attach as attach_side;
 pub(crate) use sides::read as read_side;
