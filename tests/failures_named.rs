@@ -280,12 +280,22 @@ fn f12_a_number_that_was_given_away_is_not_taken_for_the_peer() {
     let name = Name::new("f12");
     let victim = process(|| Channel::create(&name, &options()).unwrap());
     drop(victim);
-    // As if this very process had got its number: it lives, and is somebody else.
-    let line = side::LINE[0];
-    open_file(&name).write_all_at(&std::process::id().to_ne_bytes(), line + side::PID).unwrap();
+    // As if the process that runs the tests had got its number: it lives, and started earlier.
+    let (line, other) = (side::LINE[0], std::os::unix::process::parent_id());
+    open_file(&name).write_all_at(&other.to_ne_bytes(), line + side::PID).unwrap();
     let mut second = Channel::open(&name, &options()).unwrap();
     assert!(matches!(second.peer_state(), PeerState::Died(_)));
     assert_eq!(second.recv().unwrap_err(), RecvError::Disconnected);
+    drop(second);
+    // With somebody's lock in the way, whose number it is decides; that one would not die.
+    let reader = process(|| {
+        let file = File::open(name.path()).unwrap();
+        lock(&file, libc::F_RDLCK, claim::SIDE[0], 1);
+        file
+    });
+    let mut second = Channel::open(&name, &options()).unwrap();
+    drop(reader);
+    assert_eq!(second.recv_timeout(NEVER).unwrap_err(), RecvTimeoutError::Disconnected);
 }
 
 #[test]
@@ -601,6 +611,6 @@ fn f44_a_foreign_lock_hides_no_death() {
         file
     });
     drop(victim);
-    assert_eq!(first.recv().unwrap_err(), RecvError::Disconnected);
+    assert_eq!(first.recv_timeout(NEVER).unwrap_err(), RecvTimeoutError::Disconnected);
     drop(reader);
 }
