@@ -393,3 +393,32 @@ fn a_selector_may_move_to_another_thread_while_all_sleep() {
         }
     });
 }
+
+/// A caller that catches its own panic goes on with all its receivers.
+#[test]
+fn f42_a_callback_that_panics_loses_no_receiver() {
+    over(&ALL, |mut selector| {
+        let mut senders = add_many(&mut selector, 2);
+        for (token, sender) in senders.iter_mut().enumerate() {
+            sender.send(&[token as u8]).unwrap();
+        }
+        let panic = |selector: &mut Selector| {
+            let panics = |_: usize, _: Event<'_>| std::panic::resume_unwind(Box::new("on purpose"));
+            let poll = std::panic::AssertUnwindSafe(|| selector.poll(1, NEVER, panics));
+            assert!(std::panic::catch_unwind(poll).is_err());
+        };
+        panic(&mut selector);
+        // The message at hand is gone; both receivers are still asked.
+        assert_eq!(next(&mut selector), (1, vec![1]));
+        senders[0].send(&[7]).unwrap();
+        assert_eq!(next(&mut selector), (0, vec![7]));
+        senders.clear();
+        // An end that could not be told is told again.
+        panic(&mut selector);
+        let mut ended = 0;
+        while !selector.is_finished() {
+            ended += selector.poll(1, NEVER, |_, _| ());
+        }
+        assert_eq!(ended, 2);
+    });
+}

@@ -258,7 +258,8 @@ impl Selector {
     /// sends that does not wake is found within two seconds: within as many slices of 250 ms as there
     /// are times 128 receivers, and never more than eight.
     ///
-    /// A selector works in any thread, and best when it is always the same.
+    /// A selector works in any thread, and best when it is always the same. Where `each` panics, what it
+    /// was given is gone if that was a message or a restart; the selector can go on.
     pub fn poll(
         &mut self,
         budget: usize,
@@ -296,14 +297,18 @@ impl Selector {
         let mut idle = 0;
         for _ in 0..self.awake.len() {
             let Some(token) = self.awake.pop_front() else { break };
-            let Some(slot) = &mut self.slots[token] else { continue };
+            // First: `each` may panic, and its caller go on.
+            self.awake.push_back(token);
+            let Some(slot) = &mut self.slots[token] else {
+                self.awake.pop_back();
+                continue;
+            };
             let found = slot.hand_out(budget, &mut |event| each(token, event));
             slot.idle_rounds = if found > 0 { 0 } else { slot.idle_rounds.saturating_add(1) };
             idle += usize::from(slot.idle_rounds >= IDLE_ROUNDS);
             if slot.is_ended() {
                 self.live -= 1;
-            } else {
-                self.awake.push_back(token);
+                self.awake.pop_back();
             }
             events += found;
         }

@@ -69,8 +69,8 @@ impl Slot {
             match self.receiver.connection.peer() {
                 peer::SUCCEEDED => self.spoilt = false,
                 peer::GONE => {
-                    self.state = State::Ended;
                     each(Event::Error(RecvError::Disconnected));
+                    self.state = State::Ended;
                     return 1;
                 }
                 _ => return 0,
@@ -95,14 +95,15 @@ impl Slot {
                 TryRecvError::Forked => RecvError::Forked,
                 TryRecvError::Restarted { reason } => RecvError::Restarted { reason },
             };
-            match error {
-                RecvError::Restarted { .. } => {}
-                RecvError::Corrupt(_) if self.receiver.connection.follows() => {
-                    self.spoilt = true;
-                }
-                _ => self.state = State::Ended,
-            }
+            let spoilt =
+                matches!(error, RecvError::Corrupt(_)) && self.receiver.connection.follows();
+            let ends = !spoilt && !matches!(error, RecvError::Restarted { .. });
+            self.spoilt |= spoilt;
             each(Event::Error(error));
+            // Behind it: where `each` panics, the error is told again.
+            if ends {
+                self.state = State::Ended;
+            }
             return handed_out + 1;
         }
         budget
