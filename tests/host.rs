@@ -337,3 +337,16 @@ fn f11_a_plugin_notices_that_its_channels_are_for_other_types() {
         assert_eq!(handle.wait_exit(NEVER), Ok(ExitReason::Code(9)));
     }
 }
+
+/// Channels for short messages have a handshake, requests and notices like any others.
+#[test]
+fn the_longest_message_of_a_plugins_channels_is_not_that_of_its_control_channel() {
+    let options = ChannelOptions { max_message_bytes: 8, ..ChannelOptions::default() };
+    let host = host();
+    let handle = host.spawn(plugin::spec("echo", "echo").channel_options(options)).unwrap();
+    let (mut active, _passive) = handle.take_channels().unwrap();
+    active.send(b"8 bytes.").unwrap();
+    assert_eq!(active.recv_timeout(NEVER).unwrap().bytes(), b"8 bytes.");
+    let too_long = Err(SendError::TooLong { len: 9, max: 8 });
+    assert_eq!(active.send(b"9 bytes.."), too_long);
+}

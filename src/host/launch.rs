@@ -103,6 +103,8 @@ impl Channels {
         let control = ChannelOptions {
             capacity_bytes: CONTROL_CAPACITY_BYTES,
             reply_capacity_bytes: None,
+            // The handshake's messages are as long as they are.
+            max_message_bytes: CONTROL_CAPACITY_BYTES / 2,
             types: ChannelTypes::UNTYPED,
             ..options.clone()
         };

@@ -119,12 +119,15 @@ impl<M: Memory> Producer<M> {
     /// asked.
     #[inline(always)]
     fn simple_end(&self, len: u64) -> Option<u64> {
-        // No overflow: nothing in memory is that long.
+        // First: no record is as long as what a caller may ask for, and messages may have to be shorter
+        // than records. So the sum does not overflow, and the record is no longer than any can be.
+        if len > self.geometry.max_payload_bytes() {
+            return None;
+        }
         let size = self.geometry.record_bytes(len);
         // Less than nothing where the tail has moved past the limit. A poisoned ring has no room.
         let room = self.limit.wrapping_sub(self.tail) as i64;
-        let simple = size as i64 <= room && size <= self.geometry.max_record_bytes();
-        simple.then_some(self.tail.wrapping_add(size))
+        (size as i64 <= room).then_some(self.tail.wrapping_add(size))
     }
 
     /// Computes the limit anew, from the tail and the cached `head`.

@@ -70,7 +70,8 @@ impl Record {
         let size = geometry.record_bytes(u64::from(len));
         let room = geometry.capacity_bytes() - geometry.index(position);
         let plain = record::kind(header) == record::DATA && record::reserved(header) == 0;
-        if !plain || size > room || size > max_record_bytes {
+        let longest = geometry.max_payload_bytes();
+        if !plain || size > room || size > max_record_bytes || u64::from(len) > longest {
             return None;
         }
         let end = position.wrapping_add(size);
@@ -94,14 +95,18 @@ impl Record {
         let (len, kind) = (record::len(header), record::kind(header));
         let size = geometry.record_bytes(u64::from(len));
         let room = geometry.capacity_bytes() - geometry.index(position);
-        let word = match kind {
-            record::DATA | record::PADDING => 0,
-            record::FRAGMENT | record::CALL | record::REPLY => WORD_BYTES as u32,
+        // Padding and pieces are no messages; their records bound them.
+        let (word, longest) = match kind {
+            record::DATA => (0, geometry.max_message_bytes()),
+            record::PADDING => (0, u64::MAX),
+            record::FRAGMENT => (WORD_BYTES as u32, u64::MAX),
+            record::CALL | record::REPLY => (WORD_BYTES as u32, geometry.max_message_bytes()),
             _ => return Err(impossible(geometry, position, header)),
         };
         // Padding reaches exactly to the end, which is nearer than half the ring, because what
         // follows it is a record that did not fit there; so padding never follows padding.
         let fits = size <= room && size <= geometry.max_record_bytes() && len >= word;
+        let fits = fits && u64::from(len - word) <= longest;
         let shaped = kind != record::PADDING
             || (u64::from(len) + record::HEADER_BYTES == room && record::tag(header) == 0);
         if !fits || !shaped || record::reserved(header) != 0 {

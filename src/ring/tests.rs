@@ -112,6 +112,48 @@ fn what_fits_simply() {
     assert!(!producer.push_simple(0, &[]));
 }
 
+/// Longer than messages may be is too long however much room there is, up to the longest number.
+#[test]
+fn too_long_is_never_simple() {
+    let (memory, geometry) = ring_of(1024, 8);
+    let (mut producer, _) = ends(&memory, geometry.with_max_message_bytes(12));
+    producer.try_push(0, &[0; 12]).expect("room");
+    assert!(producer.push_simple(0, &[0; 12]));
+    for len in [13, 16, 17, 100] {
+        let too_long = Err(PushError::TooLong { len: len as u64, max: 12 });
+        assert_eq!(producer.try_push(0, &vec![0; len]), too_long);
+    }
+    for len in [13, 1 << 32, usize::MAX - 15, usize::MAX - 8, usize::MAX] {
+        assert!(producer.draft_in_place_simple(len).is_none(), "{len}");
+        assert!(matches!(producer.draft_in_place(len), Err(PushError::TooLong { .. })));
+        assert!(matches!(producer.draft(0, len), Err(PushError::TooLong { .. })));
+    }
+}
+
+/// A record that is longer than messages may be was written by nobody who follows the protocol.
+#[test]
+fn f18_a_record_longer_than_the_longest_message() {
+    for kind in [record::DATA, record::CALL, record::REPLY] {
+        let word = if kind == record::DATA { 0 } else { 8 };
+        for len in [12, 13, 14, 100] {
+            let (memory, geometry) = ring_of(256, 8);
+            let (mut producer, mut consumer) = ends(&memory, geometry.with_max_message_bytes(12));
+            producer.try_push(0, &[1; 12]).expect("room");
+            let record = consumer.peek().expect("valid").expect("committed");
+            consumer.advance(&record);
+            let header = record::pack(len + word, kind, 0);
+            memory.store_u64(ring::CONTROL_BYTES + 24, header, Ordering::Relaxed);
+            match consumer.peek() {
+                Ok(Some(record)) => assert!(len == 12 && record.len_bytes() == 12, "{kind} {len}"),
+                found => {
+                    assert!(matches!(found, Err(Corruption::Record { position: 24, .. })));
+                    assert_ne!(len, 12);
+                }
+            }
+        }
+    }
+}
+
 /// Counters that a peer set to their maximum are counted on all the same.
 #[test]
 fn f17_sleeps_and_wakeups_wrap() {
