@@ -60,10 +60,11 @@ impl Settled {
     pub(super) fn mend<M: Memory>(&mut self, memory: &M, geometry: &LossyGeometry) {
         let other = geometry.control(ring::LOSSES[1 - self.pair]);
         if is_before(self.next, memory.load_u64(other, Ordering::Relaxed)) {
-            self.pair = 1 - self.pair;
             memory.store_u64(other + 8, self.lost, Ordering::Relaxed);
             // Pairs with the Acquire in `load_once`: in effect from here on, and then whole.
             memory.store_u64(other, self.next, Ordering::Release);
+            // Of two with the same number the first is in effect: the other is written next.
+            self.pair = Self::load_once(memory, geometry).pair;
         }
     }
 
