@@ -31,7 +31,7 @@
 //!  64  u32 payload alignment 68  u32 fence mode       72  u64 type fingerprint (0 = untyped)
 //!  80  u64 longest message in bytes
 //!  88  u32 kind of ring 0    92  u32 kind of ring 1 (0 = records, 1 = lossy, 2 = slots)
-//!  96  u32 wakeups (0 = futex, 1 = event)            100  u32 bytes of a slot (0 = no slots)
+//!  96  u32 wakeups (0 = futex, 1 = event)            100  u32 bytes of a message in slots
 //! 104..120 reserved, zero   120  u64 checksum of bytes 0..120
 //! ```
 //!
@@ -175,7 +175,8 @@ pub mod segment {
     pub const RING_KIND: [u64; 2] = [88, 92];
     /// `u32`, how sleepers are woken: [`WAKEUP_FUTEX`] or another.
     pub const WAKEUP: u64 = 96;
-    /// `u32`, payload bytes of a slot, where a ring has slots; else 0.
+    /// `u32`, bytes of a message, where a ring has slots; of the longer one where the two rings'
+    /// messages differ; else 0.
     pub const SLOT_BYTES: u64 = 100;
     /// Checksum of all header bytes before it.
     pub const CHECKSUM: u64 = 120;

@@ -196,3 +196,20 @@ fn messages_in_pieces() {
     ];
     seeds("fragments", &inputs, fragments);
 }
+
+#[test]
+fn slot_rings() {
+    let input = |kind: u8, setup: [u8; 3], rest: &[u8]| [&[kind], &setup[..], rest].concat();
+    let head = |flags: u8, number: u64| [&[flags], &number.to_le_bytes()[..]].concat();
+    let inputs = [
+        input(0, [0, 7, 0], &[0, 0, 2, 21, 4, 0, 5, 0, 6, 0, 7, 0, 3, 0]),
+        input(0, [2, 7, 3], &[2, 47, 2, 19, 0, 0, 3, 0, 3, 0, 2, 18, 0, 0]),
+        input(0, [4, 60, 1], &[0, 0, 0, 0, 3, 0, 7, 0, 6, 0, 2, 9]),
+        input(1, [1, 7, 0], &[7, 0, 0, 0, 0, 0, 0, 0]),
+        input(1, [1, 23, 0], &[1; 64]),
+        input(2, [1, 7, 0], &[head(0xf0, 3), head(0xf1, 20), head(0xf3, u64::MAX)].concat()),
+        input(2, [0, 7, 5], &[head(0x40, 1), head(0x41, 4)].concat()),
+        input(3, [1, 7, 0], &[3, 0, 8, 1, 10, 8, 200, 2, 70, 32, 5, 0]),
+    ];
+    seeds("slots", &inputs, rig::slots::run);
+}

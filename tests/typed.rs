@@ -332,6 +332,26 @@ fn f11_a_channel_of_other_types_is_refused() {
 }
 
 #[test]
+fn named_channels_have_types_too() {
+    let name = format!("ringway-test-typed-{}", std::process::id());
+    struct Removed<'a>(&'a str);
+    impl Drop for Removed<'_> {
+        fn drop(&mut self) {
+            let _ = ringway::channel::remove(self.0);
+        }
+    }
+    let _removed = Removed(&name);
+    let options = ChannelOptions::default();
+    let mut host = Host::create(&*name, &options).expect("a channel");
+    assert!(is_refused(Host::open(&*name, &options)));
+    assert!(is_refused(Channel::open(&*name, &options)));
+    assert!(is_refused(Host::open_timeout(&*name, &options, Duration::ZERO)));
+    let mut plugin = Plugin::open_or_create(&*name, &options).expect("its types");
+    plugin.send(&report(2)).expect("room");
+    assert_eq!(host.recv().map(|view| view.count.to_native()), Ok(2));
+}
+
+#[test]
 fn a_channel_that_was_created_for_types_becomes_typed() {
     let options = Host::options(&ChannelOptions::default());
     let channel = Channel::anonymous(&options).expect("a channel");

@@ -12,7 +12,7 @@
 //! - [`case`]: one row of a table; [`isolated`]: one that may fail; [`plan`]: all rows at all sizes, interleaved, against yardsticks;
 //!   [`goals`]: what was to be reached
 //! - [`yardstick`], [`os_peers`], [`thread_peers`], [`fixed_slots`], [`plain_ring`],
-//!   [`ringway_ring`], [`ringway_channel`]: what is measured
+//!   [`ringway_ring`], [`ringway_channel`], [`ringway_slots`]: what is measured
 #![allow(dead_code)]
 #![allow(unsafe_code)]
 
@@ -29,6 +29,7 @@ pub mod plan;
 pub mod process;
 pub mod ringway_channel;
 pub mod ringway_ring;
+pub mod ringway_slots;
 pub mod shared;
 pub mod stats;
 pub mod table;

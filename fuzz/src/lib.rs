@@ -21,3 +21,5 @@ pub mod lossy;
 pub mod op;
 #[path = "../../tests/rig/ops.rs"]
 pub mod ops;
+#[path = "../../tests/rig/slots.rs"]
+pub mod slots;

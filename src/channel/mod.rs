@@ -17,6 +17,7 @@
 //! | `cpu` | whether two ends share their only processor |
 //! | `drafts`, `message`, `typed` | messages in the making, received, as values |
 //! | `typed_channel` | channels of values of one type each way, checked when they are attached |
+//! | `slot_channel` | channels of small plain values over slot rings |
 //! | `trusted` | borrowing ring memory (`unsafe` to get) |
 //! | `lossy` | one-way channels that overwrite their oldest messages |
 //! | `selector` | many receivers, one thread |
@@ -32,6 +33,7 @@ mod lossy;
 mod message;
 mod receiver;
 mod sender;
+mod slot_channel;
 mod typed;
 
 #[cfg(loom)]
@@ -77,6 +79,7 @@ pub use lossy::{LossyMessage, LossyReceiver, LossySender};
 pub use message::{Message, OwnedMessage};
 pub use receiver::Receiver;
 pub use sender::Sender;
+pub use slot_channel::{SlotIter, SlotReceiver, SlotSender, SlotSenderBatch};
 
 #[cfg(not(loom))]
 pub use directory::{Holder, Listed, Unread, gc, gc_where, list, remove};
@@ -86,6 +89,8 @@ pub use duplex::{Channel, PeerState};
 pub use options::{ChannelOptions, Side};
 #[cfg(not(loom))]
 pub use selector::{Event, Readiness, Selector, WaitBackend};
+#[cfg(not(loom))]
+pub use slot_channel::SlotChannel;
 #[cfg(not(loom))]
 pub use trusted::{InPlace, ReservationInPlace, Trusted};
 #[cfg(not(loom))]

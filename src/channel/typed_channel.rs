@@ -21,6 +21,7 @@ use crate::error::{
     RecvError, RecvTimeoutError, SegmentError, SendError, SendTimeoutError, TryRecvError,
     TrySendError,
 };
+use crate::segment::Address;
 use crate::typed::{Codec, Decode, Encode};
 
 pub use receiver::{TypedIter, TypedReceiver};
@@ -130,6 +131,52 @@ impl<S: Codec, R: Codec> TypedChannel<S, R> {
         let first = Self::anonymous(options)?;
         let second = TypedChannel::attach(first.descriptor()?, options)?;
         Ok((first, second))
+    }
+
+    /// As [`Channel::create`], for these types.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn create(
+        address: impl Into<Address>,
+        options: &ChannelOptions,
+    ) -> Result<Self, SegmentError> {
+        Channel::create(address, &Self::options(options))?.typed()
+    }
+
+    /// As [`Channel::open`].
+    ///
+    /// # Errors
+    /// [`SegmentError::Incompatible`] with the field "type" where the channel was not created for
+    /// these types, seen from the side that was free; the others as there.
+    pub fn open(
+        address: impl Into<Address>,
+        options: &ChannelOptions,
+    ) -> Result<Self, SegmentError> {
+        Channel::open(address, &Self::options(options))?.typed()
+    }
+
+    /// As [`Channel::open_or_create`], for these types.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open) and as there.
+    pub fn open_or_create(
+        address: impl Into<Address>,
+        options: &ChannelOptions,
+    ) -> Result<Self, SegmentError> {
+        Channel::open_or_create(address, &Self::options(options))?.typed()
+    }
+
+    /// As [`Channel::open_timeout`].
+    ///
+    /// # Errors
+    /// As [`open`](Self::open) and as there.
+    pub fn open_timeout(
+        address: impl Into<Address>,
+        options: &ChannelOptions,
+        timeout: Duration,
+    ) -> Result<Self, SegmentError> {
+        Channel::open_timeout(address, &Self::options(options), timeout)?.typed()
     }
 
     /// As [`Channel::descriptor`].

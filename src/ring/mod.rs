@@ -100,6 +100,7 @@ mod producer;
 mod push_error;
 mod record;
 mod reservation;
+pub mod slots;
 #[cfg(all(test, not(loom)))]
 mod tests;
 mod words;

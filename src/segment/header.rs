@@ -49,7 +49,8 @@ pub struct ChannelGeometry {
     pub max_message_bytes: u64,
     /// What kind of ring leads from the creator to the attacher, and back.
     pub ring_kind: [RingKind; 2],
-    /// Payload bytes of a slot, where a ring has slots; else 0.
+    /// Bytes of a message, where a ring has slots; of the longer one where the two rings' messages
+    /// differ; else 0.
     pub slot_bytes: u32,
     /// Random number of this segment; drawn when it is created.
     pub incarnation: u128,
