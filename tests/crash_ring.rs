@@ -6,10 +6,12 @@
 
 mod rig;
 
+use std::io::IoSlice;
+
 use rig::ops::{End, Machine, Op, Setup, memory_bytes};
 use ringway::layout::{RING_SLACK_BYTES, ring};
 use ringway::memory::{CrashMemory, FenceMode, Memory, Ordering};
-use ringway::ring::{Consumer, Producer, RingGeometry};
+use ringway::ring::{Assembly, Consumer, Fragments, Producer, RecordKind, RingGeometry};
 use ringway::segment::{AnonymousSegment, ChannelGeometry};
 
 const OPS: [Op; 16] = [
@@ -154,6 +156,84 @@ fn images_over_a_mapped_segment() {
                 producer.try_push(1, &[9; 24]).expect("room");
                 assert_eq!(consumer.peek().expect("valid").map(|record| record.tag()), Some(1));
             }
+        }
+    }
+}
+
+/// A long message dies at every store, in every order that the stores may become visible in: a new
+/// pair of ends finds the whole of it or nothing, and the next message whole.
+#[test]
+fn f43_a_message_in_fragments_at_every_store() {
+    let long: Vec<u8> = (0..60).map(|at| at as u8 | 1).collect();
+    let parts = [IoSlice::new(&long)];
+    let mut images = 0;
+    for start in [0, 8, 40, 56, u64::MAX - 23] {
+        for (aborts, keeps_up) in [(false, false), (false, true), (true, false), (true, true)] {
+            let memory = CrashMemory::new(memory_bytes(256));
+            memory.store_u64(ring::HEAD, start, Ordering::Relaxed);
+            let geometry = RingGeometry::new(&memory, 0, ring::CONTROL_BYTES, 256, 8)
+                .expect("valid")
+                .with_max_message_bytes(100);
+            let mut producer = Producer::attach(memory.clone(), geometry).expect("attach");
+            let mut consumer = Consumer::attach(memory.clone(), geometry).expect("attach");
+            let mut pieces = Fragments::new(RecordKind::Data, 1, &parts);
+            let mut last = false;
+            while !last {
+                memory.record();
+                if aborts && pieces.is_midway() {
+                    producer.try_push_abort().expect("room");
+                    last = true;
+                } else {
+                    last = pieces.try_push_next(&mut producer).expect("room");
+                }
+                // All of it, where all of it was sent and is still there.
+                let mut wholes = 0;
+                for image in memory.crash().images() {
+                    images += 1;
+                    let found = recover(image.to_memory(), geometry);
+                    wholes += u32::from(found == long);
+                    assert!(found.is_empty() || found == long, "{image}");
+                }
+                assert_eq!(wholes > 0, last && !aborts && !keeps_up);
+                if keeps_up {
+                    let record = consumer.peek().expect("valid").expect("a piece");
+                    consumer.advance(&record);
+                    consumer.release();
+                }
+            }
+        }
+    }
+    println!("{images} images");
+    assert!(images > 200);
+}
+
+/// What new ends make of an image: the message that was in the ring; then they go on.
+fn recover(memory: CrashMemory, geometry: RingGeometry) -> Vec<u8> {
+    let mut consumer = Consumer::attach(memory.clone(), geometry).expect("attach");
+    let mut assembly = Assembly::default();
+    let mut found = Vec::new();
+    let mut take = |consumer: &mut Consumer<CrashMemory>| {
+        let mut last = Vec::new();
+        while let Some(record) = consumer.peek().expect("valid") {
+            assert_eq!(record.kind(), RecordKind::Fragment);
+            if let Some(whole) = assembly.absorb(consumer, &record).expect("no lie") {
+                last = assembly.message(whole.len_bytes()).to_vec();
+            }
+            consumer.release();
+        }
+        last
+    };
+    found.extend(take(&mut consumer));
+    let mut producer = Producer::attach(memory, geometry).expect("attach");
+    let next = [7; 70];
+    let parts = [IoSlice::new(&next)];
+    let mut pieces = Fragments::new(RecordKind::Data, 2, &parts);
+    loop {
+        let last = pieces.try_push_next(&mut producer).expect("room");
+        let taken = take(&mut consumer);
+        assert_eq!(taken, if last { &next[..] } else { &[] });
+        if last {
+            return found;
         }
     }
 }

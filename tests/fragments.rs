@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::plugin::{self, NEVER};
+use common::random::{self, Random};
 use ringway::channel::{Channel, ChannelOptions, Event, Selector};
 use ringway::error::{
     Corruption, RecvError, RecvTimeoutError, SendError, SendTimeoutError, TryRecvError,
@@ -409,4 +410,51 @@ fn f43_memory_grows_with_what_has_arrived() {
             Err(error) => panic!("{error}"),
         }
     }
+}
+
+/// A plugin that echoes long messages is killed at random, in the middle of one most of the time.
+/// What arrives is whole and in order; what it was killed over may be lost, and is sent again.
+#[test]
+fn f43_killed_at_random_nothing_is_torn() {
+    let kills = random::number("RINGWAY_KILLS").unwrap_or(2_000_u64).div_ceil(100);
+    let mut random = Random::new(random::seed());
+    let host = plugin::host();
+    let spec = plugin::spec("echo", "echo")
+        .channel_options(options(16 << 10))
+        .restart(plugin::restarts(u32::MAX));
+    let handle = host.spawn(spec).unwrap();
+    let (mut active, _) = handle.take_channels().unwrap();
+    let (mut killed, mut told, mut answered, mut number) = (0, 0, 0, 0_u64);
+    while killed < kills || answered == 0 {
+        number += 1;
+        let len = 100_000 + random.below(100_000) as usize;
+        let message = payload(number, len);
+        // Not to wait for anything, but to kill at another instant each time.
+        let pause = Duration::from_micros(random.below(600));
+        let (sent, dies) = thread::scope(|scope| {
+            let killer = scope.spawn(|| {
+                thread::sleep(pause);
+                number.is_multiple_of(2) && killed < kills && handle.kill().is_ok()
+            });
+            let sent = active.sender().send_tagged(number as u16, &message);
+            (sent, killer.join().unwrap())
+        });
+        killed += u64::from(dies);
+        assert!(matches!(sent, Ok(()) | Err(SendError::Restarted { .. })), "{sent:?}");
+        // Until the receiver has heard of every death, and of the answer where there must be one.
+        let mut open = sent.is_ok() && !dies;
+        while told < killed || open {
+            match active.recv_timeout(NEVER) {
+                Ok(answer) => {
+                    let expected = payload(u64::from(answer.tag()), answer.len());
+                    assert!(*answer == *expected, "an answer is torn");
+                    open &= answer.tag() != number as u16;
+                    answered += 1;
+                }
+                Err(RecvTimeoutError::Restarted { .. }) => told += 1,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+    println!("{killed} plugins killed, {answered} answers whole");
 }
