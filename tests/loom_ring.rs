@@ -9,7 +9,7 @@ mod model;
 use loom::thread;
 use model::{check, ends, payload, push, ring, take, try_take};
 use ringway::memory::{Memory, ModelMemory};
-use ringway::ring::{Consumer, Producer};
+use ringway::ring::{Assembly, Consumer, Fragments, Producer, PushError, RecordKind};
 
 /// One thread produces `lens.len()` messages of these lengths, one consumes them.
 fn stream(start: u64, lens: &'static [usize]) {
@@ -200,4 +200,82 @@ fn a_consumer_is_succeeded_while_the_producer_runs() {
         }
         producing.join().expect("joined");
     });
+}
+
+/// Puts together what comes, until a message of this tag is whole; yields while nothing comes.
+fn assemble(
+    assembly: &mut Assembly,
+    consumer: &mut Consumer<ModelMemory>,
+    last: u16,
+) -> Vec<(u16, Vec<u8>)> {
+    let mut found = Vec::new();
+    loop {
+        let Some(record) = consumer.peek().expect("no corruption") else {
+            consumer.memory().pause();
+            continue;
+        };
+        assert_eq!(record.kind(), RecordKind::Fragment);
+        if let Some(whole) = assembly.absorb(consumer, &record).expect("no corruption") {
+            found.push((whole.tag, assembly.message(whole.len_bytes()).to_vec()));
+        }
+        consumer.release();
+        if found.last().is_some_and(|(tag, _)| *tag == last) {
+            return found;
+        }
+    }
+}
+
+/// Pushes pieces of a message until it is whole or so many have been pushed.
+fn push_pieces(producer: &mut Producer<ModelMemory>, tag: u16, message: &[u8], pieces: usize) {
+    let parts = [std::io::IoSlice::new(message)];
+    let mut fragments = Fragments::new(RecordKind::Data, tag, &parts);
+    for _ in 0..pieces {
+        loop {
+            match fragments.try_push_next(producer) {
+                Ok(true) => return,
+                Ok(false) => break,
+                Err(PushError::Full { .. }) => producer.memory().pause(),
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+}
+
+/// Two messages in fragments; the producer of the first dies after so many pieces, and its successor
+/// sends the second.
+fn fragments(pieces: usize) {
+    loom::model(move || {
+        let (memory, geometry) = ring(64, 48);
+        let geometry = geometry.with_max_message_bytes(64);
+        let attach = move |memory: &ModelMemory| Producer::attach(memory.clone(), geometry);
+        let mut producer = attach(&memory).expect("attach");
+        let mut consumer = Consumer::attach(memory.clone(), geometry).expect("attach");
+        let producing = thread::spawn(move || {
+            push_pieces(&mut producer, 1, &payload(1, 32), pieces);
+            drop(producer);
+            let mut successor = attach(&memory).expect("attach");
+            push_pieces(&mut successor, 2, &payload(2, 32), usize::MAX);
+        });
+        let mut assembly = Assembly::default();
+        let found = assemble(&mut assembly, &mut consumer, 2);
+        producing.join().expect("joined");
+        let mut expected = vec![(2, payload(2, 32))];
+        if pieces >= 2 {
+            expected.insert(0, (1, payload(1, 32)));
+        }
+        assert_eq!(found, expected);
+        assert_eq!(consumer.stats().dropped_partial, u64::from(pieces == 1));
+    });
+}
+
+/// Pieces are records: what orders those orders these.
+#[test]
+fn fragments_are_put_together() {
+    fragments(2);
+}
+
+/// What was begun is dropped once, and counted.
+#[test]
+fn f43_a_producer_dies_between_two_pieces() {
+    fragments(1);
 }
