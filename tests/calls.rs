@@ -375,6 +375,31 @@ fn f20_endless_replies_keep_nobody_past_a_deadline() {
     flooding.join().unwrap();
 }
 
+/// Messages without a byte take memory too where they are kept: they are no way around the bound.
+#[test]
+fn f43_empty_messages_that_wait_are_bounded_as_well() {
+    let (mut host, mut producer) = bare(4096);
+    let pending = host.begin_call(b"?").unwrap();
+    let mut sent = 0;
+    let found = loop {
+        for _ in 0..8 {
+            producer.try_push(0, b"").unwrap();
+            sent += 1;
+        }
+        // It makes the receiver take over what waits in the ring.
+        producer.try_push_abort().unwrap();
+        match host.finish_call(&pending, Duration::ZERO) {
+            Err(CallError::Timeout) => assert!(sent < 1000, "{sent} messages are kept"),
+            found => break found.map(|message| message.len()),
+        }
+    };
+    assert!(matches!(found, Err(CallError::Backlog { waiting_bytes: 2048.. })), "{found:?}");
+    for _ in 0..sent {
+        assert!(host.try_recv().unwrap().is_empty());
+    }
+    assert!(matches!(host.finish_call(&pending, Duration::ZERO), Err(CallError::Timeout)));
+}
+
 /// An id that a former process drew is not taken for one of ours, however few it has drawn.
 #[test]
 fn ids_do_not_repeat() {

@@ -18,6 +18,9 @@ use ringway::error::{
 /// Longer than anything takes; reached only by a test that has failed.
 const NEVER: Duration = Duration::from_secs(60);
 
+/// Some other user.
+const NOBODY: u32 = 65534;
+
 fn options() -> ChannelOptions {
     ChannelOptions { capacity_bytes: 4096, ..ChannelOptions::default() }
 }
@@ -323,6 +326,24 @@ fn what_there_is_can_be_listed_and_cleared_away() {
     channel::remove(&unread).unwrap();
     assert!(find(&unread).is_none());
     assert!(matches!(name_error(channel::remove(&unread)), NameError::NotFound { .. }));
+}
+
+/// Another user could cut the file while it is mapped.
+#[test]
+fn f14_another_users_segment_is_listed_and_not_looked_into() {
+    let name = Name::new("theirs");
+    drop(create(&name));
+    let path = format!("/dev/shm/ringway.{}", name.text());
+    if std::os::unix::fs::chown(&path, Some(NOBODY), None).is_err() {
+        println!("skipped: files cannot be given away here");
+        return;
+    }
+    let listed = channel::list().unwrap().into_iter().find(|found| found.name == name.text());
+    let found = listed.unwrap().unread.unwrap_err();
+    assert!(matches!(found, SegmentError::Name(NameError::NotOurs { .. })), "{found}");
+    let removed = channel::gc_where(|chosen| chosen == name.text()).unwrap();
+    assert_eq!(removed, [""; 0]);
+    std::os::unix::fs::chown(&path, Some(0), None).unwrap();
 }
 
 #[test]

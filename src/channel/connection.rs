@@ -86,7 +86,7 @@ struct Succession<M: Memory> {
 /// What a hand-over moved.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CarryReport {
-    /// Messages carried over into the new segment.
+    /// Messages carried over into the new segment; of those in fragments, each piece counts.
     pub carried: u64,
     /// Messages dropped because too many incarnations had died over them: tag and length.
     pub dropped: Option<(u16, usize)>,

@@ -44,7 +44,8 @@ pub struct Listed {
     pub len_bytes: u64,
     /// Who has the first side, and the second.
     pub sides: [Holder; 2],
-    /// What is unread; or why that cannot be told.
+    /// What is unread; or why that cannot be told: of another user's segment it is
+    /// [`NameError::NotOurs`], since that user could cut it while it is being looked at.
     pub unread: Result<Unread, SegmentError>,
 }
 

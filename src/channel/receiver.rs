@@ -74,6 +74,7 @@ impl<M: Memory> Receiver<M> {
     ) -> Self {
         let cpu = cpu_hint(&consumer);
         let calls = Arc::clone(connection.calls());
+        let aside = Aside { looked_at: consumer.position(), ..Aside::default() };
         Self {
             consumer,
             connection,
@@ -85,7 +86,7 @@ impl<M: Memory> Receiver<M> {
             closed_since: None,
             buffer: AlignedVec::new(),
             polled_at: 0,
-            aside: Aside::default(),
+            aside,
             calls,
             #[cfg(not(loom))]
             watch: None,

@@ -47,7 +47,8 @@ pub enum HostEventKind {
         incarnation: u32,
         /// From when the former one was found dead until this one was ready.
         downtime: Duration,
-        /// Messages that the former one had not finished with, and that this one gets.
+        /// Messages that the former one had not finished with, and that this one gets; of those in
+        /// fragments, each piece counts.
         carried: u64,
     },
     /// A message was dropped, because as many incarnations in a row as

@@ -75,6 +75,9 @@ impl NamedSegment {
     }
 }
 
+/// Of this process's user, whatever its mode.
+const OWN: Access = Access { mode: 0o777, owner: None };
+
 /// A file that has the name of a segment.
 #[derive(Debug)]
 pub(crate) struct Found {
@@ -160,9 +163,11 @@ impl Found {
         }
     }
 
-    /// Maps it for reading only, as tools do.
+    /// Maps it for reading only, as tools do, if it is this user's own.
     pub(crate) fn inspect(&self, geometry: &ChannelGeometry) -> Result<MappedMemory, SegmentError> {
         let file = names::open(&self.path, false).map_err(|error| refused(&self.address, error))?;
+        // Whose else it is can cut it while we look, and touching what was cut off is a signal that kills.
+        check_metadata(&self.address, Some(&OWN), &file.metadata().map_err(os("fstat"))?)?;
         let mapping = Mapping::read_only(&file, self.len_bytes)?;
         let generation = register(FenceMode::Real)?;
         let fence_mode = geometry.fence_mode;

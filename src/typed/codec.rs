@@ -136,7 +136,9 @@ impl<T: Schema + CheckedBitPattern + 'static> DecodeOwned for Pod<T> {
 /// Structures of any shape as `rkyv` archives: validated where they arrived, read there.
 ///
 /// The fingerprint is of `T`'s schema and of the size and alignment of its archived form, so that
-/// two builds with different formats of `rkyv` do not meet.
+/// most builds with different formats of `rkyv` do not meet: those with other widths of pointers, for
+/// example, but not those with another byte order. What a field's attributes of `rkyv` do to it does not
+/// show either where its size stays.
 #[derive(Debug)]
 pub struct Archived<T>(PhantomData<fn() -> T>);
 

@@ -13,6 +13,7 @@ use super::Receiver;
 use crate::channel::calls::{CallId, Kept};
 use crate::channel::message::Message;
 use crate::error::{Corruption, RecvError};
+use crate::layout::record;
 use crate::memory::Memory;
 use crate::ring::{Assembly, Consumer, Record, RecordKind, Whole};
 
@@ -24,7 +25,8 @@ pub(super) struct Aside {
     pub(super) ready: Option<Whole>,
     /// Messages behind that one, in order, which waited while somebody waited for a reply.
     pub(super) queue: VecDeque<(Whole, AlignedVec<64>)>,
-    /// Payload bytes in the queue.
+    /// Bytes that the queue would take in the ring, more or less: a message without a byte takes some
+    /// too, so that the bound on this bounds how many there are.
     pub(super) queued_bytes: usize,
     /// What stands in the ring before this position has been looked at by who waited for a reply:
     /// of that, messages wait for `recv`, and replies have been dealt with.
@@ -49,6 +51,11 @@ impl Private {
     pub(super) fn message(&self, len: usize) -> &[u8] {
         if self.in_current { &self.current[..len] } else { self.assembly.message(len) }
     }
+}
+
+/// What a message in the queue counts for.
+fn queued_bytes(whole: &Whole) -> usize {
+    record::HEADER_BYTES as usize + whole.len_bytes()
 }
 
 /// So many buffers are kept for messages that must be kept.
@@ -86,7 +93,7 @@ impl Aside {
 
     /// Puts a message at the end of the queue.
     pub(super) fn enqueue(&mut self, whole: Whole, bytes: AlignedVec<64>) {
-        self.queued_bytes += whole.len_bytes();
+        self.queued_bytes += queued_bytes(&whole);
         self.queue.push_back((whole, bytes));
     }
 
@@ -98,7 +105,7 @@ impl Aside {
             true => std::mem::replace(&mut self.private.current, spare),
             false => self.private.assembly.swap_buffer(spare),
         };
-        self.queued_bytes += whole.len_bytes();
+        self.queued_bytes += queued_bytes(&whole);
         self.queue.push_front((whole, bytes));
     }
 }
@@ -167,7 +174,7 @@ impl<M: Memory> Receiver<M> {
     /// The first message of the queue becomes the next one.
     fn dequeue(&mut self) {
         let Some((whole, bytes)) = self.aside.queue.pop_front() else { return };
-        self.aside.queued_bytes -= whole.len_bytes();
+        self.aside.queued_bytes -= queued_bytes(&whole);
         let old = std::mem::replace(&mut self.aside.private.current, bytes);
         self.aside.give_back(old);
         self.aside.private.in_current = true;
