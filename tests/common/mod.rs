@@ -3,6 +3,7 @@
 
 pub mod asking;
 pub mod hostile;
+pub mod meeting;
 pub mod name;
 pub mod plugin;
 pub mod random;
