@@ -43,13 +43,13 @@ fn options<W: Wait>(spec: &Spec) -> ChannelOptions {
     ChannelOptions { capacity_bytes, wait: W::STRATEGY, ..ChannelOptions::default() }
 }
 
-fn create<W: Wait>(spec: &Spec) -> (Channel, Vec<OwnedFd>) {
+pub(super) fn create<W: Wait>(spec: &Spec) -> (Channel, Vec<OwnedFd>) {
     let channel = Channel::anonymous(&options::<W>(spec)).expect("a channel");
     let fd = channel.descriptor().expect("a descriptor");
     (channel, vec![fd])
 }
 
-fn attach<W: Wait>(spec: &Spec, mut fds: Vec<OwnedFd>) -> Channel {
+pub(super) fn attach<W: Wait>(spec: &Spec, mut fds: Vec<OwnedFd>) -> Channel {
     let fd = fds.remove(0);
     Channel::attach(fd, &options::<W>(spec)).expect("the parent's channel")
 }

@@ -176,19 +176,30 @@ impl Lane {
     }
 }
 
+impl Streaming {
+    fn over_new(spec: &Spec) -> (Self, Vec<OwnedFd>) {
+        let (out, inbox) = Lane::pair(spec);
+        let shared = Shared::create(inbox.end());
+        let fds = vec![duplicate(&shared)];
+        (Self { shared, out, inbox }, fds)
+    }
+
+    fn over_given(spec: &Spec, mut fds: Vec<OwnedFd>) -> Self {
+        let (inbox, out) = Lane::pair(spec);
+        Self { shared: Shared::attach(fds.remove(0)), out, inbox }
+    }
+}
+
 impl Transport for Streaming {
     type End = Copied<Self>;
 
     fn create(spec: &Spec) -> (Self::End, Vec<OwnedFd>) {
-        let (out, inbox) = Lane::pair(spec);
-        let shared = Shared::create(inbox.end());
-        let fds = vec![duplicate(&shared)];
-        (Copied::new(Self { shared, out, inbox }, spec), fds)
+        let (streaming, fds) = Self::over_new(spec);
+        (Copied::new(streaming, spec), fds)
     }
 
-    fn attach(spec: &Spec, mut fds: Vec<OwnedFd>) -> Self::End {
-        let (inbox, out) = Lane::pair(spec);
-        Copied::new(Self { shared: Shared::attach(fds.remove(0)), out, inbox }, spec)
+    fn attach(spec: &Spec, fds: Vec<OwnedFd>) -> Self::End {
+        Copied::new(Self::over_given(spec, fds), spec)
     }
 }
 
@@ -209,5 +220,46 @@ impl Bytes for Streaming {
         unsafe { self.shared.copy_out(block, buffer) };
         self.shared.word(flag).store(0, Ordering::Release);
         self.inbox.advance();
+    }
+}
+
+/// **Streaming limit** of messages longer than what carries them: the message goes block by block
+/// through the same few blocks, and becomes whole in the receiver's buffer.
+#[derive(Debug)]
+pub struct InBlocks {
+    blocks: Streaming,
+    block_bytes: usize,
+}
+
+impl InBlocks {
+    /// Blocks that are as long as makes the limit high: long ones, several of them.
+    fn block(spec: &Spec) -> Spec {
+        Spec { size: (spec.capacity / 8).clamp(4 << 10, 64 << 10), capacity: spec.capacity }
+    }
+}
+
+impl Transport for InBlocks {
+    type End = Copied<Self>;
+
+    fn create(spec: &Spec) -> (Self::End, Vec<OwnedFd>) {
+        let block = Self::block(spec);
+        let (blocks, fds) = Streaming::over_new(&block);
+        (Copied::new(Self { blocks, block_bytes: block.size }, spec), fds)
+    }
+
+    fn attach(spec: &Spec, fds: Vec<OwnedFd>) -> Self::End {
+        let block = Self::block(spec);
+        let blocks = Streaming::over_given(&block, fds);
+        Copied::new(Self { blocks, block_bytes: block.size }, spec)
+    }
+}
+
+impl Bytes for InBlocks {
+    fn write(&mut self, message: &[u8]) {
+        message.chunks(self.block_bytes).for_each(|block| self.blocks.write(block));
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) {
+        buffer.chunks_mut(self.block_bytes).for_each(|block| self.blocks.read(block));
     }
 }
