@@ -8,7 +8,7 @@ use super::{Connection, Receiver, Sender};
 use crate::error::{RecvTimeoutError, SendTimeoutError};
 use crate::layout::{ChannelLayout, ring};
 use crate::memory::{Deadline, HeapMemory, Memory, Ordering};
-use crate::ring::RingGeometry;
+use crate::ring::{Consumer, RingGeometry};
 use crate::sync::{AtomicU32, Mutex};
 use crate::wakeup::{MAX_SHARED_SLEEP_NS, MAX_SLEEP_NS, WaitStrategy, Waiter};
 
@@ -17,6 +17,8 @@ use crate::wakeup::{MAX_SHARED_SLEEP_NS, MAX_SLEEP_NS, WaitStrategy, Waiter};
 struct Flipping {
     heap: HeapMemory,
     word: u64,
+    /// A ring that is read empty whenever its head is looked at.
+    drained: Option<RingGeometry>,
     looks: Arc<AtomicU32>,
     heavy_fences: Arc<AtomicU32>,
     /// Until when each sleep was to last; they end at once.
@@ -55,6 +57,13 @@ impl Memory for Flipping {
         self.heap.fetch_add_u32(offset, value, order)
     }
     fn load_u64(&self, offset: u64, order: Ordering) -> u64 {
+        if let Some(ring) = self.drained.filter(|of| offset == of.control(ring::HEAD)) {
+            let mut consumer = Consumer::attach(self.heap.clone(), ring).expect("valid");
+            while let Ok(Some(record)) = consumer.peek() {
+                consumer.advance(&record);
+            }
+            consumer.release();
+        }
         self.heap.load_u64(offset, order)
     }
     fn store_u64(&self, offset: u64, value: u64, order: Ordering) {
@@ -104,19 +113,26 @@ impl Flipping {
     fn new(len_bytes: u64, word: u64) -> Self {
         let heap = HeapMemory::new(len_bytes);
         let (looks, heavy_fences) = (Arc::default(), Arc::default());
-        Self { heap, word, looks, heavy_fences, sleeps: Arc::default() }
+        Self { heap, word, drained: None, looks, heavy_fences, sleeps: Arc::default() }
     }
 }
 
 /// The ends of a side that believes in successors, so that a closed peer is waited for.
 fn ends(word: u64) -> (Sender<Flipping>, Receiver<Flipping>) {
+    ends_over(word, false)
+}
+
+fn ends_over(word: u64, drained: bool) -> (Sender<Flipping>, Receiver<Flipping>) {
     let layout = ChannelLayout::new([256; 2]).expect("small");
-    let memory = Flipping::new(layout.len_bytes, word);
+    let mut memory = Flipping::new(layout.len_bytes, word);
     let geometry = |index: usize| {
         RingGeometry::new(&memory, ring::CONTROL[index], layout.data[index], 256, 8)
             .expect("a ring")
+            .with_max_message_bytes(1 << 20)
     };
-    let connection = Arc::new(Connection::new(memory.clone(), [geometry(0), geometry(1)], 0));
+    let rings = [geometry(0), geometry(1)];
+    memory.drained = drained.then_some(rings[0]);
+    let connection = Arc::new(Connection::new(memory.clone(), rings, 0));
     connection.follow();
     let waiter = || Waiter::new(WaitStrategy::SpinThenPark, true);
     let sender = Sender::new(Arc::clone(&connection), waiter()).expect("fresh");
@@ -137,6 +153,17 @@ fn a_sender_keeps_its_deadline_while_the_receiver_closes_and_opens() {
     let (mut sender, _receiver) = ends(ring::CONTROL[0] + ring::CONSUMER_CLOSED);
     while sender.try_send(&[0; 100]).is_ok() {}
     assert_eq!(sender.send_timeout(&[0; 100], SHORT), Err(SendTimeoutError::Timeout));
+}
+
+/// A receiver that makes room at the last moment, each time, keeps no sender of a long message for
+/// longer than a ring full of it takes.
+#[test]
+fn a_sender_of_pieces_keeps_its_deadline_while_room_comes_just_in_time() {
+    let (mut sender, _receiver) = ends_over(u64::MAX, true);
+    let found = sender.send_timeout(&[0; 100_000], Duration::ZERO);
+    assert_eq!(found, Err(SendTimeoutError::Timeout));
+    sender.send(&[0; 100_000]).expect("without a deadline it goes on");
+    sender.send_timeout(&[0; 121], Duration::ZERO).expect("a ring full is sent all the same");
 }
 
 /// Two sides that share their only processor need no barrier; but only the first sleep believes that

@@ -8,7 +8,8 @@
 //!
 //! The handler runs where only async-signal-safe calls are allowed, while the locks of other threads
 //! of the parent may be held for ever: it walks a list that only grows, loads words and calls `dup3`.
-//! A child that was made by a raw `clone` runs no handlers and keeps the locks.
+//! A child that was made by a raw `clone` runs no handlers and keeps the locks. So does one that another
+//! thread forks after the descriptor was opened and before it is in the table.
 
 use std::fs::File;
 use std::io;

@@ -41,6 +41,7 @@ impl<M: Memory> Sender<M> {
         deadline: Deadline,
     ) -> Result<Option<()>, SendError> {
         let mut pieces = Fragments::new(kind, tag, parts);
+        let mut late_since = None;
         loop {
             match self.by(deadline, |producer| pieces.try_push_next(producer)) {
                 Ok(Some(last)) => {
@@ -48,12 +49,15 @@ impl<M: Memory> Sender<M> {
                     if last {
                         return Ok(Some(()));
                     }
+                    if self.is_too_late(deadline, &mut late_since) {
+                        self.give_up();
+                        return Ok(None);
+                    }
                 }
                 Ok(None) if deadline == Deadline::NEVER => {}
                 Ok(None) => {
                     if pieces.is_midway() {
-                        self.owe_abort();
-                        self.pay_abort();
+                        self.give_up();
                     }
                     return Ok(None);
                 }
@@ -67,6 +71,22 @@ impl<M: Memory> Sender<M> {
                 }
             }
         }
+    }
+
+    /// Whether a ring full has been pushed since the deadline: a receiver can make room for each piece
+    /// at the last moment, for as long as the message is.
+    fn is_too_late(&self, deadline: Deadline, late_since: &mut Option<u64>) -> bool {
+        if !deadline.has_passed(self.producer.memory()) {
+            return false;
+        }
+        let tail = self.producer.tail();
+        let since = *late_since.get_or_insert(tail);
+        tail.wrapping_sub(since) >= self.producer.geometry().capacity_bytes()
+    }
+
+    fn give_up(&mut self) {
+        self.owe_abort();
+        self.pay_abort();
     }
 
     fn owe_abort(&mut self) {
