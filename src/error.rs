@@ -299,6 +299,21 @@ send_errors! {
         /// No room in the ring until the deadline.
         Timeout("the ring was full until the deadline"),
     }
+    /// Why a message was neither sent nor dropped by its sender's policy.
+    OfferError {
+        /// No room in the ring, and the policy is to fail then.
+        Full("the ring is full"),
+        /// No room in the ring for as long as the policy waits.
+        Timeout("the ring was full until the deadline"),
+        /// Longer than a record can be, and the policy is not to wait: it would have to travel in
+        /// fragments.
+        WouldFragment("message of {len} bytes: at most {max} go in one record") {
+            /// Length of the message.
+            len: u64,
+            /// Longest that goes in one record.
+            max: u64
+        },
+    }
 }
 
 recv_errors! {
@@ -377,6 +392,15 @@ macro_rules! widen {
 widen!(send: TrySendError);
 widen!(send: SendTimeoutError);
 widen!(send: CallError);
+widen!(send: OfferError);
+widen!(TrySendError => OfferError: {
+    Full, WouldFragment { len, max }, TooLong { len, max }, Serialise, Disconnected,
+    Corrupt(corruption), Forked, Restarted { reason },
+});
+widen!(SendTimeoutError => OfferError: {
+    Timeout, TooLong { len, max }, Serialise, Disconnected, Corrupt(corruption), Forked,
+    Restarted { reason },
+});
 widen!(recv: CallError);
 widen!(recv: TryRecvError);
 widen!(recv: RecvTimeoutError);
@@ -413,6 +437,9 @@ pub enum Error {
     /// A message was not sent in time.
     #[error(transparent)]
     SendTimeout(#[from] SendTimeoutError),
+    /// A message was neither sent nor dropped.
+    #[error(transparent)]
+    Offer(#[from] OfferError),
     /// No message was received.
     #[error(transparent)]
     Recv(#[from] RecvError),

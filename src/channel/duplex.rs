@@ -10,10 +10,10 @@ use bytemuck::{AnyBitPattern, NoUninit};
 
 use super::connection::{Connection, peer};
 use super::sender::deadline_after;
-use super::{Message, OwnedMessage, Receiver, Sender};
+use super::{Message, Offered, OwnedMessage, Receiver, SendPolicy, Sender};
 use crate::error::{
-    Error, ExitReason, RecvError, RecvTimeoutError, SegmentError, SendError, SendTimeoutError,
-    TryRecvError, TrySendError,
+    Error, ExitReason, OfferError, RecvError, RecvTimeoutError, SegmentError, SendError,
+    SendTimeoutError, TryRecvError, TrySendError,
 };
 use crate::layout::side;
 use crate::memory::{Deadline, Memory, Ordering};
@@ -188,6 +188,21 @@ impl Channel {
         timeout: Duration,
     ) -> Result<(), SendTimeoutError> {
         self.sender.send_timeout(payload, timeout)
+    }
+
+    /// As [`Sender::with_policy`].
+    pub fn with_policy(mut self, policy: SendPolicy) -> Self {
+        self.sender.set_policy(policy);
+        self
+    }
+
+    /// As [`Sender::offer`].
+    ///
+    /// # Errors
+    /// As there.
+    #[inline]
+    pub fn offer(&mut self, payload: &[u8]) -> Result<Offered, OfferError> {
+        self.sender.offer(payload)
     }
 
     /// As [`Receiver::recv`].

@@ -14,6 +14,7 @@
 //! | `sender/wait`, `receiver/wait` | how they attempt, notice and wait |
 //! | `sender/long`, `receiver/digest` | messages longer than a record: in pieces, and together again |
 //! | `calls`, `sender/call`, `receiver/call` | messages to which a reply is wanted, and the replies |
+//! | `policy` | what a sender does with a message for which there is no room |
 //! | `cpu` | whether two ends share their only processor |
 //! | `drafts`, `message`, `typed` | messages in the making, received, as values |
 //! | `typed_channel` | channels of values of one type each way, checked when they are attached |
@@ -31,6 +32,7 @@ mod cpu;
 mod drafts;
 mod lossy;
 mod message;
+mod policy;
 mod receiver;
 mod sender;
 mod slot_channel;
@@ -77,6 +79,7 @@ pub use drafts::{Batch, Reservation};
 pub use lossy::{LossyChannel, LossyOptions};
 pub use lossy::{LossyMessage, LossyReceiver, LossySender};
 pub use message::{Message, OwnedMessage};
+pub use policy::{Offered, SendPolicy};
 pub use receiver::Receiver;
 pub use sender::Sender;
 pub use slot_channel::{SlotIter, SlotReceiver, SlotSender, SlotSenderBatch};

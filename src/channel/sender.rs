@@ -16,6 +16,7 @@ use super::calls::Calls;
 use super::connection::{Connection, End, peer};
 use super::cpu::CpuHint;
 use super::drafts::{Batch, Reservation};
+use super::policy::SendPolicy;
 use crate::error::{Corruption, ExitReason, SendError, SendTimeoutError, TrySendError};
 use crate::layout::ring;
 use crate::memory::{Deadline, Memory, SharedMemory};
@@ -48,6 +49,8 @@ pub struct Sender<M: Memory = SharedMemory> {
     /// When the receiver of a plugin that may be restarted was first seen closed.
     closed_since: Option<u64>,
     pub(super) scratch: AlignedVec,
+    /// What `offer` does where there is no room.
+    pub(super) policy: SendPolicy,
     /// False where this end was never really taken.
     open: bool,
     not_sync: PhantomData<Cell<()>>,
@@ -78,6 +81,7 @@ impl<M: Memory> Sender<M> {
             calls,
             closed_since: None,
             scratch: AlignedVec::new(),
+            policy: SendPolicy::default(),
             open: true,
             not_sync: PhantomData,
         }
@@ -128,7 +132,7 @@ impl<M: Memory> Sender<M> {
 
     /// Sends a message if nothing needs attention and there is room for certain.
     #[inline(always)]
-    fn send_simple(&mut self, tag: u16, payload: &[u8]) -> bool {
+    pub(super) fn send_simple(&mut self, tag: u16, payload: &[u8]) -> bool {
         let sent = !self.needs_attention() && self.producer.push_simple(tag, payload);
         if sent {
             self.notify();
@@ -137,7 +141,7 @@ impl<M: Memory> Sender<M> {
     }
 
     #[inline(never)]
-    fn send_waiting(&mut self, tag: u16, payload: &[u8]) -> Result<(), SendError> {
+    pub(super) fn send_waiting(&mut self, tag: u16, payload: &[u8]) -> Result<(), SendError> {
         if self.is_long(payload.len()) {
             let parts = [IoSlice::new(payload)];
             return self.send_pieces(RecordKind::Data, tag, &parts, Deadline::NEVER).map(|_| ());
@@ -160,7 +164,7 @@ impl<M: Memory> Sender<M> {
     }
 
     #[inline(never)]
-    fn try_send_other(&mut self, tag: u16, payload: &[u8]) -> Result<(), TrySendError> {
+    pub(super) fn try_send_other(&mut self, tag: u16, payload: &[u8]) -> Result<(), TrySendError> {
         self.check_fits(RecordKind::Data, payload.len())?;
         match self.attempt(|producer| producer.try_push(tag, payload))? {
             Attempt::Done(()) => {

@@ -101,6 +101,7 @@ mod push_error;
 mod record;
 mod reservation;
 pub mod slots;
+mod stats;
 #[cfg(all(test, not(loom)))]
 mod tests;
 mod words;
@@ -112,10 +113,11 @@ pub use consumer::Consumer;
 pub use consumer::ConsumerStats;
 pub use fragments::Fragments;
 pub use geometry::RingGeometry;
-pub use producer::{Producer, ProducerStats};
+pub use producer::Producer;
 pub use push_error::PushError;
 pub use record::{Record, RecordKind};
 pub(crate) use reservation::Draft;
 #[cfg(not(loom))]
 pub(crate) use reservation::InPlaceDraft;
 pub use reservation::Reservation;
+pub use stats::ProducerStats;

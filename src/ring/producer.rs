@@ -8,7 +8,7 @@ use std::io::IoSlice;
 
 use super::reservation::{Draft, InPlaceDraft};
 use super::words::WordWriter;
-use super::{Batch, PushError, Record, Reservation, RingGeometry};
+use super::{Batch, ProducerStats, PushError, Record, Reservation, RingGeometry};
 use crate::error::Corruption;
 use crate::layout::{CACHE_LINE_BYTES, WORD_BYTES, record, ring};
 use crate::memory::{Memory, Ordering};
@@ -20,23 +20,6 @@ const MAX_SPLIT_BYTES: usize = 512;
 /// they have to do something else anyway: more stores for each message cost throughput where the
 /// processors are far apart.
 pub(super) const MESSAGES_BETWEEN_COUNTS: u64 = 16;
-
-/// What a producer has counted. Published in the ring for tools to read.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ProducerStats {
-    /// Messages committed.
-    pub messages: u64,
-    /// Payload bytes committed.
-    pub bytes: u64,
-    /// Times the ring had no room.
-    pub times_full: u64,
-    /// Most bytes seen in the ring, sampled whenever the producer looked at `head`.
-    pub high_water_bytes: u64,
-    /// Times this end went to sleep.
-    pub sleeps: u64,
-    /// Wakeups sent to the consumer.
-    pub wakeups_sent: u64,
-}
 
 /// The writing end.
 #[derive(Debug)]
@@ -99,15 +82,7 @@ impl<M: Memory> Producer<M> {
                 return Err(too_far);
             }
         }
-        let count = |word| memory.load_u64(geometry.control(word), Ordering::Relaxed);
-        let stats = ProducerStats {
-            messages: count(ring::PRODUCER_MESSAGES),
-            bytes: count(ring::PRODUCER_BYTES),
-            times_full: count(ring::PRODUCER_FULL),
-            high_water_bytes: count(ring::PRODUCER_HIGH_WATER),
-            sleeps: count(ring::PRODUCER_SLEEPS),
-            wakeups_sent: count(ring::PRODUCER_WAKEUPS),
-        };
+        let stats = ProducerStats::load(&memory, |word| geometry.control(word));
         memory.store_u64(geometry.control(ring::TAIL), tail, Ordering::Relaxed);
         let (room_bytes, counted) = (capacity_bytes, stats.messages);
         let limit = tail;
@@ -435,6 +410,12 @@ impl<M: Memory> Producer<M> {
         self.publish_counts();
         self.stats.wakeups_sent = self.stats.wakeups_sent.wrapping_add(1);
         self.store_count(ring::PRODUCER_WAKEUPS, self.stats.wakeups_sent);
+    }
+
+    /// Counts a message that was not sent for want of room, and shows it to tools at once.
+    pub(crate) fn count_dropped(&mut self) {
+        self.stats.dropped = self.stats.dropped.wrapping_add(1);
+        self.store_count(ring::PRODUCER_DROPPED, self.stats.dropped);
     }
 
     /// The ring's measures.

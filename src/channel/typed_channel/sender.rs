@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use rkyv::util::AlignedVec;
 
-use crate::channel::{Batch, Sender};
-use crate::error::{SendError, SendTimeoutError, TrySendError};
+use crate::channel::{Batch, Offered, SendPolicy, Sender};
+use crate::error::{OfferError, SendError, SendTimeoutError, TrySendError};
 use crate::typed::{Encode, EncodeError};
 
 impl From<EncodeError> for SendError {
@@ -27,6 +27,12 @@ impl From<EncodeError> for TrySendError {
 }
 
 impl From<EncodeError> for SendTimeoutError {
+    fn from(_: EncodeError) -> Self {
+        Self::Serialise
+    }
+}
+
+impl From<EncodeError> for OfferError {
     fn from(_: EncodeError) -> Self {
         Self::Serialise
     }
@@ -48,6 +54,11 @@ impl<C> fmt::Debug for TypedSender<C> {
 impl<C> TypedSender<C> {
     pub(super) fn over(sender: Sender) -> Self {
         Self { sender, scratch: AlignedVec::new(), codec: PhantomData }
+    }
+
+    /// As [`Sender::set_policy`], for [`offer`](Self::offer).
+    pub fn set_policy(&mut self, policy: SendPolicy) {
+        self.sender.set_policy(policy);
     }
 
     /// The end without its type, for looking.
@@ -91,6 +102,15 @@ impl<C: Encode> TypedSender<C> {
         timeout: Duration,
     ) -> Result<(), SendTimeoutError> {
         self.sender.send_timeout(C::encode(value, &mut self.scratch)?, timeout)
+    }
+
+    /// Sends a value, or does what the policy says where there is no room; see [`Sender::offer`].
+    ///
+    /// # Errors
+    /// [`OfferError::Serialise`] where it cannot be encoded; the others as [`Sender::offer`].
+    #[inline]
+    pub fn offer(&mut self, value: &C::Value) -> Result<Offered, OfferError> {
+        self.sender.offer(C::encode(value, &mut self.scratch)?)
     }
 
     /// Starts a batch: values that become visible together, when it is committed.

@@ -75,15 +75,7 @@ impl<M: Memory> SlotProducer<M> {
                 memory.store_u64(geometry.block(behind), 0, Ordering::Relaxed);
             }
         }
-        let count = |word| memory.load_u64(geometry.control(word), Ordering::Relaxed);
-        let stats = ProducerStats {
-            messages: count(ring::PRODUCER_MESSAGES),
-            bytes: count(ring::PRODUCER_BYTES),
-            times_full: count(ring::PRODUCER_FULL),
-            high_water_bytes: count(ring::PRODUCER_HIGH_WATER),
-            sleeps: count(ring::PRODUCER_SLEEPS),
-            wakeups_sent: count(ring::PRODUCER_WAKEUPS),
-        };
+        let stats = ProducerStats::load(&memory, |word| geometry.control(word));
         let counted = stats.messages;
         let mut producer =
             Self { memory, geometry, block, filled, head, left: 0, poison: None, stats, counted };
