@@ -6,7 +6,7 @@
 //! any more once its [`WatchToken`] has been dropped before the death was noticed.
 //!
 //! A death is noticed when the kernel has torn the process down, which takes longer the more memory
-//! it has. Where there is no pidfd to wait for, the thread asks every 50 ms instead, all such
+//! it has. Where there is no pidfd to wait for, the thread asks every 40 ms instead, all such
 //! questions together. The thread starts with the first watch and then stays. A forked child has no such
 //! thread: it gets a new one with its own first watch, and tokens inherited from the parent do
 //! nothing there, so that a child cannot take the parent's watches away.
@@ -29,7 +29,7 @@ pub(crate) type OnDeath = Box<dyn FnOnce() + Send>;
 pub(crate) type Question = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// How often who has no pidfd is asked after.
-const ASK_EVERY_NS: u64 = 50_000_000;
+const ASK_EVERY_NS: u64 = 40_000_000;
 /// The timer's token; watches begin with 1.
 const TIMER: u64 = 0;
 
