@@ -6,7 +6,9 @@
 //! dropped; there is at most one reply for each that is.
 
 use std::hash::{BuildHasher, RandomState};
+use std::process;
 use std::sync::{Arc, PoisonError};
+use std::time::SystemTime;
 
 use rkyv::util::AlignedVec;
 
@@ -80,9 +82,11 @@ pub(crate) struct Calls {
 
 impl Default for Calls {
     fn default() -> Self {
-        // A successor of this process must not take a reply to us for one to itself. The highest bit
-        // is free, so that ids only grow.
-        let first = RandomState::new().hash_one(0) >> 1;
+        // A successor of this process must not take a reply to us for one to itself. Processes that
+        // are forked from one have the same keys, so that these alone do not tell them apart. The
+        // highest bit is free, so that ids only grow.
+        let this = (process::id(), SystemTime::now());
+        let first = RandomState::new().hash_one(this) >> 1;
         Self { next: AtomicU64::new(first), pending: Mutex::default() }
     }
 }
