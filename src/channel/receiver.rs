@@ -28,6 +28,7 @@ mod decode;
 mod digest;
 mod wait;
 
+#[cfg(not(loom))]
 pub(super) use call::Reply;
 use digest::Aside;
 use wait::Look;
