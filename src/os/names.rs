@@ -53,7 +53,8 @@ pub(crate) fn open(path: &Path, writable: bool) -> io::Result<File> {
         .open(path)
 }
 
-/// Creates a file that nobody but its user can open, in a directory.
+/// Creates a file that nobody but its user can open, in a directory, as long as its file system has
+/// files.
 pub(crate) fn create_file(path: &Path, len_bytes: u64) -> io::Result<()> {
     let file = OpenOptions::new()
         .read(true)
@@ -63,7 +64,7 @@ pub(crate) fn create_file(path: &Path, len_bytes: u64) -> io::Result<()> {
         .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
         .open(path)?;
     file.set_permissions(PermissionsExt::from_mode(0o600))?;
-    file.set_len(len_bytes)
+    file.set_len(len_bytes.next_multiple_of(page_bytes(&file)?))
 }
 
 /// Creates shared memory by name (without a slash), that nobody but its user can open; `directory` is

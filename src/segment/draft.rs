@@ -69,7 +69,8 @@ impl Draft {
         made.map_err(|error| shortage(address, len_bytes, error))?;
         let Some(claim) = own(&temporary.0, side)? else { return Ok(None) };
         let Some(file) = open_again(&temporary.0, &claim)? else { return Ok(None) };
-        let file_bytes = fit(&file, len_bytes).map_err(no_space)?;
+        let page_bytes = names::page_bytes(&file).map_err(os("fstatfs"))?;
+        let file_bytes = len_bytes.next_multiple_of(page_bytes);
         match names::reserve(&file, file_bytes) {
             // Then populating decides.
             Err(error) if error.kind() == io::ErrorKind::Unsupported => {}
@@ -135,16 +136,6 @@ fn open_again(path: &Path, claim: &Claim) -> Result<Option<fs::File>, SegmentErr
     let file = names::open(path, true).map_err(os("open"))?;
     let ids = (FileId::of(&file), FileId::of(claim.file()));
     Ok((ids.0.map_err(os("fstat"))? == ids.1.map_err(os("fstat"))?).then_some(file))
-}
-
-/// Makes the file as long as its file system has files; returns the length.
-fn fit(file: &fs::File, len_bytes: u64) -> io::Result<u64> {
-    let page_bytes = names::page_bytes(file)?;
-    let fitting = len_bytes.next_multiple_of(page_bytes);
-    if fitting != len_bytes {
-        file.set_len(fitting)?;
-    }
-    Ok(fitting)
 }
 
 fn permit(file: &fs::File, access: &Access) -> io::Result<()> {
