@@ -74,6 +74,9 @@
 //! +384  u64 tail               a hint for tools, never read by the protocol; producer
 //! +392  producer's counters    producer; `tail` and they may lag by some messages
 //! +440  u64 dropped            messages that a policy dropped for want of room; producer
+//! +640  consumer's event       192 bytes; where wakeups are events, else zero: a `raw_sync` event on
+//!                              which a waiting consumer sleeps; the creator initialises it
+//! +832  producer's event       192 bytes; as above, for a waiting producer
 //! ```
 //!
 //! In a lossy ring (`ring::lossy`) the producer never looks at a head. Instead:
@@ -195,6 +198,8 @@ pub mod segment {
 
     /// Sleepers wait on futexes.
     pub const WAKEUP_FUTEX: u32 = 0;
+    /// Sleepers wait on events of the `raw_sync` crate, all of whose users trust each other.
+    pub const WAKEUP_EVENT: u32 = 1;
 }
 
 /// Offsets inside the state line of one side of a channel.
@@ -300,6 +305,12 @@ pub mod ring {
     pub const LANDMARKS: u64 = 576;
     /// How many landmarks a lossy ring has.
     pub const LANDMARK_COUNT: u64 = 8;
+    /// The event on which a waiting consumer sleeps, where wakeups are events.
+    pub const CONSUMER_EVENT: u64 = 640;
+    /// The event on which a waiting producer sleeps, where wakeups are events.
+    pub const PRODUCER_EVENT: u64 = 832;
+    /// Room for an event.
+    pub const EVENT_BYTES: u64 = 192;
 }
 
 /// Where the data of ring 0 starts in a channel segment.
@@ -425,6 +436,10 @@ const _: () = {
     );
     assert!((ring::LOSSES[1] + 8) / LINE_BYTES == ring::SETTLED / LINE_BYTES);
     assert!(ring::INTENT / LINE_BYTES == ring::LANDMARKS / LINE_BYTES);
+    assert!(ring::LANDMARKS + 8 * ring::LANDMARK_COUNT <= ring::CONSUMER_EVENT);
+    assert!(ring::CONSUMER_EVENT + ring::EVENT_BYTES <= ring::PRODUCER_EVENT);
+    assert!(ring::PRODUCER_EVENT + ring::EVENT_BYTES <= ring::CONTROL_BYTES);
+    assert!((ring::CONSUMER_EVENT | ring::PRODUCER_EVENT) % CACHE_LINE_BYTES == 0);
     assert!(ring::CONSUMER_CLOSED < LINE_BYTES);
     assert!(ring::PRODUCER_WAITING / LINE_BYTES == ring::SPACE_WANTED / LINE_BYTES);
     assert!(ring::HEAD / LINE_BYTES == ring::CONSUMER_STRAY_REPLIES / LINE_BYTES);

@@ -58,7 +58,7 @@ impl Channel {
         Ok((first, second))
     }
 
-    fn over(
+    pub(super) fn over(
         segment: AnonymousSegment,
         side: usize,
         options: &ChannelOptions,

@@ -53,6 +53,8 @@ mod deadline_tests;
 mod directory;
 #[cfg(not(loom))]
 mod duplex;
+#[cfg(all(feature = "raw-sync-event", not(loom)))]
+mod event;
 #[cfg(not(loom))]
 mod named;
 #[cfg(not(loom))]

@@ -10,6 +10,8 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::copy::Copier;
+#[cfg(feature = "raw-sync-event")]
+use super::event::Events;
 use super::{Deadline, FenceMode, Memory, Ordering};
 use crate::os::affinity;
 use crate::os::clock::monotonic_ns;
@@ -31,6 +33,9 @@ pub struct MappedMemory {
     generation: u64,
     fence_mode: FenceMode,
     copier: Copier,
+    /// What sleepers wait on instead of futexes.
+    #[cfg(feature = "raw-sync-event")]
+    events: Option<Arc<Events>>,
     mapping: Arc<Mapping>,
 }
 
@@ -72,6 +77,8 @@ impl MappedMemory {
             generation,
             fence_mode,
             copier: Copier::detect(),
+            #[cfg(feature = "raw-sync-event")]
+            events: None,
             mapping,
         }
     }
@@ -80,6 +87,33 @@ impl MappedMemory {
     #[must_use]
     pub fn with_fence_mode(self, fence_mode: FenceMode) -> Self {
         Self { fence_mode, ..self }
+    }
+
+    /// The same memory, whose waiting words are slept on by events: new ones, or those that the
+    /// creator has initialised.
+    ///
+    /// # Safety
+    /// - It is writable, and the whole of a channel's segment; which nobody else has yet where
+    ///   `new`, and whose creator has made the same call, with the same C library, where not.
+    /// - Every process that can write it, now and later, follows the protocol.
+    #[cfg(feature = "raw-sync-event")]
+    pub(crate) unsafe fn with_events(self, new: bool) -> Result<Self, crate::error::SegmentError> {
+        let events = if new {
+            // SAFETY: what the caller has promised.
+            unsafe { Events::create(&self.mapping)? }
+        } else {
+            // SAFETY: what the caller has promised.
+            unsafe { Events::open(&self.mapping)? }
+        };
+        Ok(Self { events: Some(Arc::new(events)), ..self })
+    }
+
+    /// Whether whoever waits for several words has to look by himself: peers do not wake futexes.
+    pub(crate) fn is_polled(&self) -> bool {
+        #[cfg(feature = "raw-sync-event")]
+        return self.events.is_some();
+        #[cfg(not(feature = "raw-sync-event"))]
+        false
     }
 
     /// Who fences.
@@ -335,10 +369,19 @@ impl Memory for MappedMemory {
     }
 
     fn wait_u32(&self, offset: u64, expected: u32, deadline: Deadline) {
-        futex::wait(self.u32_at(offset, self.loads), expected, deadline);
+        let word = self.u32_at(offset, self.loads);
+        #[cfg(feature = "raw-sync-event")]
+        if let Some(events) = &self.events {
+            return events.wait(word, offset, expected, deadline);
+        }
+        futex::wait(word, expected, deadline);
     }
 
     fn wake_u32(&self, offset: u64, count: u32) {
+        #[cfg(feature = "raw-sync-event")]
+        if let Some(events) = &self.events {
+            return events.wake(offset);
+        }
         futex::wake(self.u32_at(offset, self.loads), count);
     }
 }

@@ -13,6 +13,8 @@
 mod copy;
 #[cfg(not(loom))]
 mod crash;
+#[cfg(all(feature = "raw-sync-event", not(loom)))]
+mod event;
 #[cfg(not(loom))]
 mod fence_mode;
 #[cfg(not(loom))]

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use super::header::{self, ChannelGeometry, HEADER_BYTES};
 use crate::error::SegmentError;
+use crate::layout::segment;
 use crate::memory::{FenceMode, MappedMemory};
 use crate::os::mapping::Mapping;
 use crate::os::memfd::{self, SealedMemory};
@@ -35,6 +36,26 @@ impl AnonymousSegment {
     /// [`Membarrier`](SegmentError::Membarrier) where the fences asked for are not;
     /// [`Os`](SegmentError::Os) otherwise. Nothing is kept.
     pub fn create(geometry: &ChannelGeometry) -> Result<Self, SegmentError> {
+        Self::create_for(geometry, segment::WAKEUP_FUTEX)
+    }
+
+    /// A new segment in which sleepers wait on events.
+    ///
+    /// # Safety
+    /// Every process that can write the segment, now and later, follows the protocol.
+    #[cfg(feature = "raw-sync-event")]
+    #[allow(unsafe_code)]
+    pub(crate) unsafe fn create_with_event(
+        geometry: &ChannelGeometry,
+    ) -> Result<Self, SegmentError> {
+        let segment = Self::create_for(geometry, segment::WAKEUP_EVENT)?;
+        // SAFETY: a whole segment, just created and mapped for writing, whose descriptor nobody else
+        // has; the rest is the caller's promise.
+        let memory = unsafe { segment.memory.with_events(true)? };
+        Ok(Self { memory, ..segment })
+    }
+
+    fn create_for(geometry: &ChannelGeometry, wakeup: u32) -> Result<Self, SegmentError> {
         let incarnation = random::random_u128().map_err(os("getrandom"))?;
         let geometry = ChannelGeometry { incarnation, ..*geometry };
         let fence_mode = geometry.fence_mode;
@@ -43,7 +64,7 @@ impl AnonymousSegment {
         let file = memfd::create(len_bytes)?;
         let mapping = Mapping::read_write(&file, len_bytes)?;
         let memory = MappedMemory::from_mapping(Arc::new(mapping), fence_mode, generation);
-        header::write(&memory, &geometry)?;
+        header::write_for(&memory, &geometry, wakeup)?;
         memfd::add_seals(file.as_fd(), memfd::SIZE_SEALS).map_err(os("fcntl(F_ADD_SEALS)"))?;
         Ok(Self { file, memory, geometry })
     }
@@ -58,7 +79,22 @@ impl AnonymousSegment {
     /// descriptor is not what it should be; otherwise as [`create`](Self::create). The descriptor
     /// is closed.
     pub fn attach(fd: OwnedFd) -> Result<Self, SegmentError> {
-        Self::open(fd, true)
+        Self::open(fd, true, segment::WAKEUP_FUTEX)
+    }
+
+    /// Attaches a segment in which sleepers wait on events.
+    ///
+    /// # Safety
+    /// Every process that could ever write the segment follows the protocol, its creator too, and
+    /// uses the same C library.
+    #[cfg(feature = "raw-sync-event")]
+    #[allow(unsafe_code)]
+    pub(crate) unsafe fn attach_with_event(fd: OwnedFd) -> Result<Self, SegmentError> {
+        let segment = Self::open(fd, true, segment::WAKEUP_EVENT)?;
+        // SAFETY: a whole segment, mapped for writing, whose header says that its creator has made
+        // events; the rest is the caller's promise.
+        let memory = unsafe { segment.memory.with_events(false)? };
+        Ok(Self { memory, ..segment })
     }
 
     /// Maps a segment for reading only, as tools do. Its geometry is checked as in
@@ -67,15 +103,15 @@ impl AnonymousSegment {
     /// # Errors
     /// As [`attach`](Self::attach).
     pub fn inspect(fd: OwnedFd) -> Result<Self, SegmentError> {
-        Self::open(fd, false)
+        Self::open(fd, false, segment::WAKEUP_FUTEX)
     }
 
-    fn open(fd: OwnedFd, writable: bool) -> Result<Self, SegmentError> {
+    fn open(fd: OwnedFd, writable: bool, wakeup: u32) -> Result<Self, SegmentError> {
         let sealed = SealedMemory::check(fd)?;
         let mut bytes = [0; HEADER_BYTES];
         sealed.read_start(&mut bytes)?;
         let len_bytes = sealed.len_bytes();
-        let geometry = header::check(bytes, len_bytes)?;
+        let geometry = header::check_for(bytes, len_bytes, wakeup)?;
         let file = sealed.into_file()?;
         let (generation, mapping) = if writable {
             (register(geometry.fence_mode)?, Mapping::read_write(&file, len_bytes)?)

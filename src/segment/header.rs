@@ -134,11 +134,24 @@ impl ChannelGeometry {
 /// Writes the header of a channel segment. Whoever hands the segment on afterwards orders it before
 /// everything that the receiver does.
 pub(super) fn write(memory: &impl Memory, geometry: &ChannelGeometry) -> Result<(), SegmentError> {
-    memory.copy_in(0, &encode(geometry, geometry.layout()?.len_bytes));
+    write_for(memory, geometry, segment::WAKEUP_FUTEX)
+}
+
+/// As [`write`], for sleepers that are woken in this way.
+pub(super) fn write_for(
+    memory: &impl Memory,
+    geometry: &ChannelGeometry,
+    wakeup: u32,
+) -> Result<(), SegmentError> {
+    memory.copy_in(0, &encode_for(geometry, geometry.layout()?.len_bytes, wakeup));
     Ok(())
 }
 
 fn encode(geometry: &ChannelGeometry, len_bytes: u64) -> [u8; HEADER_BYTES] {
+    encode_for(geometry, len_bytes, segment::WAKEUP_FUTEX)
+}
+
+fn encode_for(geometry: &ChannelGeometry, len_bytes: u64, wakeup: u32) -> [u8; HEADER_BYTES] {
     let mut header = Header([0; HEADER_BYTES]);
     header.put_u64(segment::MAGIC, MAGIC);
     header.put_u32(segment::VERSION, LAYOUT_VERSION);
@@ -155,7 +168,7 @@ fn encode(geometry: &ChannelGeometry, len_bytes: u64) -> [u8; HEADER_BYTES] {
     header.put_u64(segment::MAX_MESSAGE_BYTES, geometry.max_message_bytes);
     header.put_u32(segment::RING_KIND[0], geometry.ring_kind[0] as u32);
     header.put_u32(segment::RING_KIND[1], geometry.ring_kind[1] as u32);
-    header.put_u32(segment::WAKEUP, segment::WAKEUP_FUTEX);
+    header.put_u32(segment::WAKEUP, wakeup);
     header.put_u32(segment::SLOT_BYTES, geometry.slot_bytes);
     header.put_u64(segment::CHECKSUM, header.checksum());
     header.0
@@ -169,11 +182,30 @@ pub(super) fn check(
     check_padded(bytes, len_bytes, 1)
 }
 
+/// As [`check`], for whoever wakes and is woken in this way and no other: no safe call leads to
+/// another than futexes.
+pub(super) fn check_for(
+    bytes: [u8; HEADER_BYTES],
+    len_bytes: u64,
+    wakeup: u32,
+) -> Result<ChannelGeometry, SegmentError> {
+    check_all(bytes, len_bytes, 1, wakeup)
+}
+
 /// As [`check`], for a file whose file system has only multiples of `page_bytes`.
 pub(super) fn check_padded(
     bytes: [u8; HEADER_BYTES],
     len_bytes: u64,
     page_bytes: u64,
+) -> Result<ChannelGeometry, SegmentError> {
+    check_all(bytes, len_bytes, page_bytes, segment::WAKEUP_FUTEX)
+}
+
+fn check_all(
+    bytes: [u8; HEADER_BYTES],
+    len_bytes: u64,
+    page_bytes: u64,
+    wakeup: u32,
 ) -> Result<ChannelGeometry, SegmentError> {
     let header = Header(bytes);
     // In this order, so that a segment of another version is not called damaged.
@@ -183,7 +215,7 @@ pub(super) fn check_padded(
     expect("checksum", header.u64(segment::CHECKSUM), header.checksum())?;
     // From here on a difference is a liar's, or a creator's of a later minor version.
     expect("kind", header.u32(segment::KIND).into(), segment::KIND_CHANNEL.into())?;
-    expect("wakeups", header.u32(segment::WAKEUP).into(), segment::WAKEUP_FUTEX.into())?;
+    expect("wakeups", header.u32(segment::WAKEUP).into(), wakeup.into())?;
     let fence_mode = header.u32(segment::FENCE_MODE);
     let ring_kind = |index: usize| {
         let found = header.u32(segment::RING_KIND[index]);
@@ -326,7 +358,7 @@ mod tests {
             header.put_u64(segment::CHECKSUM, header.checksum());
             check(header.0, len_bytes).unwrap_err().to_string()
         };
-        let cases: [(Change, &str); 15] = [
+        let cases: [(Change, &str); 16] = [
             (|header| header.put_u64(segment::MAGIC, 1), "magic"),
             (|header| header.put_u32(segment::VERSION, 2), "layout version"),
             (|header| header.put_u32(segment::KIND, 2), "kind"),
@@ -339,6 +371,7 @@ mod tests {
             (|header| header.put_u64(segment::MAX_MESSAGE_BYTES, 0), "longest message"),
             (|header| header.put_u64(segment::MAX_MESSAGE_BYTES, 1 << 40), "longest message"),
             (|header| header.put_u32(segment::RING_KIND[0], 7), "kind of ring"),
+            (|header| header.put_u32(segment::WAKEUP, segment::WAKEUP_EVENT), "wakeups"),
             (|header| header.put_u32(segment::WAKEUP, 2), "wakeups"),
             (|header| header.put_u32(segment::SLOT_BYTES, 0), "slots of 0 bytes"),
             (|header| header.put_u32(segment::SLOT_BYTES, 33), "slots of 33 bytes"),

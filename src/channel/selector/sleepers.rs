@@ -8,8 +8,9 @@ use std::mem;
 
 use super::Selector;
 use super::slot::{Sleep, Slot, State};
-use super::watch::Word;
+use super::watch::{POLL_NS, Word};
 use crate::memory::{Deadline, Memory};
+use crate::os::clock::monotonic_ns;
 use crate::wakeup::MAX_SLEEP_NS;
 
 /// Sleepers that are glanced at in every slice of time; of more than eight times as many, an eighth
@@ -119,6 +120,11 @@ impl Selector {
                 slot.idle_rounds = 0;
                 self.awake.push_back(token);
                 continue;
+            };
+            // Nobody will wake the word of a channel with events.
+            let due = match slot.word().0.is_polled() {
+                true => due.min(Deadline::at_ns(monotonic_ns().saturating_add(POLL_NS))),
+                false => due,
             };
             slot.count_sleep();
             let id = u64::from(self.waits) << 32 | token as u64;

@@ -31,7 +31,7 @@ pub(super) const ANNOUNCED: u32 = 1;
 pub(super) const NOBODY: u64 = u64::MAX;
 
 /// How long to sleep where nothing tells when to stop.
-const POLL_NS: u64 = 1_000_000;
+pub(super) const POLL_NS: u64 = 1_000_000;
 
 /// A waiting word in a segment, which it keeps mapped.
 #[derive(Debug, Clone)]
