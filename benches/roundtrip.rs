@@ -15,6 +15,8 @@ use common::goals::Goals;
 use common::link::{Job, Spec};
 use common::os_peers::{PacketSocket, Pipe, StreamSocket};
 use common::plan::{Plan, Results, Row, skipped, two_cpus};
+#[cfg(feature = "raw-sync-event")]
+use common::ringway_channel::ParksOnEvents;
 use common::ringway_channel::{Copying, InPlace, Parks, Spins, SpinsThenParks};
 use common::ringway_ring::RingEnds;
 use common::table;
@@ -63,6 +65,8 @@ fn adaptive() -> Vec<Case> {
 fn parking() -> Vec<Case> {
     vec![
         Case::processes::<Copying<Parks>>(PARK),
+        #[cfg(feature = "raw-sync-event")]
+        Case::processes::<Copying<ParksOnEvents>>("ringway on events, park"),
         Case::processes::<Futex<true>>("raw futex, timed sleeps"),
         Case::processes::<Pipe>("Unix pipe"),
         Case::processes::<StreamSocket>("Unix stream socket"),

@@ -439,7 +439,7 @@ const _: () = {
     assert!(ring::LANDMARKS + 8 * ring::LANDMARK_COUNT <= ring::CONSUMER_EVENT);
     assert!(ring::CONSUMER_EVENT + ring::EVENT_BYTES <= ring::PRODUCER_EVENT);
     assert!(ring::PRODUCER_EVENT + ring::EVENT_BYTES <= ring::CONTROL_BYTES);
-    assert!((ring::CONSUMER_EVENT | ring::PRODUCER_EVENT) % CACHE_LINE_BYTES == 0);
+    assert!((ring::CONSUMER_EVENT | ring::PRODUCER_EVENT).is_multiple_of(CACHE_LINE_BYTES));
     assert!(ring::CONSUMER_CLOSED < LINE_BYTES);
     assert!(ring::PRODUCER_WAITING / LINE_BYTES == ring::SPACE_WANTED / LINE_BYTES);
     assert!(ring::HEAD / LINE_BYTES == ring::CONSUMER_STRAY_REPLIES / LINE_BYTES);

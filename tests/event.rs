@@ -7,6 +7,7 @@ mod common;
 
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -184,36 +185,40 @@ fn a_peer_that_closes_or_dies_wakes_the_sleeper() {
     assert_eq!(dies.wait(), 0);
 }
 
-/// Together with one that is woken by futex.
+/// Together with one that is woken by futex. The next message is sent when the last one was handed
+/// out, so that the selector sleeps in between.
 #[test]
 fn a_selector_polls_receivers_with_events() {
-    let (mut selector, mut numbers) = (Selector::new(), [0_u64; 2]);
+    let mut selector = Selector::new();
     let (event, plain) = (pair(), Channel::pair(&parking()).unwrap());
-    let mut senders = Vec::new();
-    for (near, far) in [event, plain] {
-        assert_eq!(selector.add(far.split().1), senders.len());
-        senders.push(near.split().0);
-    }
+    assert_eq!(selector.add(event.1.split().1), 0);
+    assert_eq!(selector.add(plain.1.split().1), 1);
+    let (mut events, mut plain) = (event.0.split().0, plain.0.split().0);
+    let (done, next) = mpsc::channel::<()>();
     let sends = thread::spawn(move || {
         for number in 0..200_u64 {
-            for sender in &mut senders {
-                sender.send(&number.to_ne_bytes()).unwrap();
-            }
-            // Now and then, so that the selector sleeps.
-            thread::sleep(Duration::from_micros(500));
+            events.send(&number.to_ne_bytes()).unwrap();
+            next.recv().unwrap();
         }
+        plain.send(b"last").unwrap();
     });
+    let (mut expected, mut last, mut slow) = (0_u64, 0, 0);
     while !selector.is_finished() {
+        let started = Instant::now();
         selector.poll(8, NEVER, |token, event| match event {
-            Event::Message(message) => {
-                assert_eq!(message.bytes(), numbers[token].to_ne_bytes());
-                numbers[token] += 1;
+            Event::Message(message) if token == 0 => {
+                assert_eq!(message.bytes(), expected.to_ne_bytes());
+                expected += 1;
+                done.send(()).unwrap();
             }
+            Event::Message(_) => last += 1,
             Event::Error(error) => assert!(matches!(error, RecvError::Disconnected)),
         });
+        slow += u64::from(started.elapsed() >= Duration::from_millis(200));
+        assert!(slow <= 20, "{slow} of {expected} messages took as long as without polling");
     }
     sends.join().unwrap();
-    assert_eq!(numbers, [200; 2]);
+    assert_eq!((expected, last), (200, 1));
 }
 
 /// How a process ends whose peer is killed at a random instant: its status, or `None` where it hangs.

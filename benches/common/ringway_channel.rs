@@ -15,6 +15,9 @@ use super::link::{End, Spec, number_of, stamp};
 /// How both sides wait.
 pub trait Wait: std::fmt::Debug {
     const STRATEGY: WaitStrategy;
+    /// Whether sleepers wait on events instead of futexes.
+    #[cfg(feature = "raw-sync-event")]
+    const EVENTS: bool = false;
 }
 
 /// [`WaitStrategy::Spin`].
@@ -38,20 +41,45 @@ impl Wait for Parks {
     const STRATEGY: WaitStrategy = WaitStrategy::Park;
 }
 
+/// [`WaitStrategy::Park`], on `raw_sync` events.
+#[cfg(feature = "raw-sync-event")]
+#[derive(Debug)]
+pub struct ParksOnEvents;
+#[cfg(feature = "raw-sync-event")]
+impl Wait for ParksOnEvents {
+    const STRATEGY: WaitStrategy = WaitStrategy::Park;
+    const EVENTS: bool = true;
+}
+
 fn options<W: Wait>(spec: &Spec) -> ChannelOptions {
     let capacity_bytes = spec.capacity as u64;
     ChannelOptions { capacity_bytes, wait: W::STRATEGY, ..ChannelOptions::default() }
 }
 
 pub(super) fn create<W: Wait>(spec: &Spec) -> (Channel, Vec<OwnedFd>) {
-    let channel = Channel::anonymous(&options::<W>(spec)).expect("a channel");
+    let options = options::<W>(spec);
+    #[cfg(feature = "raw-sync-event")]
+    let channel = match W::EVENTS {
+        // SAFETY: both sides are this program, which reaches the segment through the crate only.
+        true => unsafe { Channel::anonymous_with_event(&options) },
+        false => Channel::anonymous(&options),
+    };
+    #[cfg(not(feature = "raw-sync-event"))]
+    let channel = Channel::anonymous(&options);
+    let channel = channel.expect("a channel");
     let fd = channel.descriptor().expect("a descriptor");
     (channel, vec![fd])
 }
 
 pub(super) fn attach<W: Wait>(spec: &Spec, mut fds: Vec<OwnedFd>) -> Channel {
     let fd = fds.remove(0);
-    Channel::attach(fd, &options::<W>(spec)).expect("the parent's channel")
+    let options = options::<W>(spec);
+    #[cfg(feature = "raw-sync-event")]
+    if W::EVENTS {
+        // SAFETY: as in `create`, which has made the segment.
+        return unsafe { Channel::attach_with_event(fd, &options) }.expect("the parent's channel");
+    }
+    Channel::attach(fd, &options).expect("the parent's channel")
 }
 
 /// `send` and `recv`: all bytes copied in, and out into the buffer that the receiver lends.
