@@ -51,11 +51,18 @@ impl Channel {
     }
 
     fn await_call(&mut self, payload: &[u8], timeout: Duration) -> Result<Reply, CallError> {
-        let deadline = deadline_after(self.connection().memory(), timeout);
         // Nobody else asks for this reply, so the table need not know of it.
         let id = self.sender.calls.draw();
-        let sent = self.sender.send_worded(RecordKind::Call, id, 0, payload, deadline)?;
-        sent.ok_or(CallError::Timeout)?;
+        let sent = self.sender.send_worded_simple(RecordKind::Call, id, 0, payload);
+        if sent && let Some(reply) = self.receiver.poll_reply(id)? {
+            return Ok(reply);
+        }
+        // Only who must wait reads the clock.
+        let deadline = deadline_after(self.connection().memory(), timeout);
+        if !sent {
+            let sent = self.sender.send_worded(RecordKind::Call, id, 0, payload, deadline)?;
+            sent.ok_or(CallError::Timeout)?;
+        }
         self.receiver.await_reply(id, deadline)
     }
 

@@ -113,7 +113,7 @@ impl<M: Memory> Receiver<M> {
     #[inline(never)]
     fn recv_other(&mut self) -> Result<Message<'_>, RecvError> {
         if let Some(record) = self.poll() {
-            return Ok(self.lend_data(&record));
+            return Ok(self.lend(&record));
         }
         let record = self.next_waiting()?;
         Ok(self.lend(&record))

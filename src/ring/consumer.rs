@@ -148,6 +148,18 @@ impl<M: Memory> Consumer<M> {
         None
     }
 
+    /// Whether anything comes soon where the next record would be.
+    pub(crate) fn poll_something(&mut self, polls: u32) -> bool {
+        for _ in 0..polls {
+            if self.header() != 0 {
+                return true;
+            }
+            self.prefetch_expected();
+            self.memory.stop_speculation();
+        }
+        false
+    }
+
     #[inline(always)]
     fn header(&self) -> u64 {
         // Pairs with the Release of the producer's commit: the payload, and whatever stands behind
@@ -334,6 +346,9 @@ impl<M: Memory> Consumer<M> {
     /// Says whether every record must go through [`peek`](Self::peek), plain ones too: something
     /// else comes before the next, or is ended by it. Free for whoever is not careful.
     pub(crate) fn set_careful(&mut self, careful: bool) {
+        if careful == self.careful {
+            return;
+        }
         self.careful = careful;
         let simple = !careful && self.poison.is_none();
         self.max_record_bytes = if simple { self.geometry.max_record_bytes() } else { 0 };

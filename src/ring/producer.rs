@@ -93,7 +93,7 @@ impl<M: Memory> Producer<M> {
     /// end of the buffer, and the cached `head` leaves room. Otherwise [`place`](Self::place) must be
     /// asked.
     #[inline(always)]
-    fn simple_end(&self, len: u64) -> Option<u64> {
+    pub(super) fn simple_end(&self, len: u64) -> Option<u64> {
         // First: no record is as long as what a caller may ask for, and messages may have to be shorter
         // than records. So the sum does not overflow, and the record is no longer than any can be.
         if len > self.geometry.max_payload_bytes() {
@@ -106,7 +106,7 @@ impl<M: Memory> Producer<M> {
     }
 
     /// Computes the limit anew, from the tail and the cached `head`.
-    fn renew_limit(&mut self) {
+    pub(super) fn renew_limit(&mut self) {
         let capacity_bytes = self.geometry.capacity_bytes();
         let to_end = capacity_bytes - self.geometry.index(self.tail);
         // The word behind the record must be free too.

@@ -14,7 +14,7 @@ use crate::channel::sender::{CLOSING_GRACE_NS, Seen};
 use crate::error::{Corruption, RecvError};
 use crate::layout::ring;
 use crate::memory::{Deadline, Memory, Ordering};
-use crate::ring::Record;
+use crate::ring::{Record, RecordKind};
 
 /// Looks at the ring before a wait begins: as long as an answer takes from another processor.
 const POLLS: u32 = 128;
@@ -51,14 +51,31 @@ impl<M: Memory> Receiver<M> {
         }
     }
 
+    /// Whether to poll before a closer look: nothing needs attention, and nothing lies aside.
+    #[inline]
+    fn may_poll(&self) -> bool {
+        self.consumer.memory().is_ours()
+            && self.connection.is_alive(self.known)
+            && self.waiter.polls_first()
+            && !self.consumer.is_careful()
+    }
+
+    /// Whether something comes at once where the next record would be; as `poll`, for who waits for
+    /// a reply while no message does.
+    pub(super) fn poll_something(&mut self) -> bool {
+        if !self.may_poll() {
+            return false;
+        }
+        if self.consumer.release() {
+            self.wake_producer();
+        }
+        self.consumer.poll_something(POLLS)
+    }
+
     /// The next record if it comes at once; looks at nothing but the ring.
     #[inline]
     pub(super) fn poll(&mut self) -> Option<Record> {
-        let polls = self.consumer.memory().is_ours()
-            && self.connection.is_alive(self.known)
-            && self.waiter.polls_first()
-            && !self.consumer.is_careful();
-        if !polls {
+        if !self.may_poll() {
             return None;
         }
         let received = self.consumer.stats().messages;
@@ -69,7 +86,16 @@ impl<M: Memory> Receiver<M> {
                 self.consumer.memory().pause();
             }
         }
-        self.consumer.poll_simple(POLLS)
+        if let Some(record) = self.consumer.poll_simple(POLLS) {
+            return Some(record);
+        }
+        // A call, or a message behind padding, needs no closer look either.
+        match self.consumer.peek() {
+            Ok(Some(record)) if matches!(record.kind(), RecordKind::Data | RecordKind::Call) => {
+                Some(record)
+            }
+            _ => None,
+        }
     }
 
     #[cold]

@@ -96,6 +96,23 @@ impl<M: Memory> Sender<M> {
         }
     }
 
+    /// Sends a call or a reply if nothing needs attention and there is room for certain.
+    #[inline]
+    pub(in crate::channel) fn send_worded_simple(
+        &mut self,
+        kind: RecordKind,
+        call: CallId,
+        tag: u16,
+        payload: &[u8],
+    ) -> bool {
+        let sent =
+            !self.needs_attention() && self.producer.push_worded_simple(kind, call.0, tag, payload);
+        if sent {
+            self.notify();
+        }
+        sent
+    }
+
     /// Sends a call or a reply, in one record or in pieces. `None` at the deadline.
     pub(in crate::channel) fn send_worded(
         &mut self,
@@ -105,6 +122,9 @@ impl<M: Memory> Sender<M> {
         payload: &[u8],
         deadline: Deadline,
     ) -> Result<Option<()>, SendError> {
+        if self.send_worded_simple(kind, call, tag, payload) {
+            return Ok(Some(()));
+        }
         if !self.producer.geometry().fits_record(kind, payload.len()) {
             let word = call.0.to_ne_bytes();
             let parts = [IoSlice::new(&word), IoSlice::new(payload)];
