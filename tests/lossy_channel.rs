@@ -127,7 +127,9 @@ fn the_end_comes_after_the_last_message() {
 fn waits_end_at_their_deadline_or_with_a_message() {
     for wait in [WaitStrategy::Park, WaitStrategy::SpinThenPark, WaitStrategy::Spin] {
         for fence in [FenceMode::Real, FenceMode::detect()] {
-            let options = LossyOptions { capacity_bytes: 4096, wait, fence: Some(fence) };
+            let fence = Some(fence);
+            let options =
+                LossyOptions { capacity_bytes: 4096, wait, fence, ..LossyOptions::default() };
             let (mut sender, mut receiver) = LossyChannel::pair(&options).unwrap();
             let short = receiver.recv_timeout(Duration::from_millis(2)).unwrap_err();
             assert_eq!(short, RecvTimeoutError::Timeout);

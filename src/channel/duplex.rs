@@ -45,6 +45,15 @@ impl Backing {
             Self::Named(segment) => segment.geometry(),
         }
     }
+
+    pub(super) fn anonymous(&self) -> Result<&Arc<AnonymousSegment>, SegmentError> {
+        match self {
+            Self::Anonymous(segment) => Ok(segment),
+            Self::Named(_) => {
+                Err(SegmentError::NotMemory { found: "a segment with a name".into() })
+            }
+        }
+    }
 }
 
 /// What is known of the process at the other side.
@@ -71,12 +80,7 @@ impl Channel {
     /// # Errors
     /// [`SegmentError::NotMemory`] where it has a name.
     pub(crate) fn segment(&self) -> Result<&Arc<AnonymousSegment>, SegmentError> {
-        match &self.segment {
-            Backing::Anonymous(segment) => Ok(segment),
-            Backing::Named(_) => {
-                Err(SegmentError::NotMemory { found: "a segment with a name".into() })
-            }
-        }
+        self.segment.anonymous()
     }
 
     /// For the host, which makes this channel the next incarnation of another one: the ends of that

@@ -7,10 +7,14 @@
 //! [`ring::lossy`](crate::ring::lossy).
 
 #[cfg(not(loom))]
+mod named;
+#[cfg(not(loom))]
 mod open;
 mod receiver;
 mod sender;
 
+#[cfg(not(loom))]
+pub use named::LossyEnd;
 #[cfg(not(loom))]
 pub use open::{LossyChannel, LossyOptions};
 pub use receiver::{LossyMessage, LossyReceiver};

@@ -78,7 +78,7 @@ pub use connection::CarryReport;
 pub(crate) use connection::Connection;
 pub use drafts::{Batch, Reservation};
 #[cfg(not(loom))]
-pub use lossy::{LossyChannel, LossyOptions};
+pub use lossy::{LossyChannel, LossyEnd, LossyOptions};
 pub use lossy::{LossyMessage, LossyReceiver, LossySender};
 pub use message::{Message, OwnedMessage};
 pub use policy::{Offered, SendPolicy};

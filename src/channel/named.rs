@@ -102,23 +102,7 @@ impl Channel {
         timeout: Duration,
     ) -> Result<Self, SegmentError> {
         let address = address.into();
-        let timeout_ns = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
-        let deadline_ns = monotonic_ns().saturating_add(timeout_ns);
-        let mut pause = FIRST_PAUSE;
-        loop {
-            let last = monotonic_ns() >= deadline_ns;
-            match Self::named(&address, How::Open, options) {
-                Err(SegmentError::Name(
-                    NameError::NotFound { .. }
-                    | NameError::AlreadyClaimed { .. }
-                    | NameError::Busy { .. },
-                )) if !last => {}
-                opened => return opened,
-            }
-            let left = Duration::from_nanos(deadline_ns.saturating_sub(monotonic_ns()));
-            thread::sleep(pause.min(left));
-            pause = (pause * 2).min(LONGEST_PAUSE);
-        }
+        until(timeout, || Self::named(&address, How::Open, options))
     }
 
     fn named(address: &Address, how: How, options: &ChannelOptions) -> Result<Self, SegmentError> {
@@ -137,5 +121,29 @@ impl Channel {
         let receiver = Receiver::new(connection, waiter())?;
         let segment = Backing::Named(Arc::clone(segment));
         Ok(Self { sender, receiver, segment, watch: None })
+    }
+}
+
+/// Tries to open something until it is there and free, or the time is over.
+pub(super) fn until<T>(
+    timeout: Duration,
+    mut open: impl FnMut() -> Result<T, SegmentError>,
+) -> Result<T, SegmentError> {
+    let timeout_ns = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
+    let deadline_ns = monotonic_ns().saturating_add(timeout_ns);
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let last = monotonic_ns() >= deadline_ns;
+        match open() {
+            Err(SegmentError::Name(
+                NameError::NotFound { .. }
+                | NameError::AlreadyClaimed { .. }
+                | NameError::Busy { .. },
+            )) if !last => {}
+            opened => return opened,
+        }
+        let left = Duration::from_nanos(deadline_ns.saturating_sub(monotonic_ns()));
+        thread::sleep(pause.min(left));
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }

@@ -1,4 +1,5 @@
 //! Lossy channels in segments without a name: create, hand the descriptor over, attach.
+//! [`named`](super::named) makes those with one.
 //!
 //! What always holds: one side sends and the other receives, and the segment's header says which;
 //! the ring that leads back is the smallest there is, and carries nothing.
@@ -9,12 +10,13 @@ use std::sync::Arc;
 use super::{LossyReceiver, LossySender};
 use crate::channel::connect::connect;
 use crate::channel::connection::Connection;
+use crate::channel::duplex::Backing;
 use crate::error::{ExitReason, SegmentError};
 use crate::layout::MIN_CAPACITY_BYTES;
 use crate::memory::FenceMode;
 use crate::os::pidfd::PidFd;
 use crate::ring::lossy::LossyGeometry;
-use crate::segment::{AnonymousSegment, ChannelGeometry, RingKind};
+use crate::segment::{Access, AnonymousSegment, ChannelGeometry, RingKind};
 use crate::supervisor::{self, WatchToken};
 use crate::wakeup::{WaitStrategy, Waiter};
 
@@ -29,17 +31,24 @@ pub struct LossyOptions {
     pub wait: WaitStrategy,
     /// Who fences when the receiver sleeps; found out where `None`. The creator decides for both.
     pub fence: Option<FenceMode>,
+    /// Who may open it, for channels with a name.
+    pub access: Access,
 }
 
 impl Default for LossyOptions {
     fn default() -> Self {
-        Self { capacity_bytes: 256 << 10, wait: WaitStrategy::default(), fence: None }
+        Self {
+            capacity_bytes: 256 << 10,
+            wait: WaitStrategy::default(),
+            fence: None,
+            access: Access::default(),
+        }
     }
 }
 
 impl LossyOptions {
     /// A segment whose ring from this side on is lossy.
-    fn geometry(&self, from: usize) -> ChannelGeometry {
+    pub(super) fn geometry(&self, from: usize) -> ChannelGeometry {
         let fence = self.fence.unwrap_or_else(|| match self.wait {
             WaitStrategy::Park => FenceMode::Real,
             _ => FenceMode::detect(),
@@ -81,8 +90,8 @@ fn kinds(from: usize) -> [RingKind; 2] {
 /// ```
 #[derive(Debug)]
 pub struct LossyChannel<E> {
-    end: E,
-    segment: Arc<AnonymousSegment>,
+    pub(super) end: E,
+    pub(super) segment: Backing,
 }
 
 impl LossyChannel<LossySender> {
@@ -140,12 +149,12 @@ impl LossyChannel<LossyReceiver> {
     }
 }
 
-fn sender(connection: Arc<Connection>) -> Result<LossySender, SegmentError> {
+pub(super) fn sender(connection: Arc<Connection>) -> Result<LossySender, SegmentError> {
     let geometry = LossyGeometry::new(*connection.outgoing())?;
     Ok(LossySender::new(connection, geometry)?)
 }
 
-fn receiver(
+pub(super) fn receiver(
     connection: Arc<Connection>,
     options: &LossyOptions,
 ) -> Result<LossyReceiver, SegmentError> {
@@ -163,7 +172,7 @@ impl<E> LossyChannel<E> {
     ) -> Result<Self, SegmentError> {
         let segment = Arc::new(segment);
         let end = end(connect(&segment, side, kinds(from))?)?;
-        Ok(Self { end, segment })
+        Ok(Self { end, segment: Backing::Anonymous(segment) })
     }
 
     /// The end by itself, to be used. What it lies in stays mapped as long as the end lives.
@@ -179,9 +188,10 @@ impl<E> LossyChannel<E> {
     /// What the other process needs to attach: a descriptor of the segment, closed on exec.
     ///
     /// # Errors
-    /// [`SegmentError::Os`], where descriptors have run out or `/proc` is missing.
+    /// [`SegmentError::Os`], where descriptors have run out or `/proc` is missing;
+    /// [`SegmentError::NotMemory`] where the channel has a name.
     pub fn descriptor(&self) -> Result<OwnedFd, SegmentError> {
-        self.segment.descriptor()
+        self.segment.anonymous()?.descriptor()
     }
 
     /// Seals the segment against holes and further mappings, once both sides have mapped it; see
@@ -190,7 +200,7 @@ impl<E> LossyChannel<E> {
     /// # Errors
     /// As there.
     pub fn seal_writes(&self) -> Result<(), SegmentError> {
-        self.segment.seal_writes()
+        self.segment.anonymous()?.seal_writes()
     }
 }
 

@@ -26,6 +26,8 @@ use crate::wakeup::Waiter;
 pub struct LossyReceiver<M: Memory = SharedMemory> {
     consumer: LossyConsumer<M>,
     connection: Arc<Connection<M>>,
+    /// What is known of the peer while it is the one that this end knows, and lives.
+    known: u32,
     waiter: Waiter,
     cpu: CpuHint,
     buffer: Vec<u8>,
@@ -94,6 +96,7 @@ impl<M: Memory> LossyReceiver<M> {
         Ok(Self {
             consumer,
             connection,
+            known: peer::ALIVE,
             waiter,
             cpu,
             buffer: Vec::new(),
@@ -108,7 +111,8 @@ impl<M: Memory> LossyReceiver<M> {
     ///
     /// # Errors
     /// [`RecvError::Disconnected`] once the sender has closed or died and what it left has been read;
-    /// [`RecvError::Corrupt`], [`RecvError::Forked`].
+    /// [`RecvError::Restarted`] once where another one has come; [`RecvError::Corrupt`],
+    /// [`RecvError::Forked`].
     #[inline]
     pub fn recv(&mut self) -> Result<LossyMessage<'_>, RecvError> {
         loop {
@@ -191,7 +195,7 @@ impl<M: Memory> LossyReceiver<M> {
         if !self.consumer.memory().is_ours() {
             return Err(RecvError::Forked);
         }
-        if !self.connection.is_alive(peer::ALIVE) {
+        if !self.connection.is_alive(self.known) {
             self.attend()?;
         }
         match self.take()? {
@@ -216,29 +220,39 @@ impl<M: Memory> LossyReceiver<M> {
         RecvError::Corrupt(corruption)
     }
 
-    /// The sender is dead: what comes from now on is not its own.
+    /// The sender is dead: what comes from now on is not its own, unless another one has come.
     #[cold]
     fn attend(&mut self) -> Result<(), RecvError> {
+        self.connection.look_out();
         // Seen with Acquire first, so that what the dead had announced is visible.
-        let _ = self.connection.peer();
+        let word = self.connection.word();
+        if word & !peer::STATE != self.known {
+            self.known = word & !peer::STATE;
+            self.consumer.producer_succeeded();
+            return Err(RecvError::Restarted { reason: self.connection.reason() });
+        }
+        if word & peer::STATE == peer::ALIVE {
+            return Ok(());
+        }
         self.consumer.producer_died().map_err(|corruption| self.corrupt(corruption))
     }
 
     /// Nothing to read: is that all?
     #[cold]
     fn look_behind(&mut self) -> Result<Attempt, RecvError> {
+        self.connection.look_out();
         if self.connection.poisoned_by_peer() {
             // Latched: the peer could take its word back.
             return Err(RecvError::Corrupt(self.consumer.poison(Corruption::ByPeer)));
         }
-        let state = self.connection.peer();
+        let state = self.connection.word();
         let word = self.consumer.geometry().control(ring::PRODUCER_CLOSED);
         // Pairs with the Release in Connection::close_end.
         let closed = self.consumer.memory().load_u32(word, Ordering::Acquire);
-        if state == peer::ALIVE && closed == 0 {
+        if state == self.known && closed == 0 {
             return Ok(Attempt::Nothing(Seen { peer: state, closed }));
         }
-        if state != peer::ALIVE {
+        if state != self.known {
             self.attend()?;
         }
         // Once more, now that the end has been seen: all that was committed before is visible.
@@ -264,7 +278,8 @@ impl<M: Memory> LossyReceiver<M> {
             || {
                 // The next attempt finds out what it is.
                 (consumer.has_something()
-                    || connection.peer() != seen.peer
+                    || connection.word() != seen.peer
+                    || connection.peer_moved()
                     || connection.poisoned_by_peer()
                     || memory.load_u32(closed, Ordering::Relaxed) != seen.closed)
                     .then_some(())

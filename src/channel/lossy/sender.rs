@@ -20,6 +20,8 @@ use crate::wakeup;
 pub struct LossySender<M: Memory = SharedMemory> {
     producer: LossyProducer<M>,
     connection: Arc<Connection<M>>,
+    /// What is known of the peer while it is the one that this end knows, and lives.
+    known: u32,
     /// Keeps the supervisor's eye on the peer.
     #[cfg(not(loom))]
     watch: Option<crate::supervisor::WatchToken>,
@@ -39,6 +41,7 @@ impl<M: Memory> LossySender<M> {
         Ok(Self {
             producer,
             connection,
+            known: peer::ALIVE,
             #[cfg(not(loom))]
             watch: None,
             open: true,
@@ -51,7 +54,8 @@ impl<M: Memory> LossySender<M> {
     ///
     /// # Errors
     /// [`SendError::TooLong`]; [`SendError::Disconnected`] once the receiver has closed or is known to
-    /// be dead; [`SendError::Corrupt`], [`SendError::Forked`]. The message has not been sent then.
+    /// be dead; [`SendError::Restarted`] once where somebody has come in its place;
+    /// [`SendError::Corrupt`], [`SendError::Forked`]. The message has not been sent then.
     #[inline]
     pub fn send(&mut self, payload: &[u8]) -> Result<(), SendError> {
         self.send_tagged(0, payload)
@@ -82,7 +86,9 @@ impl<M: Memory> LossySender<M> {
     fn needs_attention(&self) -> bool {
         let memory = self.producer.memory();
         !memory.is_ours()
-            || !self.connection.is_alive(peer::ALIVE)
+            || !self.connection.is_alive(self.known)
+            // No call sleeps or finds no room, so there is no other occasion to look.
+            || self.connection.peer_moved()
             || memory.load_u32(self.closed_word(), Ordering::Relaxed) != 0
     }
 
@@ -96,6 +102,12 @@ impl<M: Memory> LossySender<M> {
         if !self.producer.memory().is_ours() {
             return Err(SendError::Forked);
         }
+        self.connection.look_out();
+        let word = self.connection.word();
+        if word & !peer::STATE != self.known {
+            self.known = word & !peer::STATE;
+            return Err(SendError::Restarted { reason: self.connection.reason() });
+        }
         if let Some(corruption) = self.producer.poisoned() {
             return Err(SendError::Corrupt(corruption));
         }
@@ -106,7 +118,7 @@ impl<M: Memory> LossySender<M> {
         }
         // Pairs with the Release in Connection::close_end.
         let closed = self.producer.memory().load_u32(self.closed_word(), Ordering::Acquire);
-        if closed != 0 || self.connection.peer() != peer::ALIVE {
+        if closed != 0 || word & peer::STATE != peer::ALIVE {
             return Err(SendError::Disconnected);
         }
         Ok(())

@@ -380,6 +380,11 @@ impl<M: Memory> LossyConsumer<M> {
         Ok(())
     }
 
+    /// Another producer has come: what it commits is believed.
+    pub(crate) fn producer_succeeded(&mut self) {
+        self.end = None;
+    }
+
     /// Latches a finding: every later call returns it. Returns the first one.
     #[cold]
     pub fn poison(&mut self, corruption: Corruption) -> Corruption {
