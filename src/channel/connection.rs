@@ -10,6 +10,7 @@ use std::sync::{Arc, PoisonError, Weak};
 
 use super::attachment::Lookout;
 use super::calls::Calls;
+use super::carry::{CarryReport, carry, drop_record};
 use crate::error::{Corruption, ExitReason};
 use crate::layout::{ring, side};
 use crate::memory::{Memory, Ordering, SharedMemory};
@@ -81,17 +82,6 @@ struct Succession<M: Memory> {
     consumer: Option<Consumer<M>>,
     /// Reads the old outgoing ring from where the hand-over stopped.
     rest: Option<Consumer<M>>,
-}
-
-/// What a hand-over moved.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct CarryReport {
-    /// Messages carried over into the new segment; of those in fragments, each piece counts.
-    pub carried: u64,
-    /// Messages dropped because too many incarnations had died over them: tag and length.
-    pub dropped: Option<(u16, usize)>,
-    /// What stopped the hand-over early.
-    pub corruption: Option<Corruption>,
 }
 
 impl<M: Memory> fmt::Debug for Connection<M> {
@@ -413,36 +403,4 @@ impl<M: Memory> Connection<M> {
         }
         wakeup::wake_always(&self.memory, waiting);
     }
-}
-
-/// Takes the first unread message away.
-fn drop_record<M: Memory>(from: &mut Consumer<M>) -> Option<(u16, usize)> {
-    let record = from.peek().ok().flatten()?;
-    from.advance(&record);
-    Some((record.tag(), record.len_bytes()))
-}
-
-/// Copies all committed records of one ring, at most as many bytes as it holds, into another: of
-/// whatever kind, so of a long message those pieces that were not released. The receiver there drops
-/// what has no beginning or no end.
-/// The reading end is private: `head` is not published. Wakes nobody.
-fn carry<M: Memory>(from: &mut Consumer<M>, to: &mut Producer<M>) -> Result<u64, Corruption> {
-    let mut carried = 0;
-    let mut left = from.geometry().capacity_bytes();
-    let mut buffer = Vec::new();
-    while let Some(record) = from.peek()? {
-        let Some(rest) = left.checked_sub(record.len_bytes() as u64 + 8) else { break };
-        left = rest;
-        buffer.resize(record.len_bytes(), 0);
-        from.copy_out(&record, &mut buffer);
-        // A fresh ring of the same capacity holds what the old one held; only a peer that lies can
-        // make it fail.
-        let word = if record.is_data() { 0 } else { from.word(&record) };
-        if to.try_push_kind(record.kind(), word, record.tag(), &buffer).is_err() {
-            break;
-        }
-        from.advance(&record);
-        carried += 1;
-    }
-    Ok(carried)
 }

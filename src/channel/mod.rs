@@ -8,6 +8,7 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `connection` | one incarnation of a channel as one side sees it; death, hand-over |
+//! | `carry` | what a hand-over copies from ring to ring |
 //! | `attachment` | peers that nobody has started, and their successors in the same segment |
 //! | `connect` | from a segment to a connection |
 //! | `sender`, `receiver` | the blocking ends: what they offer |
@@ -27,6 +28,7 @@
 
 mod attachment;
 mod calls;
+mod carry;
 mod connection;
 mod cpu;
 mod drafts;
@@ -73,7 +75,7 @@ mod trusted;
 mod typed_channel;
 
 pub use calls::{CallId, PendingCall};
-pub use connection::CarryReport;
+pub use carry::CarryReport;
 #[cfg(not(loom))]
 pub(crate) use connection::Connection;
 pub use drafts::{Batch, Reservation};
