@@ -12,7 +12,7 @@
 //! - [`case`]: one row of a table; [`isolated`]: one that may fail; [`plan`]: all rows at all sizes, interleaved, against yardsticks;
 //!   [`goals`]: what was to be reached
 //! - [`yardstick`], [`os_peers`], [`thread_peers`], [`fixed_slots`], [`plain_ring`],
-//!   [`ringway_ring`], [`ringway_channel`], [`ringway_slots`], [`ringway_calls`]: what is measured
+//!   [`ringway_ring`], [`ringway_channel`], [`ringway_slots`], [`ringway_lossy`], [`ringway_calls`]: what is measured
 #![allow(dead_code)]
 #![allow(unsafe_code)]
 
@@ -29,6 +29,7 @@ pub mod plan;
 pub mod process;
 pub mod ringway_calls;
 pub mod ringway_channel;
+pub mod ringway_lossy;
 pub mod ringway_ring;
 pub mod ringway_slots;
 pub mod shared;
