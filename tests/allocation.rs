@@ -5,7 +5,9 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::time::Duration;
 
-use ringway::channel::{Channel, ChannelOptions, Event, Selector};
+use ringway::channel::{
+    Channel, ChannelOptions, Event, LossyChannel, LossyOptions, Selector, SendPolicy,
+};
 
 struct Counting;
 
@@ -101,6 +103,45 @@ fn a_selector_awake_and_asleep() {
     };
     round();
     assert_eq!(allocations(|| (0..200).for_each(|_| round())), 0);
+}
+
+/// Kept up with, overrun, and asleep.
+#[test]
+fn a_lossy_channel() {
+    let options = LossyOptions { capacity_bytes: 4096, ..LossyOptions::default() };
+    let (mut sender, mut receiver) = LossyChannel::pair(&options).expect("a channel");
+    let mut round = |size: usize| {
+        let bytes = [7_u8; 1000];
+        sender.send(&bytes[..size]).expect("sent");
+        assert_eq!(receiver.recv().expect("received").len(), size);
+        (0..300).for_each(|_| sender.send(&bytes[..size]).expect("sent"));
+        assert!(receiver.try_recv().expect("received").lost_before() > 0);
+        while receiver.try_recv().is_ok() {}
+        // Asleep, until the deadline.
+        assert!(receiver.recv_timeout(Duration::from_micros(100)).is_err());
+        assert_eq!(sender.stats().unread, 0);
+    };
+    // The first round brings the buffer to its size.
+    round(1000);
+    assert_eq!(allocations(|| (16..1000).step_by(7).for_each(round)), 0);
+}
+
+/// Where there is room and where there is none.
+#[test]
+fn offered_messages() {
+    let options = ChannelOptions { capacity_bytes: 4096, ..ChannelOptions::default() };
+    let (mut near, mut far) = Channel::pair(&options).expect("a channel");
+    let mut round = |policy| {
+        near.sender().set_policy(policy);
+        for _ in 0..100 {
+            let _ = near.offer(&[7; 100]);
+        }
+        while far.try_recv().is_ok() {}
+    };
+    let briefly = SendPolicy::BlockFor(Duration::from_micros(50));
+    let policies = [SendPolicy::Fail, SendPolicy::DropNewest, briefly];
+    policies.into_iter().for_each(&mut round);
+    assert_eq!(allocations(|| policies.into_iter().cycle().take(30).for_each(round)), 0);
 }
 
 /// Messages longer than the ring, and calls, once the buffers have their size. Two threads, each of
