@@ -116,7 +116,7 @@ fn word_of(bytes: &[u8]) -> u64 {
     u64::from_ne_bytes(bytes.try_into().expect("eight bytes"))
 }
 
-/// Two words beside what is measured: the far side is ready; how many marks it has seen.
+/// Three words beside what is measured: the far side is ready; how many marks it has seen; it may stop.
 #[derive(Debug, Clone)]
 pub struct Control {
     shared: Arc<Shared>,
@@ -144,6 +144,16 @@ impl Control {
     /// Whether the far side is ready.
     pub fn is_ready(&self) -> bool {
         self.shared.word(0).load(Ordering::Acquire) == 1
+    }
+
+    /// Tells the far side to stop, where no message does.
+    pub fn set_over(&self) {
+        self.shared.word(256).store(1, Ordering::Release);
+    }
+
+    /// Whether the far side may stop.
+    pub fn is_over(&self) -> bool {
+        self.shared.word(256).load(Ordering::Acquire) == 1
     }
 
     fn acknowledge(&self, count: u64) {

@@ -11,6 +11,7 @@
 //! - [`link`]: what a message is, and the two drivers: round trip and one way
 //! - [`case`]: one row of a table; [`isolated`]: one that may fail; [`plan`]: all rows at all sizes, interleaved, against yardsticks;
 //!   [`goals`]: what was to be reached
+//! - [`keyed`]: values under keys that two sides share, and what is done with them
 //! - [`yardstick`], [`os_peers`], [`thread_peers`], [`fixed_slots`], [`plain_ring`],
 //!   [`ringway_ring`], [`ringway_channel`], [`ringway_slots`], [`ringway_lossy`], [`ringway_calls`]: what is measured
 #![allow(dead_code)]
@@ -22,6 +23,7 @@ pub mod cpu;
 pub mod fixed_slots;
 pub mod goals;
 pub mod isolated;
+pub mod keyed;
 pub mod link;
 pub mod os_peers;
 pub mod plain_ring;

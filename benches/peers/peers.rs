@@ -1,8 +1,9 @@
 //! ringway beside other ways to move messages between processes, in one run.
 //!
 //! Run by `cargo bench -p ringway-peers`; see `--help` behind `--`. It prints, between two pinned
-//! processes, round trips, messages one way and round trips of sleeping sides, each with its ratio
-//! to a yardstick and ringway's to it, and which goals were reached.
+//! processes, round trips, messages one way, round trips of sleeping sides, and reads and writes of
+//! values under keys, each with its ratio to a yardstick and ringway's to it, and which goals were
+//! reached.
 //! What always holds: every row is measured in processes of its own, is given up after a time, and
 //! leaves nothing behind; a row without a figure says why.
 
@@ -10,10 +11,11 @@
 mod common;
 mod peer;
 mod report;
+mod stores;
 
 use std::time::Instant;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use common::case::{Case, measure_threads, served_as_child};
 use common::cli::Options;
 use common::fixed_slots::FixedSlots;
@@ -53,9 +55,21 @@ const RTRB: &str = "rtrb bytes (two threads)";
 struct Args {
     #[command(flatten)]
     options: Options,
+    /// Only one half of it.
+    #[arg(long)]
+    part: Option<Part>,
     /// Keep what is printed in `benches/RESULTS.md`.
-    #[arg(long, conflicts_with = "quick")]
+    #[arg(long, conflicts_with_all = ["quick", "part"])]
     write_results: bool,
+}
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Messages.
+    Channels,
+    /// Values under keys.
+    Stores,
 }
 
 /// What polls, and what can only block.
@@ -99,7 +113,7 @@ fn sleeping() -> Vec<Case> {
 fn main() {
     let args = Args::parse();
     let options = args.options.settled();
-    let all = [vec![LINE, STREAMING, FUTEX], one_way(), sleeping()].concat();
+    let all = [vec![LINE, STREAMING, FUTEX], one_way(), sleeping(), stores::cases()].concat();
     if served_as_child(&options, &all) {
         return;
     }
@@ -111,10 +125,15 @@ fn main() {
     let mut run = Run { options, report: Report::default(), goals: Goals::default() };
     isolated::sweep_dead();
     introduce(&mut run.report, &run.options);
-    run.round_trips([first, second]);
-    run.one_way([first, second]);
-    run.asleep("two CPUs", [first, second]);
-    run.asleep("one CPU", [first, first]);
+    if args.part != Some(Part::Stores) {
+        run.round_trips([first, second]);
+        run.one_way([first, second]);
+        run.asleep("two CPUs", [first, second]);
+        run.asleep("one CPU", [first, first]);
+    }
+    if args.part != Some(Part::Channels) {
+        stores::run(&mut run, [first, second]);
+    }
     run.report.say(&format!("## Goals\n\n{}", run.goals.render()));
     println!("It took {} s.", started.elapsed().as_secs());
     if args.write_results && !run.options.quick {

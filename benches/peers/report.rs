@@ -11,8 +11,18 @@ use crate::common::table::{bytes, figure, render};
 const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../RESULTS.md");
 /// The versions that were measured.
 const LOCK: &str = include_str!("../../Cargo.lock");
-const PEERS: [&str; 8] =
-    ["iceoryx2", "ipc-channel", "ipmpsc", "raw_sync", "rtrb", "shm_ring", "shmem-ipc", "shmring"];
+const PEERS: [&str; 10] = [
+    "heed",
+    "iceoryx2",
+    "ipc-channel",
+    "ipmpsc",
+    "mmap-sync",
+    "raw_sync",
+    "rtrb",
+    "shm_ring",
+    "shmem-ipc",
+    "shmring",
+];
 
 /// How the cells of a table read.
 #[derive(Debug, Clone, Copy)]
@@ -50,7 +60,7 @@ impl Report {
                 Figures::Rate => figure(series.value() / 1e6),
             };
             match results.row(ringway(name), size) {
-                _ if name.starts_with("ringway") || yardstick(name) => {
+                _ if ringway(name) == name || yardstick(name) => {
                     format!("{value} ({})", figure(series.ratio()))
                 }
                 Some((mine, _)) => {

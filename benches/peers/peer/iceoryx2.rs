@@ -35,18 +35,23 @@ struct Ports {
     node: Node<ipc::Service>,
 }
 
-fn ports(name: &str, spec: &Spec, near: bool) -> Ports {
+/// A node all of whose files lie under this prefix, in this measurement's directory.
+pub fn node(name: &str) -> Node<ipc::Service> {
     set_log_level(LogLevel::Error);
     let mut config = Config::default();
     config.global.prefix = FileName::new(name.as_bytes()).expect("a prefix");
     let root = std::env::temp_dir();
     let root = Path::new(root.to_str().expect("UTF-8").as_bytes()).expect("a path");
     config.global.set_root_path(&root);
-    let node = NodeBuilder::new()
+    NodeBuilder::new()
         .config(&config)
         .signal_handling_mode(SignalHandlingMode::Disabled)
         .create::<ipc::Service>()
-        .expect("a node");
+        .expect("a node")
+}
+
+fn ports(name: &str, spec: &Spec, near: bool) -> Ports {
+    let node = node(name);
     let service = |name: &str| {
         node.service_builder(&name.try_into().expect("a service name"))
             .publish_subscribe::<[u8]>()

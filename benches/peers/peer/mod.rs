@@ -5,10 +5,13 @@
 //! What always holds: a peer is used as its own documentation and examples show; where it leaves
 //! polling to its user, it is polled as ringway's spinning ends poll.
 
+pub mod blackboard;
 pub mod boost;
 pub mod iceoryx2;
 pub mod ipc_channel;
 pub mod ipmpsc;
+pub mod lmdb;
+pub mod mmap_sync;
 pub mod raw_sync;
 pub mod shm_ring;
 pub mod shmem_ipc;
