@@ -54,6 +54,33 @@ pub enum SegmentError {
         /// Largest possible.
         max: u64,
     },
+    /// Measures that no store can have.
+    #[error(
+        "a store of {pages} pages of 4096 bytes and with {readers} readers: it must have from 16 to 2^31 pages and from 1 to 65536 readers"
+    )]
+    StoreMeasures {
+        /// Pages of the arena.
+        pages: u64,
+        /// Reader records.
+        readers: u64,
+    },
+    /// The store belongs to processes of another pid namespace: what its lock says about dead holders
+    /// would not be true here.
+    #[error(
+        "the store is used in pid namespace {found}, this process is in {expected}: it can only read by copying"
+    )]
+    PidNamespace {
+        /// Number of the namespace of those who use it.
+        found: u64,
+        /// Number of this process's.
+        expected: u64,
+    },
+    /// The store holds what no writer leaves, and cannot be brought in order.
+    #[error("the store is damaged: {what}")]
+    Damaged {
+        /// What is not as it should be.
+        what: &'static str,
+    },
     /// The memory for the segment is not to be had.
     #[error("no room for a segment of {len_bytes} bytes: {source}")]
     NoSpace {

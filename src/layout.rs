@@ -24,7 +24,7 @@
 //! # A segment header
 //!
 //! ```text
-//!   0  u64 magic              8  u32 layout version   12  u32 kind (1 = channel)
+//!   0  u64 magic              8  u32 layout version   12  u32 kind (1 = channel, 2 = store)
 //!  16  u64 fingerprint       24  u64 segment length in bytes
 //!  32  u64 incarnation, low  40  u64 incarnation, high
 //!  48  u64 capacity of ring 0 in bytes                56  u64 capacity of ring 1 in bytes
@@ -49,7 +49,8 @@
 //! # A file's claims
 //!
 //! Locks on bytes far behind a file's end, by open file description. Who holds the byte of a side is
-//! the process that has it; who attaches, replaces or removes holds the gate meanwhile.
+//! the process that has it; who attaches, replaces or removes holds the gate meanwhile. All who use a
+//! store share the bytes of both sides; who has them for himself is alone with it.
 //!
 //! ```text
 //! 2^62        side 0        2^62 + 1    side 1        2^62 + 2    gate
@@ -188,6 +189,9 @@ pub mod segment {
 
     /// Value of [`KIND`] for a channel.
     pub const KIND_CHANNEL: u32 = 1;
+    /// Value of [`KIND`] for a store, whose header differs from byte 48 on; see
+    /// [`store::header`](super::store::header).
+    pub const KIND_STORE: u32 = 2;
 
     /// A ring of records of any length, none of which is lost.
     pub const RING_RECORDS: u32 = 0;

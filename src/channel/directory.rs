@@ -14,7 +14,8 @@ use crate::memory::Deadline;
 use crate::os::clock::monotonic_ns;
 use crate::os::{names, os};
 use crate::segment::{
-    Access, Address, Claim, Found, PREFIX, SHARED_DIRECTORY, TEMPORARY_PREFIX, TEMPORARY_SEPARATOR,
+    Access, Address, ChannelGeometry, Claim, Found, PREFIX, SHARED_DIRECTORY, TEMPORARY_PREFIX,
+    TEMPORARY_SEPARATOR,
 };
 
 /// Who has a side.
@@ -75,8 +76,8 @@ pub fn list() -> Result<Vec<Listed>, SegmentError> {
 }
 
 fn unread_of(found: &Found) -> Result<Unread, SegmentError> {
-    let geometry = found.geometry()?;
-    let [to_second, to_first] = unread(&found.inspect(&geometry)?, &geometry)?;
+    let geometry: ChannelGeometry = found.geometry()?;
+    let [to_second, to_first] = unread(&found.inspect(geometry.fence_mode)?, &geometry)?;
     Ok(Unread { to_second, to_first })
 }
 
@@ -126,7 +127,7 @@ pub fn remove(address: impl Into<Address>) -> Result<(), SegmentError> {
     let address = address.into();
     let may_go = |found: &Found| {
         if !found.is_replaceable() {
-            found.geometry()?;
+            found.geometry::<ChannelGeometry>()?;
         }
         Ok(true)
     };

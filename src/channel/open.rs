@@ -23,7 +23,8 @@ use crate::memory::{Deadline, MappedMemory};
 use crate::os::{boot, clock, os};
 use crate::ring::Consumer;
 use crate::segment::{
-    Address, ChannelGeometry, Draft, Found, NamedSegment, RingKind, SideLine, read_side,
+    Address, ChannelGeometry, Claim, Draft, Found, NamedSegment, RingKind, SideLine, attach_side,
+    own_line, read_side,
 };
 use crate::supervisor;
 
@@ -85,22 +86,32 @@ pub(super) fn open_segment(
 
 /// `None` means each time: what was found is not so any more, start over.
 impl Wish<'_> {
-    fn draft(&self) -> Result<Option<Draft>, SegmentError> {
-        let side = self.options.side.unwrap_or(Side::First) as usize;
+    /// The side that a creator takes.
+    fn first_side(&self) -> usize {
+        self.options.side.unwrap_or(Side::First) as usize
+    }
+
+    fn draft(&self) -> Result<Option<Draft<ChannelGeometry>>, SegmentError> {
+        let side = self.first_side();
         let type_fingerprint = self.options.types.fingerprint(side);
         let geometry = ChannelGeometry { type_fingerprint, ..*self.geometry };
-        Draft::create(self.address, &self.options.access, &geometry, side)
+        let take = |claim: &Claim| claim.take(side);
+        let attach = |memory: &MappedMemory, _: &ChannelGeometry| {
+            attach_side(memory, side, &own_line());
+            Ok(())
+        };
+        Draft::create(self.address, &self.options.access, &geometry, take, attach)
     }
 
     fn create(&self) -> Result<Option<NamedSegment>, SegmentError> {
         let Some(draft) = self.draft()? else { return Ok(None) };
-        draft.publish()
+        Ok(draft.publish()?.map(|whole| NamedSegment::new(whole, self.first_side())))
     }
 
     /// Puts a new segment in the place of one that nobody alive has.
     fn replace(&self, found: &Found) -> Result<Option<NamedSegment>, SegmentError> {
         if !found.is_replaceable() {
-            found.geometry()?;
+            found.geometry::<ChannelGeometry>()?;
         }
         // First without the gate, which need not be held while the new one is made.
         let Some(gate) = found.gate(self.deadline)? else { return Ok(None) };
@@ -126,14 +137,14 @@ impl Wish<'_> {
             found.claim().release();
             return Ok(None);
         }
-        draft.replace(found.path())
+        Ok(draft.replace(found.path())?.map(|whole| NamedSegment::new(whole, self.first_side())))
     }
 
     /// Takes a side of a segment that is there.
     fn take(&self, found: Found) -> Result<Option<NamedSegment>, SegmentError> {
-        let geometry = found.geometry()?;
+        let geometry: ChannelGeometry = found.geometry()?;
         check_kinds(&geometry, self.geometry.ring_kind)?;
-        let Some(memory) = found.map(&geometry)? else { return Ok(None) };
+        let Some(memory) = found.map(geometry.fence_mode)? else { return Ok(None) };
         let Some(gate) = found.gate(self.deadline)? else { return Ok(None) };
         let taken = gate.taken()?;
         self.refuse_unusable(&memory, taken)?;
@@ -153,7 +164,7 @@ impl Wish<'_> {
             return Err(self.claimed(&memory, side));
         }
         drop(gate);
-        Ok(Some(found.into_segment(memory, geometry, side)))
+        Ok(Some(NamedSegment::new(found.into_whole(memory, geometry), side)))
     }
 
     /// The side to take; `None` where both are free and neither was asked for.

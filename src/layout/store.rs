@@ -3,7 +3,8 @@
 //! ```text
 //! offset      what                                         who writes it, when
 //! 0           segment header, 128 bytes                    creator, once, before anybody attaches
-//! 128..256    reserved, zero
+//! 128         usage line: who has had it since when        who is alone with it, or opens it first
+//! 192..256    reserved, zero
 //! 256         lock, 64 bytes; then u32 dirty               holders of the lock
 //! 384         root word                                    holder of the lock, when a table is replaced
 //! 512         writer's words: next version, counts         holder of the lock, in every operation
@@ -17,6 +18,26 @@
 //! ...         pages, from a multiple of 4096 on            holder of the lock
 //! ```
 //!
+//! # The segment header of a store
+//!
+//! As that of every segment (see [`layout`](super)) but for
+//!
+//! ```text
+//!  48  u64 pages             56  u64 readers
+//!  64  u32 C library         68  u32 fence mode      72  u64 seed of the keys' hash
+//!  80  u32 bytes of the C library's mutex            84..120 reserved, zero
+//! ```
+//!
+//! # The usage line
+//!
+//! ```text
+//! +0   u64 hash of the boot id     +8   u64 pid namespace     +16  u64 device    +24  u64 inode
+//! +32  u32 clean                   +36  u32 process id, a hint
+//! ```
+//! Written under the gate by whoever opens a store with a name while nobody else has it: lock and readers
+//! belong to one boot and one pid namespace, and the file may have been copied since. *Clean* says that the
+//! last one to close it found everything in order, and that the file has it.
+//!
 //! # Truth and index
 //!
 //! The root word, the table that it names, the blocks that the table's slots name, and the first word of the
@@ -24,6 +45,41 @@
 //! Everything else that a writer keeps can be computed from them.
 
 use super::{LINE_BYTES, PAGE_BYTES, WORD_BYTES};
+
+/// Offsets inside the segment header that only stores have.
+pub mod header {
+    /// How many pages the arena has.
+    pub const PAGES: u64 = 48;
+    /// How many readers there can be.
+    pub const READERS: u64 = 56;
+    /// `u32`: whose mutex the lock is: [`GLIBC`], [`MUSL`] or [`OTHER_LIBC`].
+    pub const LIBC: u64 = 64;
+    /// What keys are hashed with.
+    pub const HASH_SEED: u64 = 72;
+    /// `u32`: bytes of that mutex.
+    pub const MUTEX_BYTES: u64 = 80;
+
+    /// The GNU C library.
+    pub const GLIBC: u32 = 1;
+    /// musl.
+    pub const MUSL: u32 = 2;
+    /// Another one.
+    pub const OTHER_LIBC: u32 = 3;
+}
+
+/// The line that says since when, and where, a store is in use.
+pub mod usage {
+    /// `u64`: hash of the boot id; 0 = unknown.
+    pub const BOOT: u64 = 128;
+    /// `u64`: number of the pid namespace whose processes may write it; 0 = unknown.
+    pub const PID_NAMESPACE: u64 = 136;
+    /// `u64` each: device and inode of the file; 0 where it has no name.
+    pub const FILE: [u64; 2] = [144, 152];
+    /// `u32`: 1 where the last one to close it has left everything in order.
+    pub const CLEAN: u64 = 160;
+    /// `u32`: process id of who opened it while nobody else had it; a hint.
+    pub const PID: u64 = 164;
+}
 
 /// Where the lock starts.
 pub const LOCK: u64 = 256;
@@ -225,6 +281,8 @@ pub mod block {
 }
 
 const _: () = {
+    assert!(header::MUTEX_BYTES + 4 <= super::segment::CHECKSUM);
+    assert!(usage::BOOT >= super::segment::HEADER_BYTES && usage::PID + 4 <= LOCK);
     assert!(RECOVERIES + WORD_BYTES <= ROOT);
     assert!(ROOT / LINE_BYTES != NEXT_VERSION / LINE_BYTES);
     assert!(NEXT_PAGE + WORD_BYTES <= EPOCH);

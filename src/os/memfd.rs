@@ -142,13 +142,13 @@ impl SealedMemory {
     }
 }
 
-/// A new open file description of the same memory, readable and writable.
+/// A new open file description of the same memory, readable, and writable where asked for.
 ///
 /// A duplicate or an inherited descriptor would share its locks and its flags with the original.
-pub(crate) fn reopen(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+pub(crate) fn reopen(fd: BorrowedFd<'_>, writable: bool) -> io::Result<OwnedFd> {
     OpenOptions::new()
         .read(true)
-        .write(true)
+        .write(writable)
         .custom_flags(libc::O_CLOEXEC)
         .open(format!("/proc/self/fd/{}", fd.as_raw_fd()))
         .map(OwnedFd::from)
@@ -194,7 +194,7 @@ mod tests {
     #[test]
     fn a_reopened_file_is_the_same_memory_with_flags_of_its_own() {
         let file = create(4096).unwrap();
-        let other = File::from(reopen(file.as_fd()).unwrap());
+        let other = File::from(reopen(file.as_fd(), true).unwrap());
         file.write_all_at(b"here", 100).unwrap();
         let mut bytes = [0; 4];
         other.read_exact_at(&mut bytes, 100).unwrap();

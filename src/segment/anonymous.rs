@@ -1,7 +1,8 @@
 //! Segments without a name: sealed memory files, passed by descriptor and gone with their last
 //! user.
 //!
-//! The host creates one for each channel of a plugin, and the plugin attaches it.
+//! The host creates one for each channel of a plugin, and the plugin attaches it; a store without a
+//! name lies in one.
 //! What always holds: a peer cannot make the memory behind a segment go away, neither by cutting
 //! the file nor, once both have mapped it and [`AnonymousSegment::seal_writes`] has succeeded, by
 //! punching holes.
@@ -10,7 +11,8 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use super::header::{self, ChannelGeometry, HEADER_BYTES};
+use super::header::{self, ChannelGeometry};
+use super::words::{HEADER_BYTES, Kind};
 use crate::error::SegmentError;
 use crate::layout::segment;
 use crate::memory::{FenceMode, MappedMemory};
@@ -18,12 +20,12 @@ use crate::os::mapping::Mapping;
 use crate::os::memfd::{self, SealedMemory};
 use crate::os::{fork, membarrier, os, random};
 
-/// A channel's segment in a sealed memory file, mapped by this process.
+/// A segment in a sealed memory file, mapped by this process: a channel's, unless it says otherwise.
 #[derive(Debug)]
-pub struct AnonymousSegment {
+pub struct AnonymousSegment<G = ChannelGeometry> {
     file: File,
     memory: MappedMemory,
-    geometry: ChannelGeometry,
+    geometry: G,
 }
 
 impl AnonymousSegment {
@@ -56,17 +58,7 @@ impl AnonymousSegment {
     }
 
     fn create_for(geometry: &ChannelGeometry, wakeup: u32) -> Result<Self, SegmentError> {
-        let incarnation = random::random_u128().map_err(os("getrandom"))?;
-        let geometry = ChannelGeometry { incarnation, ..*geometry };
-        let fence_mode = geometry.fence_mode;
-        let len_bytes = geometry.layout()?.len_bytes;
-        let generation = register(fence_mode)?;
-        let file = memfd::create(len_bytes)?;
-        let mapping = Mapping::read_write(&file, len_bytes)?;
-        let memory = MappedMemory::from_mapping(Arc::new(mapping), fence_mode, generation);
-        header::write_for(&memory, &geometry, wakeup)?;
-        memfd::add_seals(file.as_fd(), memfd::SIZE_SEALS).map_err(os("fcntl(F_ADD_SEALS)"))?;
-        Ok(Self { file, memory, geometry })
+        Self::make(geometry, |memory, geometry| header::write_for(memory, geometry, wakeup))
     }
 
     /// Attaches a segment that somebody else created, once everything about it has been checked.
@@ -107,19 +99,49 @@ impl AnonymousSegment {
     }
 
     fn open(fd: OwnedFd, writable: bool, wakeup: u32) -> Result<Self, SegmentError> {
+        Self::map(fd, writable, |bytes, len_bytes| header::check_for(bytes, len_bytes, wakeup))
+    }
+}
+
+impl<G: Kind> AnonymousSegment<G> {
+    /// A new segment, of zeros but for what `fill` writes, the header among it.
+    pub(crate) fn make(
+        geometry: &G,
+        fill: impl FnOnce(&MappedMemory, &G) -> Result<(), SegmentError>,
+    ) -> Result<Self, SegmentError> {
+        let incarnation = random::random_u128().map_err(os("getrandom"))?;
+        let geometry = geometry.with_incarnation(incarnation);
+        let fence_mode = geometry.fence_mode();
+        let len_bytes = geometry.len_bytes()?;
+        let generation = register(fence_mode)?;
+        let file = memfd::create(len_bytes)?;
+        let mapping = Mapping::read_write(&file, len_bytes)?;
+        let memory = MappedMemory::from_mapping(Arc::new(mapping), fence_mode, generation);
+        fill(&memory, &geometry)?;
+        memfd::add_seals(file.as_fd(), memfd::SIZE_SEALS).map_err(os("fcntl(F_ADD_SEALS)"))?;
+        Ok(Self { file, memory, geometry })
+    }
+
+    /// Maps a segment that somebody else made, once `check` has found its header in order.
+    pub(crate) fn map(
+        fd: OwnedFd,
+        writable: bool,
+        check: impl FnOnce([u8; HEADER_BYTES], u64) -> Result<G, SegmentError>,
+    ) -> Result<Self, SegmentError> {
         let sealed = SealedMemory::check(fd)?;
         let mut bytes = [0; HEADER_BYTES];
         sealed.read_start(&mut bytes)?;
         let len_bytes = sealed.len_bytes();
-        let geometry = header::check_for(bytes, len_bytes, wakeup)?;
+        let geometry = check(bytes, len_bytes)?;
+        let fence_mode = geometry.fence_mode();
         let file = sealed.into_file()?;
         let (generation, mapping) = if writable {
-            (register(geometry.fence_mode)?, Mapping::read_write(&file, len_bytes)?)
+            (register(fence_mode)?, Mapping::read_write(&file, len_bytes)?)
         } else {
             // Who only reads never fences.
             (register(FenceMode::Real)?, Mapping::read_only(&file, len_bytes)?)
         };
-        let memory = MappedMemory::from_mapping(Arc::new(mapping), geometry.fence_mode, generation);
+        let memory = MappedMemory::from_mapping(Arc::new(mapping), fence_mode, generation);
         Ok(Self { file, memory, geometry })
     }
 
@@ -129,7 +151,7 @@ impl AnonymousSegment {
     }
 
     /// What was agreed when the segment was created or attached.
-    pub fn geometry(&self) -> &ChannelGeometry {
+    pub fn geometry(&self) -> &G {
         &self.geometry
     }
 
@@ -139,7 +161,16 @@ impl AnonymousSegment {
     /// # Errors
     /// [`SegmentError::Os`], where descriptors have run out or `/proc` is missing.
     pub fn descriptor(&self) -> Result<OwnedFd, SegmentError> {
-        memfd::reopen(self.file.as_fd()).map_err(os("open(/proc/self/fd)"))
+        memfd::reopen(self.file.as_fd(), true).map_err(os("open(/proc/self/fd)"))
+    }
+
+    /// As [`descriptor`](Self::descriptor), for a process that is only to read. Another user cannot
+    /// make more of it, because the file's mode lets only this one open it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn descriptor_read_only(&self) -> Result<OwnedFd, SegmentError> {
+        memfd::reopen(self.file.as_fd(), false).map_err(os("open(/proc/self/fd)"))
     }
 
     /// Ends the time in which the peer could punch holes: forbids every later writable mapping,
@@ -170,7 +201,7 @@ impl AnonymousSegment {
     }
 }
 
-impl AsFd for AnonymousSegment {
+impl<G> AsFd for AnonymousSegment<G> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }

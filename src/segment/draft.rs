@@ -1,7 +1,8 @@
 //! Segments in the making: whole before they have their name.
 //!
-//! `channel::named` makes one where there is none, or where the one that there is has died.
-//! What always holds: a name means a whole segment whose creator has its side, or nothing; what a
+//! `channel::open` and `store::open` make one where there is none, or where the one that there is has
+//! died.
+//! What always holds: a name means a whole segment whose creator has its locks, or nothing; what a
 //! creator leaves that is killed on the way has a temporary's name and no locks, by which
 //! [`gc`](crate::channel::gc) knows it.
 
@@ -14,19 +15,18 @@ use std::sync::Arc;
 use super::address::{Access, Address, SHARED_DIRECTORY};
 use super::anonymous::register;
 use super::claim::Claim;
-use super::header::{self, ChannelGeometry};
-use super::named::{NamedSegment, own_line, refused};
-use super::sides;
+use super::named::{Whole, refused};
+use super::words::Kind;
 use crate::error::SegmentError;
-use crate::memory::MappedMemory;
+use crate::memory::{MappedMemory, Memory};
 use crate::os::mapping::Mapping;
 use crate::os::names::{self, FileId};
 use crate::os::{memfd, os, random};
 
-/// A whole segment under a temporary name, whose side this process has.
+/// A whole segment under a temporary name, whose locks this process has.
 #[derive(Debug)]
-pub(crate) struct Draft {
-    segment: NamedSegment,
+pub(crate) struct Draft<G> {
+    segment: Whole<G>,
     address: Address,
     temporary: Temporary,
 }
@@ -41,19 +41,21 @@ impl Drop for Temporary {
     }
 }
 
-impl Draft {
-    /// Makes a segment and takes a side. `None` where somebody has cleared the half-made one away:
-    /// try again.
+impl<G: Kind> Draft<G> {
+    /// Makes a segment, takes with `take` the locks that its creator keeps, and lets `fill` write what
+    /// is in it besides the header. `None` where somebody has cleared the half-made one away: try
+    /// again.
     pub(crate) fn create(
         address: &Address,
         access: &Access,
-        geometry: &ChannelGeometry,
-        side: usize,
+        geometry: &G,
+        take: impl FnOnce(&Claim) -> Result<bool, SegmentError>,
+        fill: impl FnOnce(&MappedMemory, &G) -> Result<(), SegmentError>,
     ) -> Result<Option<Self>, SegmentError> {
         let incarnation = random::random_u128().map_err(os("getrandom"))?;
-        let geometry = ChannelGeometry { incarnation, ..*geometry };
-        let len_bytes = geometry.layout()?.len_bytes;
-        let generation = register(geometry.fence_mode)?;
+        let geometry = geometry.with_incarnation(incarnation);
+        let len_bytes = geometry.len_bytes()?;
+        let generation = register(geometry.fence_mode())?;
         let no_space = |source| SegmentError::NoSpace { len_bytes, source };
         memfd::refuse_more_than_available(len_bytes).map_err(no_space)?;
         let path = address.temporary(incarnation)?;
@@ -67,7 +69,7 @@ impl Draft {
         // First: also what failed half way has the name.
         let temporary = Temporary(path);
         made.map_err(|error| shortage(address, len_bytes, error))?;
-        let Some(claim) = own(&temporary.0, side)? else { return Ok(None) };
+        let Some(claim) = own(&temporary.0, take)? else { return Ok(None) };
         let Some(file) = open_again(&temporary.0, &claim)? else { return Ok(None) };
         let page_bytes = names::page_bytes(&file).map_err(os("fstatfs"))?;
         let file_bytes = len_bytes.next_multiple_of(page_bytes);
@@ -77,9 +79,10 @@ impl Draft {
             reserved => reserved.map_err(no_space)?,
         }
         let mapping = Mapping::read_write(&file, file_bytes)?;
-        let memory = MappedMemory::from_mapping(Arc::new(mapping), geometry.fence_mode, generation);
-        header::write(&memory, &geometry)?;
-        sides::attach(&memory, side, &own_line());
+        let memory =
+            MappedMemory::from_mapping(Arc::new(mapping), geometry.fence_mode(), generation);
+        memory.copy_in(0, &geometry.encode()?);
+        fill(&memory, &geometry)?;
         let is_file = matches!(address, Address::File(_));
         if is_file {
             // A name that outlives the machine's uptime must not mean less than this.
@@ -87,12 +90,12 @@ impl Draft {
         }
         // Last, and whatever the umask: until now only this user could open it.
         permit(&file, access).map_err(|error| refused(address, error))?;
-        let segment = NamedSegment { memory, geometry, claim, side, is_file };
+        let segment = Whole { memory, geometry, claim, is_file };
         Ok(Some(Self { segment, address: address.clone(), temporary }))
     }
 
     /// Gives it its name, which must be free; `None` where it is not.
-    pub(crate) fn publish(self) -> Result<Option<NamedSegment>, SegmentError> {
+    pub(crate) fn publish(self) -> Result<Option<Whole<G>>, SegmentError> {
         let path = self.address.path()?;
         match names::link(&self.temporary.0, &path) {
             Ok(()) => Ok(Some(self.segment)),
@@ -105,7 +108,7 @@ impl Draft {
     }
 
     /// Gives it the name of a dead one, all of whose locks the caller has.
-    pub(crate) fn replace(self, dead: &Path) -> Result<Option<NamedSegment>, SegmentError> {
+    pub(crate) fn replace(self, dead: &Path) -> Result<Option<Whole<G>>, SegmentError> {
         match fs::rename(&self.temporary.0, dead) {
             Ok(()) => Ok(Some(self.segment)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -115,7 +118,10 @@ impl Draft {
 }
 
 /// Takes the lock that keeps others from clearing the file away.
-fn own(path: &Path, side: usize) -> Result<Option<Claim>, SegmentError> {
+fn own(
+    path: &Path,
+    take: impl FnOnce(&Claim) -> Result<bool, SegmentError>,
+) -> Result<Option<Claim>, SegmentError> {
     let file = match names::open(path, true) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -123,7 +129,7 @@ fn own(path: &Path, side: usize) -> Result<Option<Claim>, SegmentError> {
     };
     let claim = Claim::new(file)?;
     // Who clears away takes all locks first, and the name only then.
-    if !claim.take(side)? {
+    if !take(&claim)? {
         return Ok(None);
     }
     let found = claim.file().metadata().map_err(os("fstat"))?;

@@ -5,15 +5,10 @@
 //! What always holds: a header in which any one bit was flipped is refused with a typed error, and
 //! a geometry that was accepted is one that a creator could have asked for.
 
+use super::words::{HEADER_BYTES, Header, Kind, expect};
 use crate::error::SegmentError;
-use crate::layout::{
-    ChannelLayout, FINGERPRINT, LAYOUT_VERSION, MAGIC, MAX_CAPACITY_BYTES, MIN_CAPACITY_BYTES,
-    segment,
-};
+use crate::layout::{ChannelLayout, MAX_CAPACITY_BYTES, MIN_CAPACITY_BYTES, segment};
 use crate::memory::{FenceMode, Memory};
-
-/// Length of a header in memory.
-pub(super) const HEADER_BYTES: usize = segment::HEADER_BYTES as usize;
 
 /// What kind of ring lies at one of the two places of a channel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -131,13 +126,8 @@ impl ChannelGeometry {
     }
 }
 
-/// Writes the header of a channel segment. Whoever hands the segment on afterwards orders it before
-/// everything that the receiver does.
-pub(super) fn write(memory: &impl Memory, geometry: &ChannelGeometry) -> Result<(), SegmentError> {
-    write_for(memory, geometry, segment::WAKEUP_FUTEX)
-}
-
-/// As [`write`], for sleepers that are woken in this way.
+/// Writes the header of a channel segment, for sleepers that are woken in this way. Whoever hands the
+/// segment on afterwards orders it before everything that the receiver does.
 pub(super) fn write_for(
     memory: &impl Memory,
     geometry: &ChannelGeometry,
@@ -152,14 +142,7 @@ fn encode(geometry: &ChannelGeometry, len_bytes: u64) -> [u8; HEADER_BYTES] {
 }
 
 fn encode_for(geometry: &ChannelGeometry, len_bytes: u64, wakeup: u32) -> [u8; HEADER_BYTES] {
-    let mut header = Header([0; HEADER_BYTES]);
-    header.put_u64(segment::MAGIC, MAGIC);
-    header.put_u32(segment::VERSION, LAYOUT_VERSION);
-    header.put_u32(segment::KIND, segment::KIND_CHANNEL);
-    header.put_u64(segment::FINGERPRINT, FINGERPRINT);
-    header.put_u64(segment::LEN_BYTES, len_bytes);
-    header.put_u64(segment::INCARNATION[0], geometry.incarnation as u64);
-    header.put_u64(segment::INCARNATION[1], (geometry.incarnation >> 64) as u64);
+    let mut header = Header::new(segment::KIND_CHANNEL, len_bytes, geometry.incarnation);
     header.put_u64(segment::CAPACITY_BYTES[0], geometry.capacity_bytes[0]);
     header.put_u64(segment::CAPACITY_BYTES[1], geometry.capacity_bytes[1]);
     header.put_u32(segment::PAYLOAD_ALIGN, geometry.payload_align as u32);
@@ -170,8 +153,7 @@ fn encode_for(geometry: &ChannelGeometry, len_bytes: u64, wakeup: u32) -> [u8; H
     header.put_u32(segment::RING_KIND[1], geometry.ring_kind[1] as u32);
     header.put_u32(segment::WAKEUP, wakeup);
     header.put_u32(segment::SLOT_BYTES, geometry.slot_bytes);
-    header.put_u64(segment::CHECKSUM, header.checksum());
-    header.0
+    header.finish()
 }
 
 /// Checks a private copy of a header, from a segment of `len_bytes` bytes.
@@ -179,7 +161,7 @@ pub(super) fn check(
     bytes: [u8; HEADER_BYTES],
     len_bytes: u64,
 ) -> Result<ChannelGeometry, SegmentError> {
-    check_padded(bytes, len_bytes, 1)
+    check_all(bytes, len_bytes, 1, segment::WAKEUP_FUTEX)
 }
 
 /// As [`check`], for whoever wakes and is woken in this way and no other: no safe call leads to
@@ -192,31 +174,14 @@ pub(super) fn check_for(
     check_all(bytes, len_bytes, 1, wakeup)
 }
 
-/// As [`check`], for a file whose file system has only multiples of `page_bytes`.
-pub(super) fn check_padded(
-    bytes: [u8; HEADER_BYTES],
-    len_bytes: u64,
-    page_bytes: u64,
-) -> Result<ChannelGeometry, SegmentError> {
-    check_all(bytes, len_bytes, page_bytes, segment::WAKEUP_FUTEX)
-}
-
 fn check_all(
     bytes: [u8; HEADER_BYTES],
     len_bytes: u64,
     page_bytes: u64,
     wakeup: u32,
 ) -> Result<ChannelGeometry, SegmentError> {
-    let header = Header(bytes);
-    // In this order, so that a segment of another version is not called damaged.
-    expect("magic", header.u64(segment::MAGIC), MAGIC)?;
-    expect("layout version", header.u32(segment::VERSION).into(), LAYOUT_VERSION.into())?;
-    expect("fingerprint", header.u64(segment::FINGERPRINT), FINGERPRINT)?;
-    expect("checksum", header.u64(segment::CHECKSUM), header.checksum())?;
-    // From here on a difference is a liar's, or a creator's of a later minor version.
-    expect("kind", header.u32(segment::KIND).into(), segment::KIND_CHANNEL.into())?;
+    let header = Header::check(bytes, segment::KIND_CHANNEL)?;
     expect("wakeups", header.u32(segment::WAKEUP).into(), wakeup.into())?;
-    let fence_mode = header.u32(segment::FENCE_MODE);
     let ring_kind = |index: usize| {
         let found = header.u32(segment::RING_KIND[index]);
         RingKind::from_u32(found).ok_or(SegmentError::Incompatible {
@@ -228,67 +193,40 @@ fn check_all(
     let geometry = ChannelGeometry {
         capacity_bytes: segment::CAPACITY_BYTES.map(|offset| header.u64(offset)),
         payload_align: header.u32(segment::PAYLOAD_ALIGN).into(),
-        fence_mode: FenceMode::from_u32(fence_mode).ok_or(SegmentError::Incompatible {
-            field: "fence mode",
-            found: fence_mode.into(),
-            expected: FenceMode::Asymmetric as u64,
-        })?,
+        fence_mode: header.fence_mode()?,
         type_fingerprint: header.u64(segment::TYPE_FINGERPRINT),
         max_message_bytes: header.u64(segment::MAX_MESSAGE_BYTES),
         ring_kind: [ring_kind(0)?, ring_kind(1)?],
         slot_bytes: header.u32(segment::SLOT_BYTES),
-        incarnation: u128::from(header.u64(segment::INCARNATION[0]))
-            | u128::from(header.u64(segment::INCARNATION[1])) << 64,
+        incarnation: header.incarnation(),
     };
-    let needed = geometry.layout()?.len_bytes;
-    expect("length in the header", header.u64(segment::LEN_BYTES), needed)?;
-    if len_bytes < needed {
-        return Err(SegmentError::TooSmall { found: len_bytes, needed });
-    }
-    expect("length", len_bytes, needed.next_multiple_of(page_bytes))?;
+    header.check_length(geometry.layout()?.len_bytes, len_bytes, page_bytes)?;
     Ok(geometry)
 }
 
-fn expect(field: &'static str, found: u64, expected: u64) -> Result<(), SegmentError> {
-    if found == expected {
-        Ok(())
-    } else {
-        Err(SegmentError::Incompatible { field, found, expected })
-    }
-}
-
-/// A header in private memory.
-struct Header([u8; HEADER_BYTES]);
-
-impl Header {
-    fn field<const N: usize>(&self, offset: u64) -> [u8; N] {
-        let offset = offset as usize;
-        self.0[offset..offset + N].try_into().expect("as long as the array")
+impl Kind for ChannelGeometry {
+    fn with_incarnation(self, incarnation: u128) -> Self {
+        Self { incarnation, ..self }
     }
 
-    fn u32(&self, offset: u64) -> u32 {
-        u32::from_ne_bytes(self.field(offset))
+    fn len_bytes(&self) -> Result<u64, SegmentError> {
+        Ok(self.layout()?.len_bytes)
     }
 
-    fn u64(&self, offset: u64) -> u64 {
-        u64::from_ne_bytes(self.field(offset))
+    fn fence_mode(&self) -> FenceMode {
+        self.fence_mode
     }
 
-    fn put_u32(&mut self, offset: u64, value: u32) {
-        self.0[offset as usize..][..4].copy_from_slice(&value.to_ne_bytes());
+    fn encode(&self) -> Result<[u8; HEADER_BYTES], SegmentError> {
+        self.to_header()
     }
 
-    fn put_u64(&mut self, offset: u64, value: u64) {
-        self.0[offset as usize..][..8].copy_from_slice(&value.to_ne_bytes());
-    }
-
-    /// FNV-1a over the words before the checksum, mixed downwards after each. Every step is a
-    /// bijection of the sum so far, so words that differ in one place never have the same sum.
-    fn checksum(&self) -> u64 {
-        (0..segment::CHECKSUM).step_by(8).fold(0xcbf2_9ce4_8422_2325, |sum: u64, offset| {
-            let product = (sum ^ self.u64(offset)).wrapping_mul(0x0000_0100_0000_01b3);
-            product ^ product >> 32
-        })
+    fn decode(
+        bytes: [u8; HEADER_BYTES],
+        len_bytes: u64,
+        page_bytes: u64,
+    ) -> Result<Self, SegmentError> {
+        check_all(bytes, len_bytes, page_bytes, segment::WAKEUP_FUTEX)
     }
 }
 
@@ -310,6 +248,10 @@ mod tests {
         slot_bytes: 16,
         incarnation: 0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0100,
     };
+
+    fn write(memory: &impl Memory, geometry: &ChannelGeometry) -> Result<(), SegmentError> {
+        write_for(memory, geometry, segment::WAKEUP_FUTEX)
+    }
 
     /// What version 1 of the layout looks like on a 64-bit little-endian machine. A peer of another
     /// minor version must be able to read it: where this test fails, the version has to change.

@@ -1,6 +1,6 @@
 //! Segments: memory that carries a header and can be attached.
 //!
-//! Channels are built in them; the host makes one for every channel of a plugin.
+//! Channels and stores are built in them; the host makes one for every channel of a plugin.
 //! What always holds: what a segment says about itself is read once, checked, and kept in private
 //! memory; nothing later depends on the header.
 
@@ -17,6 +17,8 @@ mod header;
 #[cfg(not(loom))]
 mod named;
 mod sides;
+#[cfg(not(loom))]
+mod words;
 
 #[cfg(not(loom))]
 pub use address::{Access, Address};
@@ -31,9 +33,9 @@ pub(crate) use draft::Draft;
 #[cfg(not(loom))]
 pub use header::{ChannelGeometry, DEFAULT_MAX_MESSAGE_BYTES, RingKind};
 #[cfg(not(loom))]
-pub(crate) use named::{Found, NamedSegment};
+pub(crate) use named::{Found, NamedSegment, own_line};
 #[cfg(not(loom))]
 pub(crate) use sides::SideLine;
-#[cfg(loom)]
-pub(crate) use sides::attach as attach_side;
-pub(crate) use sides::read as read_side;
+pub(crate) use sides::{attach as attach_side, read as read_side};
+#[cfg(not(loom))]
+pub(crate) use words::{HEADER_BYTES, Header, Kind, expect};

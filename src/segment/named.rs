@@ -1,12 +1,14 @@
 //! Segments with a name: found, opened, gated, attached.
 //!
-//! `channel::named` decides with it who takes which side of what.
+//! `channel::open` decides with it who takes which side of what, `store::open` who is alone with a
+//! store.
 //! What always holds: what is mapped was checked first and is private to this user or as open as the
 //! caller allowed; whatever is decided about a segment is decided under its gate, while its name
 //! still means it.
 
 use std::fs;
 use std::io;
+use std::ops::Deref;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,8 +16,9 @@ use std::sync::Arc;
 use super::address::{Access, Address};
 use super::anonymous::register;
 use super::claim::Claim;
-use super::header::{self, ChannelGeometry, HEADER_BYTES};
+use super::header::ChannelGeometry;
 use super::sides::{self, SideLine};
+use super::words::{HEADER_BYTES, Kind};
 use crate::error::{NameError, SegmentError};
 use crate::layout::{MAGIC, segment, side};
 use crate::memory::{Deadline, FenceMode, MappedMemory};
@@ -24,29 +27,23 @@ use crate::os::mapping::Mapping;
 use crate::os::names::{self, FileId};
 use crate::os::os;
 
-/// A side of a channel in a named segment, which this process has.
+/// A segment with a name, mapped, and the locks that this process has on it.
 #[derive(Debug)]
-pub(crate) struct NamedSegment {
+pub(crate) struct Whole<G> {
     pub(super) memory: MappedMemory,
-    pub(super) geometry: ChannelGeometry,
+    pub(super) geometry: G,
     pub(super) claim: Claim,
-    pub(super) side: usize,
     /// Whether the bytes may have to last longer than the machine's uptime.
     pub(super) is_file: bool,
 }
 
-impl NamedSegment {
+impl<G> Whole<G> {
     pub(crate) fn memory(&self) -> &MappedMemory {
         &self.memory
     }
 
-    pub(crate) fn geometry(&self) -> &ChannelGeometry {
+    pub(crate) fn geometry(&self) -> &G {
         &self.geometry
-    }
-
-    /// Which side this process has.
-    pub(crate) fn side(&self) -> usize {
-        self.side
     }
 
     /// The locks.
@@ -55,23 +52,50 @@ impl NamedSegment {
     }
 
     /// Gets what was written to where it outlives the machine's uptime, where that may be wanted:
-    /// before the side says that it was closed cleanly.
+    /// before the segment says that it was closed cleanly.
     pub(crate) fn sync(&self) {
         if self.is_file {
-            // What cannot be written is reported to nobody: the side just is no longer in use.
+            // What cannot be written is reported to nobody: the segment just is no longer in use.
             let _ = self.claim.file().sync_data();
         }
     }
 
-    /// Gives the side back, after its line has been changed.
+    /// Gives the locks back, after everything that says who had them has been changed.
     pub(crate) fn release(&self) {
         self.claim.release();
+    }
+}
+
+/// A side of a channel in a named segment, which this process has.
+#[derive(Debug)]
+pub(crate) struct NamedSegment {
+    whole: Whole<ChannelGeometry>,
+    side: usize,
+}
+
+impl NamedSegment {
+    /// The segment, of which this process has taken a side.
+    pub(crate) fn new(whole: Whole<ChannelGeometry>, side: usize) -> Self {
+        Self { whole, side }
+    }
+
+    /// Which side this process has.
+    pub(crate) fn side(&self) -> usize {
+        self.side
     }
 
     /// Gives a side back whose ends were never made.
     pub(crate) fn leave(&self) {
         sides::leave(&self.memory, self.side);
         self.release();
+    }
+}
+
+impl Deref for NamedSegment {
+    type Target = Whole<ChannelGeometry>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.whole
     }
 }
 
@@ -112,7 +136,7 @@ impl Found {
     }
 
     /// Reads and checks the header without mapping anything.
-    pub(crate) fn geometry(&self) -> Result<ChannelGeometry, SegmentError> {
+    pub(crate) fn geometry<G: Kind>(&self) -> Result<G, SegmentError> {
         let stale = |found| {
             let address = self.address.to_string();
             Err(NameError::Stale { address, found }.into())
@@ -132,7 +156,7 @@ impl Found {
             return stale("a file without a header");
         }
         let page_bytes = names::page_bytes(self.claim.file()).map_err(os("fstatfs"))?;
-        header::check_padded(bytes, self.len_bytes, page_bytes)
+        G::decode(bytes, self.len_bytes, page_bytes)
     }
 
     /// Whether this is, or was, a segment of some kind: what may be replaced without loss.
@@ -145,16 +169,12 @@ impl Found {
     }
 
     /// Maps it; `None` where the name means another file meanwhile.
-    pub(crate) fn map(
-        &self,
-        geometry: &ChannelGeometry,
-    ) -> Result<Option<MappedMemory>, SegmentError> {
+    pub(crate) fn map(&self, fence_mode: FenceMode) -> Result<Option<MappedMemory>, SegmentError> {
         // Through a description of its own: see `claim`.
         match names::open(&self.path, true) {
             Ok(file) if FileId::of(&file).map_err(os("fstat"))? == self.id => {
                 let mapping = Mapping::read_write(&file, self.len_bytes)?;
-                let generation = register(geometry.fence_mode)?;
-                let fence_mode = geometry.fence_mode;
+                let generation = register(fence_mode)?;
                 Ok(Some(MappedMemory::from_mapping(Arc::new(mapping), fence_mode, generation)))
             }
             Ok(_) => Ok(None),
@@ -164,13 +184,12 @@ impl Found {
     }
 
     /// Maps it for reading only, as tools do, if it is this user's own.
-    pub(crate) fn inspect(&self, geometry: &ChannelGeometry) -> Result<MappedMemory, SegmentError> {
+    pub(crate) fn inspect(&self, fence_mode: FenceMode) -> Result<MappedMemory, SegmentError> {
         let file = names::open(&self.path, false).map_err(|error| refused(&self.address, error))?;
         // Whose else it is can cut it while we look, and touching what was cut off is a signal that kills.
         check_metadata(&self.address, Some(&OWN), &file.metadata().map_err(os("fstat"))?)?;
         let mapping = Mapping::read_only(&file, self.len_bytes)?;
         let generation = register(FenceMode::Real)?;
-        let fence_mode = geometry.fence_mode;
         Ok(MappedMemory::from_mapping(Arc::new(mapping), fence_mode, generation))
     }
 
@@ -205,15 +224,10 @@ impl Found {
         &self.claim
     }
 
-    /// The segment, of which this process has taken a side.
-    pub(crate) fn into_segment(
-        self,
-        memory: MappedMemory,
-        geometry: ChannelGeometry,
-        side: usize,
-    ) -> NamedSegment {
+    /// The segment, some of whose locks this process has.
+    pub(crate) fn into_whole<G>(self, memory: MappedMemory, geometry: G) -> Whole<G> {
         let is_file = matches!(self.address, Address::File(_));
-        NamedSegment { memory, geometry, claim: self.claim, side, is_file }
+        Whole { memory, geometry, claim: self.claim, is_file }
     }
 }
 
@@ -246,7 +260,7 @@ impl Gate<'_> {
         Ok(taken)
     }
 
-    /// Takes both sides, so that nobody alive has one; false where somebody has.
+    /// Takes both sides, or a store for itself, so that nobody alive has it; false where somebody has.
     pub(crate) fn take_both(&self) -> Result<bool, SegmentError> {
         self.found.claim.take_both()
     }
@@ -264,7 +278,7 @@ impl Drop for Gate<'_> {
 }
 
 /// What this process writes in the line of a side.
-pub(super) fn own_line() -> SideLine {
+pub(crate) fn own_line() -> SideLine {
     let Identity { pid, start_time, pid_namespace, boot } = Identity::own();
     let (state, poisoned, attaches) = (side::ATTACHED, false, 0);
     SideLine { state, poisoned, attaches, pid, start_time, pid_namespace, boot }

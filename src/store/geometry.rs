@@ -31,7 +31,11 @@ impl StoreGeometry {
     /// A store with an arena of at least `arena_bytes` bytes and `readers` reader records, whose keys
     /// are hashed with `seed`. `None` where no store can be so.
     pub fn new(arena_bytes: u64, readers: u64, seed: u64) -> Option<Self> {
-        let pages = arena_bytes.div_ceil(PAGE_BYTES);
+        Self::of_pages(arena_bytes.div_ceil(PAGE_BYTES), readers, seed)
+    }
+
+    /// As [`new`](Self::new), with an arena of so many pages.
+    pub(super) fn of_pages(pages: u64, readers: u64, seed: u64) -> Option<Self> {
         if !PAGES.contains(&pages) || !READERS_RANGE.contains(&readers) {
             return None;
         }

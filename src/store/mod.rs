@@ -8,6 +8,7 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `geometry` | where everything lies in a store of this size |
+//! | `header`, `options`, `segment` | what a store's segment says about itself; creating and attaching it |
 //! | `classes`, `spans`, `arena` | lengths of objects, runs of pages, objects |
 //! | `block`, `table` | a key with its value; from a key to its block |
 //! | `journal` | what an operation has done so far |
@@ -44,10 +45,13 @@ mod block;
 mod classes;
 mod core;
 mod geometry;
+mod header;
 mod journal;
 mod limbo;
+mod options;
 mod reader;
 mod recovery;
+mod segment;
 mod spans;
 mod survey;
 mod table;
@@ -56,5 +60,8 @@ mod tests;
 
 pub use self::core::{Core, Refusal};
 pub use geometry::StoreGeometry;
+pub use header::StoreHeader;
+pub use options::StoreOptions;
 pub use reader::{Pinned, ReadRefusal, Reader};
 pub use recovery::Recovered;
+pub use segment::StoreSegment;

@@ -1,0 +1,51 @@
+//! What can be chosen about a store.
+
+use super::StoreGeometry;
+use super::header::StoreHeader;
+use crate::error::SegmentError;
+use crate::layout::store::page::PAGE_BYTES;
+use crate::memory::FenceMode;
+use crate::os::{os, random};
+use crate::segment::Access;
+
+/// Choices about a store. All have defaults:
+///
+/// ```
+/// use ringway::store::StoreOptions;
+///
+/// let options = StoreOptions { capacity_bytes: 1 << 20, ..StoreOptions::default() };
+/// # assert_eq!(options.max_readers, 64);
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreOptions {
+    /// Bytes for keys, values and the table, rounded up to whole pages of 4096. Default 64 MiB. The
+    /// creator decides.
+    pub capacity_bytes: u64,
+    /// How many handles there can be that read in place, in all processes. Default 64. The creator
+    /// decides.
+    pub max_readers: u32,
+    /// Who fences: readers, or writers for them; found out where `None`. The creator decides.
+    pub fence: Option<FenceMode>,
+    /// Who may open a store with a name. Others may not write it, or every call that opens it is
+    /// refused: see [`Store`](super).
+    pub access: Access,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self { capacity_bytes: 64 << 20, max_readers: 64, fence: None, access: Access::default() }
+    }
+}
+
+impl StoreOptions {
+    /// What a new segment says about itself, but for its incarnation.
+    pub(super) fn header(&self) -> Result<StoreHeader, SegmentError> {
+        // Whoever can choose keys must not be able to choose where they collide.
+        let seed = random::random_u128().map_err(os("getrandom"))? as u64;
+        let (pages, readers) = (self.capacity_bytes.div_ceil(PAGE_BYTES), self.max_readers.into());
+        let geometry = StoreGeometry::of_pages(pages, readers, seed)
+            .ok_or(SegmentError::StoreMeasures { pages, readers })?;
+        let fence_mode = self.fence.unwrap_or_else(FenceMode::detect);
+        Ok(StoreHeader { geometry, fence_mode, incarnation: 0 })
+    }
+}

@@ -1,0 +1,237 @@
+//! A store's segment as one process has it: mapped, checked, and given back when the last handle goes.
+//!
+//! The openers make one; all handles of a process share it.
+//! What always holds: what was mapped for writing is of this process's user, and nobody else can open it for
+//! writing; its lock belongs to this pid namespace; the measures are a private copy.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+
+use super::header::StoreHeader;
+use super::{Core, Refusal, StoreGeometry, StoreOptions};
+use crate::error::{NameError, SegmentError};
+use crate::layout::store::usage;
+use crate::memory::{MappedMemory, Memory, Ordering};
+use crate::os::boot::Identity;
+use crate::os::{names, os};
+use crate::segment::{AnonymousSegment, Kind};
+
+/// See the module.
+#[derive(Debug)]
+pub struct StoreSegment {
+    memory: MappedMemory,
+    header: StoreHeader,
+    backing: Backing,
+}
+
+/// What keeps the memory.
+#[derive(Debug)]
+enum Backing {
+    Anonymous(AnonymousSegment<StoreHeader>),
+}
+
+impl StoreSegment {
+    /// Creates an empty store in a sealed memory file: space reserved, pages populated.
+    ///
+    /// # Errors
+    /// [`StoreMeasures`](SegmentError::StoreMeasures) for what no store can have,
+    /// [`NoSpace`](SegmentError::NoSpace) where the memory is not to be had,
+    /// [`Membarrier`](SegmentError::Membarrier) where the fences asked for are not;
+    /// [`Os`](SegmentError::Os) otherwise. Nothing is kept.
+    pub fn anonymous(options: &StoreOptions) -> Result<Self, SegmentError> {
+        let segment = AnonymousSegment::make(&options.header()?, |memory, header| {
+            fill(memory, header)?;
+            claim_usage(memory, [0, 0]);
+            Ok(())
+        })?;
+        Ok(Self::of(segment))
+    }
+
+    /// Attaches a store in a memory file that somebody else made, for writing.
+    ///
+    /// # Errors
+    /// [`NameError::NotOurs`] where the file is not this user's, or others may write it;
+    /// [`PidNamespace`](SegmentError::PidNamespace) where it was made in another pid namespace;
+    /// [`NotMemory`](SegmentError::NotMemory), [`Unsealed`](SegmentError::Unsealed),
+    /// [`TooSmall`](SegmentError::TooSmall) or [`Incompatible`](SegmentError::Incompatible) where the
+    /// descriptor is not what it should be; otherwise as [`anonymous`](Self::anonymous). The descriptor
+    /// is closed.
+    pub fn attach(fd: OwnedFd) -> Result<Self, SegmentError> {
+        let file = File::from(fd);
+        check_trust(&file)?;
+        let segment = AnonymousSegment::map(file.into(), true, decode)?;
+        let segment = Self::of(segment);
+        check_namespace(&segment.memory)?;
+        Ok(segment)
+    }
+
+    /// As [`attach`](Self::attach), to be read by copying: whosever it is, nothing there needs to be
+    /// believed.
+    ///
+    /// # Errors
+    /// As [`attach`](Self::attach), but for the first two.
+    pub fn attach_read_only(fd: OwnedFd) -> Result<Self, SegmentError> {
+        AnonymousSegment::map(fd, false, decode).map(Self::of)
+    }
+
+    fn of(segment: AnonymousSegment<StoreHeader>) -> Self {
+        let (memory, header) = (segment.memory().clone(), *segment.geometry());
+        Self { memory, header, backing: Backing::Anonymous(segment) }
+    }
+
+    /// The mapped memory.
+    pub fn memory(&self) -> &MappedMemory {
+        &self.memory
+    }
+
+    /// The measures of the store.
+    pub fn geometry(&self) -> &StoreGeometry {
+        &self.header.geometry
+    }
+
+    /// Random number of this segment.
+    pub fn incarnation(&self) -> u128 {
+        self.header.incarnation
+    }
+
+    /// The memory file of a store without a name.
+    pub fn file(&self) -> Option<&AnonymousSegment<StoreHeader>> {
+        match &self.backing {
+            Backing::Anonymous(segment) => Some(segment),
+        }
+    }
+}
+
+fn decode(
+    bytes: [u8; crate::segment::HEADER_BYTES],
+    len_bytes: u64,
+) -> Result<StoreHeader, SegmentError> {
+    StoreHeader::decode(bytes, len_bytes, 1)
+}
+
+/// Makes an empty store of memory that is all zeros.
+fn fill(memory: &MappedMemory, header: &StoreHeader) -> Result<(), SegmentError> {
+    memory.copy_in(0, &header.to_header());
+    let StoreHeader { geometry, .. } = *header;
+    Core::new(memory.clone(), geometry).format().map_err(|refusal| match refusal {
+        Refusal::OutOfSpace => {
+            SegmentError::StoreMeasures { pages: geometry.pages(), readers: geometry.readers() }
+        }
+        _ => SegmentError::Damaged { what: "a new store" },
+    })
+}
+
+/// Says whose lock and readers these are from now on.
+fn claim_usage(memory: &MappedMemory, file: [u64; 2]) {
+    let Identity { pid, pid_namespace, boot, .. } = Identity::own();
+    memory.store_u64(usage::BOOT, boot, Ordering::Relaxed);
+    memory.store_u64(usage::PID_NAMESPACE, pid_namespace, Ordering::Relaxed);
+    for (offset, value) in usage::FILE.into_iter().zip(file) {
+        memory.store_u64(offset, value, Ordering::Relaxed);
+    }
+    memory.store_u32(usage::PID, pid, Ordering::Relaxed);
+    memory.store_u32(usage::CLEAN, 0, Ordering::Release);
+}
+
+/// Refuses a store whose lock belongs to processes of another pid namespace.
+fn check_namespace(memory: &MappedMemory) -> Result<(), SegmentError> {
+    let found = memory.load_u64(usage::PID_NAMESPACE, Ordering::Relaxed);
+    let expected = crate::os::boot::pid_namespace();
+    if found == expected { Ok(()) } else { Err(SegmentError::PidNamespace { found, expected }) }
+}
+
+/// Refuses a memory file that somebody else could write: whoever does can do anything to this process.
+fn check_trust(file: &File) -> Result<(), SegmentError> {
+    let found = file.metadata().map_err(os("fstat"))?;
+    let not_ours = |found: String, expected: String| {
+        Err(NameError::NotOurs { address: "memory file".into(), found, expected }.into())
+    };
+    let own = names::effective_user();
+    if found.uid() != own {
+        return not_ours(format!("belongs to user {}", found.uid()), format!("user {own}"));
+    }
+    let mode = found.mode() & 0o777;
+    if mode & 0o022 != 0 {
+        return not_ours(format!("mode {mode:#o}"), "one that lets nobody else write".into());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::{AsFd, AsRawFd};
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::store::Reader;
+
+    fn options() -> StoreOptions {
+        StoreOptions { capacity_bytes: 1 << 20, max_readers: 4, ..StoreOptions::default() }
+    }
+
+    fn core(segment: &StoreSegment) -> Core<MappedMemory> {
+        Core::new(segment.memory().clone(), *segment.geometry())
+    }
+
+    #[test]
+    fn what_one_process_sets_the_other_reads() {
+        let ours = StoreSegment::anonymous(&options()).unwrap();
+        let file = ours.file().unwrap();
+        let theirs = StoreSegment::attach(file.descriptor().unwrap()).unwrap();
+        assert_eq!(ours.geometry(), theirs.geometry());
+        assert_eq!(ours.incarnation(), theirs.incarnation());
+        core(&ours).set(b"motd", b"hello").unwrap();
+        let reader = Reader::claim(theirs.memory().clone(), *theirs.geometry()).unwrap();
+        assert_eq!(reader.get(b"motd").unwrap().unwrap().to_vec(), b"hello");
+        core(&theirs).set(b"motd", b"good-bye").unwrap();
+        core(&ours).check().unwrap();
+
+        let looks_on = file.descriptor_read_only().unwrap();
+        assert!(matches!(
+            StoreSegment::attach(looks_on.try_clone().unwrap()),
+            Err(SegmentError::Os { call: "mmap", .. })
+        ));
+        let looks_on = StoreSegment::attach_read_only(looks_on).unwrap();
+        assert!(!looks_on.memory().is_writable());
+    }
+
+    #[test]
+    fn f16_what_is_no_store_or_could_be_written_by_others_is_refused() {
+        let ours = StoreSegment::anonymous(&options()).unwrap();
+        let file = File::from(ours.file().unwrap().descriptor().unwrap());
+        file.set_permissions(PermissionsExt::from_mode(0o620)).unwrap();
+        let refused = StoreSegment::attach(file.as_fd().try_clone_to_owned().unwrap());
+        assert!(
+            matches!(refused, Err(SegmentError::Name(NameError::NotOurs { .. }))),
+            "{refused:?}"
+        );
+        // Who only copies what he has checked need not care.
+        StoreSegment::attach_read_only(file.into()).unwrap();
+
+        let channel =
+            crate::channel::Channel::anonymous(&crate::channel::ChannelOptions::default()).unwrap();
+        let refused = StoreSegment::attach(channel.descriptor().unwrap());
+        assert!(matches!(refused, Err(SegmentError::Incompatible { field: "kind", .. })));
+        let null = File::open("/dev/null").unwrap();
+        let refused = StoreSegment::attach_read_only(null.into());
+        assert!(matches!(refused, Err(SegmentError::NotMemory { .. })));
+        let unsealed = crate::os::memfd::create(1 << 20).unwrap();
+        assert!(unsealed.as_raw_fd() > 2);
+        let refused = StoreSegment::attach_read_only(unsealed.into());
+        assert!(matches!(refused, Err(SegmentError::Unsealed { .. })));
+    }
+
+    #[test]
+    fn f13_a_store_of_another_pid_namespace_is_refused_for_writing() {
+        let ours = StoreSegment::anonymous(&options()).unwrap();
+        let file = ours.file().unwrap();
+        let own = ours.memory().load_u64(usage::PID_NAMESPACE, Ordering::Relaxed);
+        assert_ne!(own, 0);
+        ours.memory().store_u64(usage::PID_NAMESPACE, own + 1, Ordering::Relaxed);
+        let refused = StoreSegment::attach(file.descriptor().unwrap());
+        assert!(matches!(refused, Err(SegmentError::PidNamespace { found, expected })
+            if (found, expected) == (own + 1, own)));
+        StoreSegment::attach_read_only(file.descriptor_read_only().unwrap()).unwrap();
+    }
+}
