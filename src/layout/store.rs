@@ -5,7 +5,7 @@
 //! 0           segment header, 128 bytes                    creator, once, before anybody attaches
 //! 128         usage line: who has had it since when        who is alone with it, or opens it first
 //! 192..256    reserved, zero
-//! 256         lock, 64 bytes; then u32 dirty               holders of the lock
+//! 256         lock, 64 bytes; then how often recovered     holders of the lock
 //! 384         root word                                    holder of the lock, when a table is replaced
 //! 512         writer's words: next version, counts         holder of the lock, in every operation
 //! 640         epoch of the pages                           holder of the lock, when pages change class
@@ -85,11 +85,8 @@ pub mod usage {
 pub const LOCK: u64 = 256;
 /// Bytes reserved for the lock.
 pub const LOCK_BYTES: u64 = 64;
-/// `u32`: 1 from the moment that a holder has the lock until it lets go of it with everything in
-/// order. Found set by who gets the lock next, it asks for recovery.
-pub const DIRTY: u64 = LOCK + LOCK_BYTES;
 /// `u64`: how often the store was recovered.
-pub const RECOVERIES: u64 = DIRTY + 8;
+pub const RECOVERIES: u64 = LOCK + LOCK_BYTES;
 
 /// `u64`: which table is current; see [`root`].
 pub const ROOT: u64 = 384;
@@ -117,7 +114,7 @@ pub const EPOCH: u64 = 640;
 /// The journal of the operation in progress.
 pub mod journal {
     /// `u64`: kind of operation in the high half, number of undo pairs in the low half; 0 where no
-    /// operation is in progress.
+    /// operation is in progress. Found set by who gets the lock, however, it asks for recovery.
     pub const HEAD: u64 = 768;
     /// `u64`: offset of the slot that the operation changes.
     pub const SLOT: u64 = 776;
@@ -144,16 +141,22 @@ pub const READERS: u64 = 4096;
 pub mod reader {
     /// Bytes of a record.
     pub const BYTES: u64 = 256;
-    /// `u32`: 0 = free, 1 = claimed.
-    pub const CLAIMED: u64 = 0;
-    /// `u32`: process id, a hint.
-    pub const PID: u64 = 4;
-    /// `u64`: start time of the process; with the id it names one process.
-    pub const START_TIME: u64 = 8;
+    /// `u64`: whose the record is; 0 = nobody's. The process id, and in the high half the low half of
+    /// when the process started, in clock ticks since boot: together they name one process.
+    ///
+    /// | from | to | who |
+    /// |---|---|---|
+    /// | 0 | a process | that process, which has found it free |
+    /// | a process | 0 | that process; or, once it has died, a holder of the lock |
+    pub const OWNER: u64 = 0;
     /// `u64` each: offset of the block that is pinned; 0 = none.
     pub const PINS: u64 = 64;
     /// How many pins a reader has.
     pub const MAX_PINS: u64 = 24;
+    /// The pin of what is copied when all others are in use.
+    pub const COPY_PIN: u64 = MAX_PINS - 2;
+    /// How many pins hold what was read. The last one is for what a pinned block leads to.
+    pub const HELD_PINS: u64 = COPY_PIN;
 }
 
 /// Offsets inside a page's descriptor.
@@ -259,7 +262,8 @@ pub mod block {
     pub const HASH: u64 = 8;
     /// `u32`: length of the key in bytes.
     pub const KEY_LEN: u64 = 16;
-    /// `u32`: what the block holds; see the constants below.
+    /// `u32`: what the block holds, in the low byte; see the constants below. The other three: of a
+    /// value that was set as one of a type, a part of that type's fingerprint; else 0.
     pub const KIND: u64 = 20;
     /// `u64`: length of the value in bytes.
     pub const VALUE_LEN: u64 = 24;
@@ -270,6 +274,21 @@ pub mod block {
 
     /// A value.
     pub const KIND_VALUE: u32 = 1;
+
+    /// The kind of a value with this tag, 24 bits of it.
+    pub const fn kind_of_value(tag: u32) -> u32 {
+        KIND_VALUE | tag << 8
+    }
+    /// The tag of a value of this kind; `None` where it is no value's.
+    pub const fn tag(kind: u32) -> Option<u32> {
+        if kind as u8 as u32 == KIND_VALUE { Some(kind >> 8) } else { None }
+    }
+    /// The tag of values of a type with this fingerprint; never 0.
+    pub const fn tag_of(fingerprint: u64) -> u32 {
+        let folded = (fingerprint ^ fingerprint >> 32) as u32;
+        let tag = (folded ^ folded >> 8) & 0x00ff_ffff;
+        if tag == 0 { 1 } else { tag }
+    }
 
     /// Longest key in bytes.
     pub const MAX_KEY_BYTES: u64 = 64 << 10;

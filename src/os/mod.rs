@@ -28,6 +28,7 @@ pub(crate) mod names;
 pub(crate) mod pidfd;
 pub(crate) mod process;
 pub(crate) mod random;
+pub(crate) mod robust_mutex;
 pub(crate) mod timer;
 pub(crate) mod uring;
 

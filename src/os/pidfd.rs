@@ -108,9 +108,23 @@ impl AsFd for PidFd {
     }
 }
 
+/// Whether it is proven that the process is dead which had this number and started at this time (the low
+/// half of what [`start_time`] says; 0 where that is not known). A zombie is dead. Whom nothing can be
+/// found out about may be alive.
+pub(crate) fn has_died(pid: u32, started: u32) -> bool {
+    let now = match PidFd::open(pid) {
+        Ok(process) => process,
+        Err(error) => return error.raw_os_error() == Some(libc::ESRCH),
+    };
+    if now.wait(Deadline::at_ns(0)).unwrap_or(false) {
+        return true;
+    }
+    // Somebody has the number, and started at another time: the former one does not have it any more.
+    started != 0 && start_time(pid).is_ok_and(|theirs| theirs as u32 != started)
+}
+
 /// When the process with this number started, in clock ticks since boot. Number and time together
 /// name one process.
-#[allow(dead_code, reason = "processes that are not children are told apart with it")]
 pub(crate) fn start_time(pid: u32) -> io::Result<u64> {
     // The name in it need not be UTF-8.
     let stat = fs::read(format!("/proc/{pid}/stat"))?;
@@ -172,6 +186,20 @@ mod tests {
         assert_eq!(parent.reap().unwrap(), None);
         assert!(PidFd::open(0).is_err());
         assert!(PidFd::open(u32::MAX).is_err());
+    }
+
+    #[test]
+    fn f12_a_death_is_proven_by_the_number_s_absence_its_end_or_another_start() {
+        let (mut child, pidfd) = spawn("exec sleep 600");
+        let (pid, started) = (child.0.id(), start_time(child.0.id()).unwrap() as u32);
+        assert!(!has_died(pid, started) && !has_died(pid, 0));
+        assert!(has_died(pid, started ^ 1), "the number is another one's by now");
+        pidfd.signal(libc::SIGKILL).unwrap();
+        pidfd.wait(Deadline::NEVER).unwrap();
+        assert!(has_died(pid, started) && has_died(pid, 0), "a zombie");
+        child.0.wait().unwrap();
+        assert!(has_died(pid, started) && has_died(pid, 0), "gone");
+        assert!(!has_died(u32::MAX, 7), "nothing is known of a number that nobody can have");
     }
 
     #[test]

@@ -8,7 +8,8 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
 
 use super::spans::Damage;
 use crate::layout::store::block::{
-    CHECKSUM, HASH, KEY, KEY_LEN, KIND, KIND_VALUE, MAX_KEY_BYTES, VALUE_LEN, VERSION, value,
+    CHECKSUM, HASH, KEY, KEY_LEN, KIND, MAX_KEY_BYTES, VALUE_LEN, VERSION, kind_of_value, tag,
+    value,
 };
 use crate::memory::{Memory, Ordering};
 
@@ -20,6 +21,8 @@ pub(super) struct Block {
     pub(super) hash: u64,
     pub(super) key_len: u64,
     pub(super) value_len: u64,
+    /// Part of the fingerprint of the value's type; 0 where it has none.
+    pub(super) tag: u32,
 }
 
 /// Bytes at a time that a checksum is computed from.
@@ -42,15 +45,15 @@ impl Block {
         memory: &impl Memory,
         offset: u64,
         (key, hash): (&[u8], u64),
-        bytes: &[u8],
+        (bytes, tag): (&[u8], u32),
         version: u64,
     ) {
         let (key_len, value_len) = (key.len() as u64, bytes.len() as u64);
-        let block = Self { offset, version, hash, key_len, value_len };
+        let block = Self { offset, version, hash, key_len, value_len, tag };
         let seed = block.checksum_seed();
         memory.store_u64(offset + HASH, hash, Ordering::Relaxed);
         memory.store_u32(offset + KEY_LEN, key.len() as u32, Ordering::Relaxed);
-        memory.store_u32(offset + KIND, KIND_VALUE, Ordering::Relaxed);
+        memory.store_u32(offset + KIND, kind_of_value(tag), Ordering::Relaxed);
         memory.store_u64(offset + VALUE_LEN, value_len, Ordering::Relaxed);
         memory.store_u64(offset + CHECKSUM, xxh3_64_with_seed(bytes, seed), Ordering::Relaxed);
         memory.copy_in(offset + KEY, key);
@@ -63,19 +66,17 @@ impl Block {
     pub(super) fn read(memory: &impl Memory, offset: u64, room_bytes: u64) -> Result<Self, Damage> {
         // Pairs with the Release in `write`.
         let version = memory.load_u64(offset + VERSION, Ordering::Acquire);
+        let kind = memory.load_u32(offset + KIND, Ordering::Relaxed);
         let block = Self {
             offset,
             version,
             hash: memory.load_u64(offset + HASH, Ordering::Relaxed),
             key_len: memory.load_u32(offset + KEY_LEN, Ordering::Relaxed).into(),
             value_len: memory.load_u64(offset + VALUE_LEN, Ordering::Relaxed),
+            tag: tag(kind).ok_or(Damage)?,
         };
-        let kind = memory.load_u32(offset + KIND, Ordering::Relaxed);
         let fits = block.bytes().is_some_and(|bytes| bytes <= room_bytes);
-        let sound = version != 0
-            && kind == KIND_VALUE
-            && (1..=MAX_KEY_BYTES).contains(&block.key_len)
-            && fits;
+        let sound = version != 0 && (1..=MAX_KEY_BYTES).contains(&block.key_len) && fits;
         if sound { Ok(block) } else { Err(Damage) }
     }
 
@@ -128,7 +129,8 @@ impl Block {
 
     /// What the checksum of the value starts from, so that it covers the header too.
     fn checksum_seed(&self) -> u64 {
-        let words = [self.version, self.hash, self.key_len, self.value_len];
+        let words =
+            [self.version, self.hash, self.key_len | u64::from(self.tag) << 32, self.value_len];
         words.into_iter().fold(0x9e37_79b9_7f4a_7c15, |sum: u64, word| {
             let product = (sum ^ word).wrapping_mul(0xff51_afd7_ed55_8ccd);
             product ^ product >> 32
@@ -148,7 +150,7 @@ mod tests {
             let key: Vec<u8> = (0..key_len).map(|at| at as u8).collect();
             let bytes: Vec<u8> = (0..value_len).map(|at| (at * 7) as u8).collect();
             let hash = hash(&key, 5);
-            Block::write(&memory, 4096, (&key, hash), &bytes, 9);
+            Block::write(&memory, 4096, (&key, hash), (&bytes, 7), 9);
             let block = Block::read(&memory, 4096, 60 << 10).unwrap();
             assert!(block.has_key(&memory, &key, hash) && block.is_whole(&memory, 5));
             assert!(!block.has_key(&memory, &key[1..], hash));
@@ -164,7 +166,7 @@ mod tests {
     fn any_flipped_bit_is_found() {
         let memory = HeapMemory::new(8 << 10);
         let (key, bytes) = (b"motd", b"hello, world");
-        Block::write(&memory, 4096, (key, hash(key, 5)), bytes, 9);
+        Block::write(&memory, 4096, (key, hash(key, 5)), (bytes, 7), 9);
         let len = block_bytes(4, 12).unwrap();
         for bit in 0..len * 8 {
             let in_padding = |start: u64, end: u64| (start * 8..end * 8).contains(&bit);

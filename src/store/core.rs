@@ -93,6 +93,12 @@ impl<M: Memory> Core<M> {
     /// # Panics
     /// Where the key is empty or longer than 64 KiB.
     pub fn set(&mut self, key: &[u8], bytes: &[u8]) -> Result<u64, Refusal> {
+        self.set_tagged(key, (bytes, 0))
+    }
+
+    /// As [`set`](Self::set); the tag, of 24 bits, goes with the value.
+    pub(super) fn set_tagged(&mut self, key: &[u8], value: (&[u8], u32)) -> Result<u64, Refusal> {
+        let bytes = value.0;
         assert!((1..=MAX_KEY_BYTES).contains(&(key.len() as u64)), "a key has 1 to 65536 bytes");
         self.tidy()?;
         let (hash, mut place) = self.find(key)?;
@@ -108,10 +114,10 @@ impl<M: Memory> Core<M> {
         let mut journal = Journal::begin(&self.memory, Operation::Slot, slot, old);
         let Some(object) = arena::take(&mut journal, &self.geometry, len)? else {
             journal.end();
-            return self.set_after_giving_back(key, bytes);
+            return self.set_after_giving_back(key, value);
         };
         let version = next_version(&self.memory);
-        Block::write(&self.memory, object, (key, hash), bytes, version);
+        Block::write(&self.memory, object, (key, hash), value, version);
         let new = slot::pack(object, hash);
         journal.commit(slot, new);
         account(&mut journal, &self.geometry, old, new)?;
@@ -121,10 +127,10 @@ impl<M: Memory> Core<M> {
 
     /// Gives back all that no reader looks at, and tries again, if that was anything.
     #[cold]
-    fn set_after_giving_back(&mut self, key: &[u8], bytes: &[u8]) -> Result<u64, Refusal> {
+    fn set_after_giving_back(&mut self, key: &[u8], value: (&[u8], u32)) -> Result<u64, Refusal> {
         let before = self.memory.load_u64(crate::layout::store::LIMBO_LEN, Ordering::Relaxed);
         self.give_back()?;
-        if self.held < before { self.set(key, bytes) } else { Err(Refusal::OutOfSpace) }
+        if self.held < before { self.set_tagged(key, value) } else { Err(Refusal::OutOfSpace) }
     }
 
     /// Removes a key; returns whether it was there.

@@ -5,7 +5,10 @@
 //! noted words in reverse, all of them where the slot has not been changed, those made since where it has; the
 //! operation's end is one store, behind which nothing of it is taken back any more.
 
+use super::StoreGeometry;
+use super::table::block_at;
 use crate::layout::store::journal::{BEFORE, HEAD, MAX_PAIRS, NEW, OLD, PAIRS, SLOT};
+use crate::layout::store::slot;
 use crate::memory::{Memory, Ordering};
 
 /// What an operation does, for whoever finds it unfinished.
@@ -152,6 +155,20 @@ pub(super) fn take_back<M: Memory>(memory: &M) -> Found<'_, M> {
     }
     memory.store_u64(HEAD, kind | kept, Ordering::Release);
     Found::Committed { journal: Journal { memory, kind, pairs: kept }, old, new }
+}
+
+/// The key whose slot the operation in progress changes, where there is one and its key is known.
+pub(super) fn key_in_progress(memory: &impl Memory, geometry: &StoreGeometry) -> Option<Vec<u8>> {
+    let word = |offset| memory.load_u64(offset, Ordering::Acquire);
+    if word(HEAD) >> 32 != Operation::Slot as u64 {
+        return None;
+    }
+    // The new block is whole before the journal names it.
+    let named = [word(NEW), word(OLD)].into_iter().find(|word| *word > slot::TOMBSTONE)?;
+    let block = block_at(memory, geometry, named).ok()?;
+    let mut key = vec![0; block.key_len as usize];
+    memory.copy_out(block.key(), &mut key);
+    Some(key)
 }
 
 fn is_word(memory: &impl Memory, start: u64, width: u64) -> bool {

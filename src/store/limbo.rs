@@ -90,7 +90,7 @@ pub(super) fn collect_pins(memory: &impl Memory, geometry: &StoreGeometry, pinne
     pinned.clear();
     for record in (0..geometry.readers()).map(|index| geometry.reader(index)) {
         // Acquire: pairs with the Release of a claim; a reader that claims later pins after our fence.
-        if memory.load_u32(record + reader::CLAIMED, Ordering::Acquire) == 0 {
+        if memory.load_u64(record + reader::OWNER, Ordering::Acquire) == 0 {
             continue;
         }
         for pin in 0..reader::MAX_PINS {

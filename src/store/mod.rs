@@ -13,13 +13,16 @@
 //! | `block`, `table` | a key with its value; from a key to its block |
 //! | `journal` | what an operation has done so far |
 //! | `limbo` | blocks that readers may still look at |
+//! | `lock`, `local_lock` | the lock of writers, and recovery before anything else; one for tests |
 //! | `core` | set, delete, grow: under the lock |
-//! | `reader` | get: without it |
+//! | `reader`, `owner` | get: without it; whose a reader is, and taking back what the dead had |
+//! | `handle`, `value`, `error` | what users call, and get |
+//! | `writable`, `shared` | a handle that may write; what the handles of a process have in common |
 //! | `survey`, `recovery` | what the truth says; making the indexes say so |
 //!
 //! ```
 //! use ringway::memory::HeapMemory;
-//! use ringway::store::{Core, Reader, StoreGeometry};
+//! use ringway::store::{Core, Owner, Reader, StoreGeometry};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let geometry = StoreGeometry::new(1 << 20, 8, 0x5eed).expect("measures that a store can have");
@@ -28,7 +31,7 @@
 //! core.format()?;
 //! core.set(b"motd", b"hello")?;
 //!
-//! let reader = Reader::claim(memory, geometry).expect("a free record");
+//! let reader = Reader::claim(memory, geometry, Owner::new(1, 1)).expect("a free record");
 //! let motd = reader.get(b"motd")?.expect("just set");
 //! core.set(b"motd", b"good-bye")?; // beside the reader, who keeps what it has
 //! assert_eq!(motd.to_vec(), b"hello");
@@ -44,24 +47,42 @@ mod arena;
 mod block;
 mod classes;
 mod core;
+mod error;
 mod geometry;
+mod handle;
 mod header;
 mod journal;
 mod limbo;
+mod local_lock;
+mod lock;
+mod open;
 mod options;
+mod owner;
 mod reader;
 mod recovery;
 mod segment;
+mod shared;
 mod spans;
 mod survey;
 mod table;
 #[cfg(test)]
 mod tests;
+mod value;
+mod writable;
 
 pub use self::core::{Core, Refusal};
+pub use error::{
+    AddError, CheckError, CompareError, HandleError, ReadError, TypedError, WriteError,
+};
 pub use geometry::StoreGeometry;
+pub use handle::{Store, StoreAccess};
 pub use header::StoreHeader;
+pub use local_lock::LocalLock;
+pub use lock::{AcquireError, Acquired, Lock, LockRefusal, Recovery, Writer};
+pub use open::OpenError;
 pub use options::StoreOptions;
+pub use owner::Owner;
 pub use reader::{Pinned, ReadRefusal, Reader};
 pub use recovery::Recovered;
 pub use segment::StoreSegment;
+pub use value::Value;

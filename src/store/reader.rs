@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use super::StoreGeometry;
 use super::block::{Block, hash};
+use super::owner::{self, Owner};
 use super::table::Table;
 use crate::layout::WORD_BYTES;
 use crate::layout::store::{ROOT, reader, slot};
@@ -42,7 +43,7 @@ pub struct Pinned<'a, M: Memory> {
 #[non_exhaustive]
 pub enum ReadRefusal {
     /// All pins of this reader are in use: drop some of what was read.
-    #[error("all {} pins of this reader are in use", reader::MAX_PINS)]
+    #[error("all {} pins of this reader are in use", reader::HELD_PINS)]
     OutOfPins,
     /// What was found is no table or no block, and still there at a second look.
     #[error("the store is damaged")]
@@ -50,14 +51,9 @@ pub enum ReadRefusal {
 }
 
 impl<M: Memory> Reader<M> {
-    /// Claims a record; `None` where none is free.
-    pub fn claim(memory: M, geometry: StoreGeometry) -> Option<Self> {
-        let record =
-            (0..geometry.readers()).map(|index| geometry.reader(index)).find(|record| {
-                let claimed = record + reader::CLAIMED;
-                // Acquire pairs with the Release of the former owner's last words.
-                memory.compare_exchange_u32(claimed, 0, 1, Ordering::AcqRel).is_ok()
-            })?;
+    /// Claims a record for a process, this one; `None` where none is free.
+    pub fn claim(memory: M, geometry: StoreGeometry, owner: Owner) -> Option<Self> {
+        let record = owner::claim(&memory, &geometry, owner)?;
         Some(Self { memory, geometry, record, used: Cell::new(0), table: Cell::new(None) })
     }
 
@@ -67,9 +63,21 @@ impl<M: Memory> Reader<M> {
     /// [`ReadRefusal`].
     pub fn get(&self, key: &[u8]) -> Result<Option<Pinned<'_, M>>, ReadRefusal> {
         let pin = self.used.get().trailing_ones();
-        if u64::from(pin) >= reader::MAX_PINS {
+        if u64::from(pin) >= reader::HELD_PINS {
             return Err(ReadRefusal::OutOfPins);
         }
+        self.get_at(pin, key)
+    }
+
+    /// As [`get`](Self::get), with the pin that is kept for what is copied and unpinned at once.
+    pub(super) fn get_to_copy(&self, key: &[u8]) -> Result<Option<Pinned<'_, M>>, ReadRefusal> {
+        debug_assert_eq!(self.used.get() & 1 << reader::COPY_PIN, 0, "in use");
+        self.get_at(reader::COPY_PIN as u32, key)
+    }
+
+    /// Searches with a pin that is free.
+    #[inline]
+    fn get_at(&self, pin: u32, key: &[u8]) -> Result<Option<Pinned<'_, M>>, ReadRefusal> {
         let hash = hash(key, self.geometry.seed());
         loop {
             // Pairs with the Release that switches tables: the new one's slots are visible.
@@ -212,6 +220,16 @@ impl<M: Memory> Pinned<'_, M> {
         self.block.version
     }
 
+    /// The memory that it lies in.
+    pub(super) fn memory(&self) -> &M {
+        &self.reader.memory
+    }
+
+    /// What its header says.
+    pub(super) fn block(&self) -> &Block {
+        &self.block
+    }
+
     /// Copies the value out.
     pub fn to_vec(&self) -> Vec<u8> {
         let mut value = vec![0; self.block.value_len as usize];
@@ -221,9 +239,13 @@ impl<M: Memory> Pinned<'_, M> {
 }
 
 impl<M: Memory> Drop for Pinned<'_, M> {
+    #[inline]
     fn drop(&mut self) {
         let reader = self.reader;
-        unpin(&reader.memory, reader.pin(self.pin));
+        // In a forked child it is the parent's pin.
+        if reader.memory.is_ours() {
+            unpin(&reader.memory, reader.pin(self.pin));
+        }
         reader.used.set(reader.used.get() & !(1 << self.pin));
     }
 }
@@ -231,7 +253,7 @@ impl<M: Memory> Drop for Pinned<'_, M> {
 impl<M: Memory> Drop for Reader<M> {
     fn drop(&mut self) {
         if self.memory.is_ours() {
-            self.memory.store_u32(self.record + reader::CLAIMED, 0, Ordering::Release);
+            owner::release(&self.memory, self.record);
         }
     }
 }

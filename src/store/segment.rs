@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 
 use super::header::StoreHeader;
-use super::{Core, Refusal, StoreGeometry, StoreOptions};
+use super::{Core, Refusal, StoreGeometry, StoreOptions, shared};
 use crate::error::{NameError, SegmentError};
 use crate::layout::store::usage;
 use crate::memory::{MappedMemory, Memory, Ordering};
@@ -80,8 +80,8 @@ impl StoreSegment {
         Self { memory, header, backing: Backing::Anonymous(segment) }
     }
 
-    /// The mapped memory.
-    pub fn memory(&self) -> &MappedMemory {
+    /// The mapped memory. Not for users: they could write to what is lent out.
+    pub(super) fn memory(&self) -> &MappedMemory {
         &self.memory
     }
 
@@ -96,7 +96,7 @@ impl StoreSegment {
     }
 
     /// The memory file of a store without a name.
-    pub fn file(&self) -> Option<&AnonymousSegment<StoreHeader>> {
+    pub(super) fn file(&self) -> Option<&AnonymousSegment<StoreHeader>> {
         match &self.backing {
             Backing::Anonymous(segment) => Some(segment),
         }
@@ -113,6 +113,7 @@ fn decode(
 /// Makes an empty store of memory that is all zeros.
 fn fill(memory: &MappedMemory, header: &StoreHeader) -> Result<(), SegmentError> {
     memory.copy_in(0, &header.to_header());
+    shared::make_lock(memory).map_err(os("pthread_mutex_init"))?;
     let StoreHeader { geometry, .. } = *header;
     Core::new(memory.clone(), geometry).format().map_err(|refusal| match refusal {
         Refusal::OutOfSpace => {
@@ -164,7 +165,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::store::Reader;
+    use crate::store::{Owner, Reader};
 
     fn options() -> StoreOptions {
         StoreOptions { capacity_bytes: 1 << 20, max_readers: 4, ..StoreOptions::default() }
@@ -182,7 +183,8 @@ mod tests {
         assert_eq!(ours.geometry(), theirs.geometry());
         assert_eq!(ours.incarnation(), theirs.incarnation());
         core(&ours).set(b"motd", b"hello").unwrap();
-        let reader = Reader::claim(theirs.memory().clone(), *theirs.geometry()).unwrap();
+        let reader =
+            Reader::claim(theirs.memory().clone(), *theirs.geometry(), Owner::new(1, 1)).unwrap();
         assert_eq!(reader.get(b"motd").unwrap().unwrap().to_vec(), b"hello");
         core(&theirs).set(b"motd", b"good-bye").unwrap();
         core(&ours).check().unwrap();

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::StoreGeometry;
 use super::core::{Core, Refusal};
+use super::owner::Owner;
 use super::reader::Reader;
 use super::table::Place;
 use crate::layout::WORD_BYTES;
@@ -145,7 +146,7 @@ fn what_is_pinned_is_kept_and_given_back_later() {
     core.set(b"k", b"old").unwrap();
     let Place::Present { block, .. } = core.find(b"k").unwrap().1 else { panic!("absent") };
     let record = core.geometry.reader(1);
-    core.memory.store_u32(record + reader::CLAIMED, 1, Ordering::Relaxed);
+    core.memory.store_u64(record + reader::OWNER, 1, Ordering::Relaxed);
     let pin = record + reader::PINS + 3 * WORD_BYTES;
     core.memory.store_u64(pin, block.offset, Ordering::Relaxed);
     core.set(b"k", b"new").unwrap();
@@ -301,7 +302,7 @@ fn readers_see_whole_values_and_never_go_back() {
         for _ in 0..2 {
             let (memory, done) = (memory.clone(), &done);
             scope.spawn(move || {
-                let reader = Reader::claim(memory, geometry).unwrap();
+                let reader = Reader::claim(memory, geometry, Owner::new(1, 1)).unwrap();
                 let mut last = [0_u64; 8];
                 let mut kept = Vec::new();
                 while !done.load(std::sync::atomic::Ordering::Relaxed) {

@@ -1,0 +1,246 @@
+//! A store, as its users have it.
+//!
+//! Whoever creates, opens or attaches a store gets a [`Store`]; each thread has one of its own.
+//! What always holds: reading takes no lock and makes no system call; an operation that changes a key has
+//! happened as a whole or not at all, whenever the process is killed; a handle in a forked child refuses
+//! everything.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::error::{CheckError, HandleError, ReadError, WriteError};
+use super::lock::Recovery;
+use super::shared::Shared;
+use super::value::Value;
+use super::writable::{Locked, Writable};
+use crate::layout::store::LIVE_KEYS;
+use crate::memory::{Deadline, MappedMemory, Memory, Ordering};
+
+/// A handle of a store: a hash table in memory that processes share.
+///
+/// Reads with [`get`](Self::get) and its kin, in place and without a lock; writes with
+/// [`set`](Self::set) and its kin, one writer at a time. A writer that is killed, wherever it is, leaves the old value
+/// or the new one, and the next writer brings the rest in order.
+///
+/// `Send`, not `Sync`: another thread gets a handle from [`try_clone`](Self::try_clone).
+///
+/// ```compile_fail,E0277
+/// fn share<T: Sync>() {}
+/// share::<ringway::store::Store>();
+/// ```
+#[derive(Debug)]
+pub struct Store {
+    pub(super) side: Side,
+}
+
+/// What a handle may do.
+#[derive(Debug)]
+pub(super) enum Side {
+    /// All.
+    Writable(Writable),
+}
+
+/// How a handle gets at its store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StoreAccess {
+    /// It reads in place, and writes.
+    Writable,
+    /// It reads, by copying; nothing that lies in the store can harm it.
+    ReadOnly,
+    /// It reads by copying, and asks the host to write.
+    ThroughHost,
+}
+
+impl Store {
+    /// A handle that may write, with a reader record of its own.
+    pub(super) fn writable_over(shared: Arc<Shared>) -> Result<Self, HandleError> {
+        Ok(Self { side: Side::Writable(Writable::new(shared)?) })
+    }
+
+    /// Another handle of the same store, for another thread.
+    ///
+    /// # Errors
+    /// [`HandleError::TooManyReaders`] where every reader record has an owner that may be alive.
+    pub fn try_clone(&self) -> Result<Self, HandleError> {
+        match &self.side {
+            Side::Writable(writable) => Self::writable_over(Arc::clone(&writable.shared)),
+        }
+    }
+
+    /// How this handle gets at the store.
+    pub fn access(&self) -> StoreAccess {
+        match &self.side {
+            Side::Writable(_) => StoreAccess::Writable,
+        }
+    }
+
+    #[inline]
+    pub(super) fn writable(&self) -> Result<&Writable, WriteError> {
+        match &self.side {
+            Side::Writable(writable) => Ok(writable),
+        }
+    }
+
+    /// The memory, for looking only; refused in a forked child.
+    fn memory(&self) -> Result<&MappedMemory, ReadError> {
+        let memory = match &self.side {
+            Side::Writable(writable) => &writable.shared.memory,
+        };
+        if memory.is_ours() { Ok(memory) } else { Err(ReadError::Forked) }
+    }
+
+    /// The value of a key; `None` where the key is absent. It stays as it is while the guard lives,
+    /// whatever writers do meanwhile.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    #[inline]
+    pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value<'_>>, ReadError> {
+        match &self.side {
+            Side::Writable(writable) => writable.get(key.as_ref()),
+        }
+    }
+
+    /// The value of a key, or `default` where the key is absent.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    #[inline]
+    pub fn get_or<'a>(
+        &'a self,
+        key: impl AsRef<[u8]>,
+        default: &'a [u8],
+    ) -> Result<Value<'a>, ReadError> {
+        Ok(self.get(key)?.unwrap_or_else(|| Value::default(default)))
+    }
+
+    /// Whether there is a value of the key.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn contains(&self, key: impl AsRef<[u8]>) -> Result<bool, ReadError> {
+        Ok(self.get(key)?.is_some())
+    }
+
+    /// How many keys there are. Beside a writer it may be one more or less.
+    ///
+    /// # Errors
+    /// [`ReadError::Forked`].
+    pub fn len(&self) -> Result<u64, ReadError> {
+        // Relaxed: a count, which nothing is concluded from.
+        Ok(self.memory()?.load_u64(LIVE_KEYS, Ordering::Relaxed))
+    }
+
+    /// Whether there is no key.
+    ///
+    /// # Errors
+    /// [`ReadError::Forked`].
+    pub fn is_empty(&self) -> Result<bool, ReadError> {
+        Ok(self.len()? == 0)
+    }
+
+    /// Runs an operation under the lock.
+    #[inline]
+    pub(super) fn locked<T, E: From<WriteError>>(
+        &self,
+        deadline: Deadline,
+        operation: impl FnOnce(&mut Locked<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.writable()?.locked(deadline, operation)
+    }
+
+    /// Makes `bytes` the value of a key. Returns the value's version, which no other value ever gets.
+    /// Waits for other writers, however long they take.
+    ///
+    /// # Errors
+    /// [`WriteError`]; the old value stays.
+    #[inline]
+    pub fn set(&self, key: impl AsRef<[u8]>, bytes: &[u8]) -> Result<u64, WriteError> {
+        self.locked(Deadline::NEVER, |store| store.set(key.as_ref(), (bytes, 0)))
+    }
+
+    /// As [`set`](Self::set), if no other writer is at it.
+    ///
+    /// # Errors
+    /// [`WriteError::Deadline`] where one is; else as [`set`](Self::set).
+    #[inline]
+    pub fn try_set(&self, key: impl AsRef<[u8]>, bytes: &[u8]) -> Result<u64, WriteError> {
+        self.locked(NOW, |store| store.set(key.as_ref(), (bytes, 0)))
+    }
+
+    /// As [`set`](Self::set), waiting for other writers no longer than `timeout`. What a dead writer left
+    /// is brought in order after that, within milliseconds.
+    ///
+    /// # Errors
+    /// [`WriteError::Deadline`] where another writer had the lock as long; else as [`set`](Self::set).
+    pub fn set_timeout(
+        &self,
+        key: impl AsRef<[u8]>,
+        bytes: &[u8],
+        timeout: Duration,
+    ) -> Result<u64, WriteError> {
+        let deadline = self.deadline(timeout)?;
+        self.locked(deadline, |store| store.set(key.as_ref(), (bytes, 0)))
+    }
+
+    /// The deadline of a call that may last as long.
+    pub(super) fn deadline(&self, timeout: Duration) -> Result<Deadline, WriteError> {
+        let timeout_ns = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
+        let now_ns = self.writable()?.shared.memory.now_ns();
+        Ok(Deadline::at_ns(now_ns.saturating_add(timeout_ns)))
+    }
+
+    /// Removes a key; returns whether it was there.
+    ///
+    /// # Errors
+    /// [`WriteError`]; the value stays.
+    #[inline]
+    pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool, WriteError> {
+        self.locked(Deadline::NEVER, |store| store.delete(key.as_ref()))
+    }
+
+    /// As [`delete`](Self::delete), for a key that must be there.
+    ///
+    /// # Errors
+    /// [`WriteError::Missing`] where it is not; else as [`delete`](Self::delete).
+    pub fn delete_existing(&self, key: impl AsRef<[u8]>) -> Result<(), WriteError> {
+        if self.delete(key)? { Ok(()) } else { Err(WriteError::Missing) }
+    }
+
+    /// What this handle has recovered since it was asked last: what another writer, that died, had left
+    /// unfinished. Told once; only the last one, where there were several.
+    pub fn take_recovery(&self) -> Option<Recovery> {
+        match &self.side {
+            Side::Writable(writable) => writable.take_recovery(),
+        }
+    }
+
+    /// Looks at everything: whether the indexes say what the table and the blocks say, and whether every
+    /// block is whole. Takes the lock, and as long as reading the whole store does.
+    ///
+    /// # Errors
+    /// [`CheckError::Unsound`] with the first thing that is not as it must be.
+    pub fn check(&self) -> Result<(), CheckError> {
+        self.locked(Deadline::NEVER, |store| {
+            store.core().check().map_err(|what| CheckError::Unsound { what })
+        })
+    }
+
+    /// Takes back what dead readers have pinned, and gives the room of what was replaced or deleted
+    /// back, as far as nobody looks at it. Writers do both when they run out of room. Returns how many
+    /// readers had died.
+    ///
+    /// # Errors
+    /// [`WriteError`].
+    pub fn reclaim(&self) -> Result<u64, WriteError> {
+        self.locked(Deadline::NEVER, |store| store.reclaim())
+    }
+}
+
+/// A deadline that has come.
+const NOW: Deadline = Deadline::at_ns(0);
+
+#[cfg(test)]
+#[path = "handle_tests.rs"]
+mod tests;

@@ -1,0 +1,225 @@
+//! The side of a handle that may write: a reader of its own, and the core under the lock.
+//!
+//! A [`Store`](super::Store) that was opened for writing is one.
+//! What always holds: whoever has a [`Locked`] has the lock and a store in order; what runs out of room
+//! looks for dead readers first, and what finds damage recovers once, before it is an error.
+
+#![allow(unsafe_code)]
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use rkyv::util::AlignedVec;
+
+use super::block::{Block, block_bytes};
+use super::core::{Core, Refusal};
+use super::error::{HandleError, ReadError, WriteError};
+use super::lock::{Recovery, Writer};
+use super::owner;
+use super::reader::{Pinned, ReadRefusal, Reader};
+use super::shared::{Shared, has_died};
+use super::spans::Damage;
+use super::table::Place;
+use super::value::Value;
+use crate::layout::store::block::MAX_KEY_BYTES;
+use crate::layout::store::{FREE_PAGES, page};
+use crate::memory::{Deadline, MappedMemory, Memory, Ordering};
+use crate::os::robust_mutex::RobustMutex;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Writable {
+    pub(super) reader: Reader<MappedMemory>,
+    core: RefCell<Core<MappedMemory>>,
+    /// The last recovery that this handle made and nobody asked about.
+    recovery: RefCell<Option<Recovery>>,
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Writable {
+    pub(super) fn new(shared: Arc<Shared>) -> Result<Self, HandleError> {
+        let Shared { memory, geometry, owner, .. } = &*shared;
+        if !memory.is_ours() {
+            return Err(WriteError::Forked.into());
+        }
+        let mut core = Core::new(memory.clone(), *geometry);
+        let claim = || Reader::claim(memory.clone(), *geometry, *owner);
+        let mut recovery = None;
+        let reader = match claim() {
+            Some(reader) => reader,
+            None => {
+                let mut writer = Writer::acquire(&mut core, &shared.lock, Deadline::NEVER)
+                    .map_err(WriteError::from)?;
+                recovery = writer.take_recovery();
+                owner::reclaim(memory, geometry, has_died);
+                claim().ok_or(HandleError::TooManyReaders { max: geometry.readers() })?
+            }
+        };
+        let (core, recovery) = (RefCell::new(core), RefCell::new(recovery));
+        Ok(Self { reader, core, recovery, shared })
+    }
+
+    /// The last recovery, told once.
+    pub(super) fn take_recovery(&self) -> Option<Recovery> {
+        self.recovery.take()
+    }
+
+    /// Reads a value where it lies; where all pins are in use, copies it.
+    #[inline]
+    pub(super) fn get(&self, key: &[u8]) -> Result<Option<Value<'_>>, ReadError> {
+        if !self.shared.memory.is_ours() {
+            return Err(ReadError::Forked);
+        }
+        match self.reader.get(key) {
+            // SAFETY: the reader is one of the memory that `shared` was made of.
+            Ok(found) => Ok(found.map(|pinned| unsafe { Value::pinned(pinned) })),
+            Err(ReadRefusal::OutOfPins) => self.copy(key),
+            Err(ReadRefusal::Damage) => Err(ReadError::Damaged),
+        }
+    }
+
+    #[cold]
+    fn copy(&self, key: &[u8]) -> Result<Option<Value<'_>>, ReadError> {
+        let Some(pinned) = self.reader.get_to_copy(key)? else { return Ok(None) };
+        Ok(Some(copy_of(&pinned)))
+    }
+
+    /// Runs an operation under the lock.
+    #[inline]
+    pub(super) fn locked<T, E: From<WriteError>>(
+        &self,
+        deadline: Deadline,
+        operation: impl FnOnce(&mut Locked<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        // It is borrowed by who has the lock, which is this thread.
+        let Ok(mut core) = self.core.try_borrow_mut() else {
+            return Err(WriteError::Nested.into());
+        };
+        let mut writer = match Writer::acquire(&mut core, &self.shared.lock, deadline) {
+            Ok(writer) => writer,
+            Err(error) => return Err(WriteError::from(error).into()),
+        };
+        if let Some(recovery) = writer.take_recovery() {
+            self.recovery.replace(Some(recovery));
+        }
+        operation(&mut Locked { writer })
+    }
+}
+
+/// The lock of a store in order. Its calls try once more where that can help.
+#[derive(Debug)]
+pub(super) struct Locked<'a> {
+    writer: Writer<'a, MappedMemory, RobustMutex>,
+}
+
+impl Locked<'_> {
+    /// What the lock guards.
+    pub(super) fn core(&mut self) -> &mut Core<MappedMemory> {
+        &mut self.writer
+    }
+
+    /// Makes `value`, bytes and their tag, the value of a key; returns its version.
+    #[inline]
+    pub(super) fn set(&mut self, key: &[u8], value: (&[u8], u32)) -> Result<u64, WriteError> {
+        check_key(key)?;
+        match self.writer.set_tagged(key, value) {
+            Ok(version) => Ok(version),
+            Err(refusal) => self.set_again(key, value, refusal),
+        }
+    }
+
+    #[cold]
+    fn set_again(
+        &mut self,
+        key: &[u8],
+        value: (&[u8], u32),
+        refusal: Refusal,
+    ) -> Result<u64, WriteError> {
+        let needed_bytes = block_bytes(key.len() as u64, value.0.len() as u64).unwrap_or(u64::MAX);
+        self.help(refusal, needed_bytes)?;
+        self.writer.set_tagged(key, value).map_err(|refusal| self.refused(refusal, needed_bytes))
+    }
+
+    /// Removes a key; returns whether it was there.
+    #[inline]
+    pub(super) fn delete(&mut self, key: &[u8]) -> Result<bool, WriteError> {
+        match self.writer.delete(key) {
+            Ok(deleted) => Ok(deleted),
+            Err(refusal) => self.delete_again(key, refusal),
+        }
+    }
+
+    #[cold]
+    fn delete_again(&mut self, key: &[u8], refusal: Refusal) -> Result<bool, WriteError> {
+        self.help(refusal, 0)?;
+        self.writer.delete(key).map_err(|refusal| self.refused(refusal, 0))
+    }
+
+    #[allow(dead_code, reason = "for what changes a value depending on what it was")]
+    /// The block of a key.
+    pub(super) fn find(&mut self, key: &[u8]) -> Result<Option<Block>, WriteError> {
+        let place = match self.writer.find(key) {
+            Ok((_, place)) => place,
+            Err(Damage) => {
+                self.help(Refusal::Damage, 0)?;
+                self.writer.find(key).map_err(|Damage| WriteError::Damaged)?.1
+            }
+        };
+        Ok(match place {
+            Place::Present { block, .. } => Some(block),
+            Place::Absent { .. } => None,
+        })
+    }
+
+    /// The bytes of a block that [`find`](Self::find) has found, until the next change.
+    #[allow(dead_code, reason = "as `find`")]
+    pub(super) fn bytes_of(&self, block: &Block) -> &[u8] {
+        // SAFETY: `find` has found it in a slot of a store that `Shared::new` was promised to be one. This
+        // thread has the lock, and changes nothing while `self` is borrowed.
+        unsafe { Shared::lend(&self.writer.memory, block.value(), block.value_len as usize) }
+    }
+
+    /// Takes back what dead readers have, and gives back what nobody looks at any more. Returns how
+    /// many readers that were.
+    pub(super) fn reclaim(&mut self) -> Result<u64, WriteError> {
+        let core = &mut *self.writer;
+        let reclaimed = owner::reclaim(&core.memory, &core.geometry, has_died);
+        core.give_back().map_err(|refusal| self.refused(refusal, 0))?;
+        Ok(reclaimed)
+    }
+
+    /// Does what may help where an operation was refused; an error where nothing can.
+    fn help(&mut self, refusal: Refusal, needed_bytes: u64) -> Result<(), WriteError> {
+        let helped = match refusal {
+            Refusal::OutOfSpace => self.reclaim()? > 0,
+            Refusal::Damage => self.writer.rebuild().is_ok(),
+        };
+        if helped { Ok(()) } else { Err(self.refused(refusal, needed_bytes)) }
+    }
+
+    fn refused(&self, refusal: Refusal, needed_bytes: u64) -> WriteError {
+        match refusal {
+            Refusal::OutOfSpace => {
+                let pages = self.writer.memory.load_u64(FREE_PAGES, Ordering::Relaxed);
+                let free_bytes = pages.saturating_mul(page::PAGE_BYTES);
+                WriteError::OutOfSpace { needed_bytes, free_bytes }
+            }
+            Refusal::Damage => WriteError::Damaged,
+        }
+    }
+}
+
+/// A copy of a value that is pinned, as aligned as the value is.
+pub(super) fn copy_of<'a>(pinned: &Pinned<'_, MappedMemory>) -> Value<'a> {
+    let mut bytes = AlignedVec::with_capacity(pinned.len());
+    bytes.resize(pinned.len(), 0);
+    pinned.memory().copy_out(pinned.block().value(), &mut bytes);
+    Value::copied(bytes, pinned.version(), pinned.block().tag)
+}
+
+/// Refuses a key that no store can have.
+#[inline]
+fn check_key(key: &[u8]) -> Result<(), WriteError> {
+    let found = key.len() as u64;
+    if (1..=MAX_KEY_BYTES).contains(&found) { Ok(()) } else { Err(WriteError::KeyLength { found }) }
+}
