@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::error::{CheckError, HandleError, ReadError, WriteError};
 use super::lock::Recovery;
 use super::shared::Shared;
+use super::stats::StoreStats;
 use super::value::Value;
 use super::writable::{Locked, Writable};
 use crate::layout::store::LIVE_KEYS;
@@ -138,6 +139,17 @@ impl Store {
     /// [`ReadError::Forked`].
     pub fn is_empty(&self) -> Result<bool, ReadError> {
         Ok(self.len()? == 0)
+    }
+
+    /// What is in the store, in numbers. Takes no lock.
+    ///
+    /// # Errors
+    /// [`ReadError::Forked`].
+    pub fn stats(&self) -> Result<StoreStats, ReadError> {
+        let memory = self.memory()?;
+        match &self.side {
+            Side::Writable(writable) => Ok(StoreStats::of(memory, &writable.shared.geometry)),
+        }
     }
 
     /// Runs an operation under the lock.

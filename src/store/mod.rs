@@ -14,9 +14,10 @@
 //! | `journal` | what an operation has done so far |
 //! | `limbo` | blocks that readers may still look at |
 //! | `lock`, `local_lock` | the lock of writers, and recovery before anything else; one for tests |
-//! | `core` | set, delete, grow: under the lock |
+//! | `core`, `clear` | set, delete, grow: under the lock |
 //! | `reader`, `owner` | get: without it; whose a reader is, and taking back what the dead had |
-//! | `handle`, `value`, `error` | what users call, and get |
+//! | `handle`, `operations`, `typed`, `stats` | what users call |
+//! | `value`, `error` | what they get |
 //! | `writable`, `shared` | a handle that may write; what the handles of a process have in common |
 //! | `survey`, `recovery` | what the truth says; making the indexes say so |
 //!
@@ -46,6 +47,7 @@ use crate::memory::Memory;
 mod arena;
 mod block;
 mod classes;
+mod clear;
 mod core;
 mod error;
 mod geometry;
@@ -56,6 +58,9 @@ mod limbo;
 mod local_lock;
 mod lock;
 mod open;
+#[cfg(test)]
+mod operation_tests;
+mod operations;
 mod options;
 mod owner;
 mod reader;
@@ -63,10 +68,12 @@ mod recovery;
 mod segment;
 mod shared;
 mod spans;
+mod stats;
 mod survey;
 mod table;
 #[cfg(test)]
 mod tests;
+mod typed;
 mod value;
 mod writable;
 
@@ -85,4 +92,6 @@ pub use owner::Owner;
 pub use reader::{Pinned, ReadRefusal, Reader};
 pub use recovery::Recovered;
 pub use segment::StoreSegment;
+pub use stats::StoreStats;
+pub use typed::Typed;
 pub use value::Value;

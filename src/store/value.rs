@@ -70,7 +70,6 @@ impl<'a> Value<'a> {
         matches!(self.inner, Inner::Pinned(_))
     }
 
-    #[allow(dead_code, reason = "for typed values")]
     /// The tag that it was set with.
     pub(super) fn tag(&self) -> u32 {
         match &self.inner {

@@ -20,6 +20,7 @@ use super::reader::{Pinned, ReadRefusal, Reader};
 use super::shared::{Shared, has_died};
 use super::spans::Damage;
 use super::table::Place;
+use super::typed::Validated;
 use super::value::Value;
 use crate::layout::store::block::MAX_KEY_BYTES;
 use crate::layout::store::{FREE_PAGES, page};
@@ -33,6 +34,9 @@ pub(super) struct Writable {
     core: RefCell<Core<MappedMemory>>,
     /// The last recovery that this handle made and nobody asked about.
     recovery: RefCell<Option<Recovery>>,
+    /// Where archives are made; kept for its memory.
+    scratch: RefCell<AlignedVec>,
+    validated: Box<Validated>,
     pub(super) shared: Arc<Shared>,
 }
 
@@ -56,12 +60,27 @@ impl Writable {
             }
         };
         let (core, recovery) = (RefCell::new(core), RefCell::new(recovery));
-        Ok(Self { reader, core, recovery, shared })
+        let (scratch, validated) = (RefCell::default(), Box::new(Validated::new()));
+        Ok(Self { reader, core, recovery, scratch, validated, shared })
     }
 
     /// The last recovery, told once.
     pub(super) fn take_recovery(&self) -> Option<Recovery> {
         self.recovery.take()
+    }
+
+    /// A buffer to make an archive in. Empty for whoever makes one inside another.
+    pub(super) fn take_scratch(&self) -> AlignedVec {
+        self.scratch.take()
+    }
+
+    pub(super) fn keep_scratch(&self, scratch: AlignedVec) {
+        self.scratch.replace(scratch);
+    }
+
+    /// Archives that this handle has validated.
+    pub(super) fn validated(&self) -> &Validated {
+        &self.validated
     }
 
     /// Reads a value where it lies; where all pins are in use, copies it.
@@ -155,7 +174,6 @@ impl Locked<'_> {
         self.writer.delete(key).map_err(|refusal| self.refused(refusal, 0))
     }
 
-    #[allow(dead_code, reason = "for what changes a value depending on what it was")]
     /// The block of a key.
     pub(super) fn find(&mut self, key: &[u8]) -> Result<Option<Block>, WriteError> {
         let place = match self.writer.find(key) {
@@ -172,11 +190,33 @@ impl Locked<'_> {
     }
 
     /// The bytes of a block that [`find`](Self::find) has found, until the next change.
-    #[allow(dead_code, reason = "as `find`")]
     pub(super) fn bytes_of(&self, block: &Block) -> &[u8] {
         // SAFETY: `find` has found it in a slot of a store that `Shared::new` was promised to be one. This
         // thread has the lock, and changes nothing while `self` is borrowed.
         unsafe { Shared::lend(&self.writer.memory, block.value(), block.value_len as usize) }
+    }
+
+    /// Removes all keys; returns how many there were. At once, where an empty table has room.
+    pub(super) fn clear(&mut self) -> Result<u64, WriteError> {
+        let mut deleted = 0;
+        let mut helped = false;
+        loop {
+            match self.writer.clear() {
+                Ok(keys) => return Ok(keys + deleted),
+                Err(Refusal::OutOfSpace) if deleted > 0 || self.reclaim()? == 0 => {
+                    let key = self.writer.any_key().map_err(|refusal| self.refused(refusal, 0))?;
+                    let Some(key) = key else { return Ok(deleted) };
+                    deleted += u64::from(self.delete(&key)?);
+                    self.reclaim()?;
+                }
+                Err(Refusal::OutOfSpace) => {}
+                Err(Refusal::Damage) if helped => return Err(WriteError::Damaged),
+                Err(Refusal::Damage) => {
+                    helped = true;
+                    self.help(Refusal::Damage, 0)?;
+                }
+            }
+        }
     }
 
     /// Takes back what dead readers have, and gives back what nobody looks at any more. Returns how
