@@ -10,8 +10,9 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::hostile::some_segment_of;
-use common::plugin::{self, KILLED, NEVER, NOBODY, host};
+use common::plugin::{self, KILLED, NEVER, NOBODY};
 use common::random::{self, Random};
+use common::serving::serving_host;
 use ringway::channel::Channel;
 use ringway::error::{Corruption, RecvTimeoutError, SendTimeoutError};
 use ringway::host::{HostEventKind, PluginSpec, SpawnError};
@@ -39,7 +40,7 @@ fn f16_f25_another_user_reaches_neither_the_host_nor_its_neighbours() {
     if !plugin::may_switch_user() {
         return;
     }
-    let host = host();
+    let host = serving_host();
     let neighbour = plugin::spec_of("neighbour", plugin::command_for_others("read-files"));
     let neighbour = host.spawn(neighbour.run_as(NOBODY - 1, NOBODY - 1)).unwrap();
     let attacker = host.spawn(hostile("attacker", "attack")).unwrap();
@@ -60,7 +61,7 @@ fn f16_f25_another_user_reaches_neither_the_host_nor_its_neighbours() {
 
 #[test]
 fn f14_f15_holes_before_the_seal_are_zeros_and_cuts_are_refused() {
-    let host = host();
+    let host = serving_host();
     let handle = host.spawn(hostile("puncher", "punch-first")).unwrap();
     let (mut active, _passive) = handle.take_channels().unwrap();
     for length in [1, 100, 10_000] {
@@ -72,7 +73,7 @@ fn f14_f15_holes_before_the_seal_are_zeros_and_cuts_are_refused() {
 
 #[test]
 fn f15_another_user_that_forbids_the_seal_is_refused() {
-    let error = host().spawn(hostile("sealer", "seal-first")).unwrap_err();
+    let error = serving_host().spawn(hostile("sealer", "seal-first")).unwrap_err();
     assert!(matches!(error, SpawnError::Corrupt(Corruption::Seal)), "{error}");
 }
 
@@ -97,7 +98,7 @@ fn use_once(channel: &mut Channel, random: &mut Random) -> bool {
 fn f36_f40_what_another_user_scribbles_and_wakes_harms_nobody_else() {
     let plugins = random::number("RINGWAY_PLUGINS").unwrap_or(12);
     let mut random = Random::new(random::seed());
-    let host = host();
+    let host = serving_host();
     let neighbour = plugin::spec_of("neighbour", plugin::command_for_others("echo"));
     let neighbour = host.spawn(neighbour).unwrap();
     let (mut echo, _passive) = neighbour.take_channels().unwrap();

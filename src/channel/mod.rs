@@ -29,7 +29,7 @@
 mod attachment;
 mod calls;
 mod carry;
-mod connection;
+pub(crate) mod connection;
 mod cpu;
 mod drafts;
 mod lossy;

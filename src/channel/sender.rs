@@ -213,6 +213,29 @@ impl<M: Memory> Sender<M> {
         Ok(())
     }
 
+    /// As [`send_vectored`](Self::send_vectored), waiting for room until `deadline`.
+    ///
+    /// # Errors
+    /// As [`send_timeout`](Self::send_timeout).
+    pub fn send_vectored_deadline(
+        &mut self,
+        tag: u16,
+        parts: &[IoSlice<'_>],
+        deadline: Deadline,
+    ) -> Result<(), SendTimeoutError> {
+        if self.is_long(joined_bytes(parts)) {
+            let sent = self.send_pieces(RecordKind::Data, tag, parts, deadline)?;
+            return sent.ok_or(SendTimeoutError::Timeout);
+        }
+        match self.by(deadline, |producer| producer.try_push_vectored(tag, parts))? {
+            Some(()) => {
+                self.notify();
+                Ok(())
+            }
+            None => Err(SendTimeoutError::Timeout),
+        }
+    }
+
     /// As [`send_vectored`](Self::send_vectored), if there is room now.
     ///
     /// # Errors

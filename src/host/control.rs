@@ -10,9 +10,15 @@
 //! The host sets `RINGWAY_PLUGIN` for the program that it executes, to one line of text:
 //!
 //! ```text
-//! 2 host=7 control=8 bell=9 active=10 passive=11 name=nonebot
-//! | |      |         |      |         |          the plugin's name, up to the end: UTF-8, no control
-//! | |      |         |      |         |          characters
+//! 3 host=7 control=8 bell=9 active=10 passive=11 service=12 store=13 access=read-only name=nonebot
+//! | |      |         |      |         |          |          |        |                |
+//! | |      |         |      |         |          |          |        |   the plugin's name, up to the
+//! | |      |         |      |         |          |          |        |   end: UTF-8, no control
+//! | |      |         |      |         |          |          |        |   characters
+//! | |      |         |      |         |          |          |        what it may do with the store:
+//! | |      |         |      |         |          |          |        none, read-only or writable
+//! | |      |         |      |         |          |          memory file of the store, or -1
+//! | |      |         |      |         |          memory file of the service channel, or -1
 //! | |      |         |      |         memory file of the channel "nonebot-passive"
 //! | |      |         |      memory file of the channel "nonebot-active"
 //! | |      |         eventfd: the plugin writes 1 to it after a request
@@ -21,10 +27,13 @@
 //! version of the handshake
 //! ```
 //!
-//! The numbers are descriptors that the plugin has inherited. The three memory files are channel
-//! segments as `layout` describes them, sealed against shrinking and growing; the host is side 0,
-//! the plugin attaches side 1. The plugin marks all five close-on-exec before it does anything
-//! else, so that its own children do not get them. These still get the variable, unless the plugin
+//! The numbers are descriptors that the plugin has inherited. The memory files but the store's are
+//! channel segments as `layout` describes them, sealed against shrinking and growing; the host is side
+//! 0, the plugin attaches side 1. What travels on the service channel stands in
+//! [`frame`](super::frame). There is none where the host serves nothing, and no store where it has
+//! none, or the plugin has no access; *read-only* says that the descriptor is open for reading only.
+//! The plugin marks all of them close-on-exec before it does anything else, so that its own children
+//! do not get them. These still get the variable, unless the plugin
 //! takes it out of what it hands them; one that connects finds no descriptors behind the numbers,
 //! and gets an error that says so.
 //!
@@ -47,9 +56,9 @@
 //!
 //! # Order
 //!
-//! 1. The plugin maps all three segments, writes its side's state into each, and sends *attached*.
-//! 2. The host seals the three against new writable mappings and holes. From the plugin's side
-//!    nothing changes; it need not wait.
+//! 1. The plugin maps all its channels, writes its side's state into each, and sends *attached*.
+//! 2. The host seals them against new writable mappings and holes, and serves what is asked for on the
+//!    service channel from then on. From the plugin's side nothing changes; it need not wait.
 //! 3. The plugin gets ready for as long as it needs, and sends *ready*.
 //! 4. Before *ready* the host ends the plugin when the time it was given is over, when another
 //!    message comes than the one expected, or when a seal cannot be set.
@@ -75,7 +84,7 @@ use super::spec::check_name;
 pub const VARIABLE: &str = "RINGWAY_PLUGIN";
 
 /// Version of everything described in this module.
-pub const HANDSHAKE_VERSION: u32 = 2;
+pub const HANDSHAKE_VERSION: u32 = 3;
 
 /// Longest reason of a request in bytes.
 pub const MAX_REASON_BYTES: usize = 256;
@@ -156,6 +165,7 @@ impl StopNotice {
         Some(Self { cause, notice, grace })
     }
 }
+
 /// *Attached*: the plugin has mapped all its channels.
 pub(super) fn attached() -> [u32; 4] {
     [HANDSHAKE_VERSION, 0, 0, 0]
@@ -179,15 +189,44 @@ pub(super) struct Announcement {
     pub(super) bell: i32,
     pub(super) active: i32,
     pub(super) passive: i32,
+    /// -1 where there is none; and so is the store's.
+    pub(super) service: i32,
+    pub(super) store: i32,
+    pub(super) access: Grant,
     pub(super) name: String,
+}
+
+/// What a plugin may do with its host's store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Grant {
+    /// Nothing: it does not get it.
+    None,
+    /// Read it; the host writes what it asks for.
+    ReadOnly,
+    /// Everything.
+    Writable,
+}
+
+impl Grant {
+    const WORDS: [(&'static str, Self); 3] =
+        [("none", Self::None), ("read-only", Self::ReadOnly), ("writable", Self::Writable)];
+
+    fn to_word(self) -> &'static str {
+        Self::WORDS[self as usize].0
+    }
+
+    fn of(word: &str) -> Option<Self> {
+        Self::WORDS.into_iter().find(|(name, _)| *name == word).map(|(_, grant)| grant)
+    }
 }
 
 impl Announcement {
     pub(super) fn to_text(&self) -> String {
-        let Self { host, control, bell, active, passive, name } = self;
+        let Self { host, control, bell, active, passive, service, store, access, name } = self;
+        let access = access.to_word();
         format!(
             "{HANDSHAKE_VERSION} host={host} control={control} bell={bell} active={active} \
-             passive={passive} name={name}"
+             passive={passive} service={service} store={store} access={access} name={name}"
         )
     }
 
@@ -203,11 +242,10 @@ impl Announcement {
             rest.split_once(" name=").ok_or_else(|| malformed("there is no name"))?;
         check_name(name).map_err(|_| malformed("the name is not one"))?;
         let mut words = numbers.split(' ');
+        let mut value =
+            |key: &str| words.next().and_then(|word| word.strip_prefix(key)?.strip_prefix('='));
         let mut number = |key: &str, problem| {
-            words
-                .next()
-                .and_then(|word| word.strip_prefix(key)?.strip_prefix('=')?.parse().ok())
-                .ok_or_else(|| malformed(problem))
+            value(key).and_then(|number| number.parse().ok()).ok_or_else(|| malformed(problem))
         };
         let announcement = Self {
             host: number("host", "the first number is not host=")?,
@@ -215,11 +253,16 @@ impl Announcement {
             bell: number("bell", "the third number is not bell=")?,
             active: number("active", "the fourth number is not active=")?,
             passive: number("passive", "the fifth number is not passive=")?,
+            service: number("service", "the sixth number is not service=")?,
+            store: number("store", "the seventh number is not store=")?,
+            access: value("access")
+                .and_then(Grant::of)
+                .ok_or_else(|| malformed("access= is not none, read-only or writable"))?,
             name: name.into(),
         };
         match words.next() {
             None => Ok(announcement),
-            Some(_) => Err(malformed("there are more than five numbers")),
+            Some(_) => Err(malformed("there are more words than should be")),
         }
     }
 }
@@ -230,28 +273,41 @@ mod tests {
 
     #[test]
     fn an_announcement_reads_as_it_was_written() {
-        let text = "2 host=7 control=8 bell=9 active=10 passive=11 name=none bot name=x";
-        let announcement = Announcement::parse(text).unwrap();
-        assert_eq!((announcement.host, announcement.bell, announcement.passive), (7, 9, 11));
-        assert_eq!(announcement.name, "none bot name=x");
-        assert_eq!(announcement.to_text(), text);
+        for (rest, access) in [
+            ("service=12 store=13 access=read-only name=none bot name=x", Grant::ReadOnly),
+            ("service=12 store=13 access=writable name=none bot name=x", Grant::Writable),
+            ("service=-1 store=-1 access=none name=none bot name=x", Grant::None),
+        ] {
+            let text = format!("3 host=7 control=8 bell=9 active=10 passive=11 {rest}");
+            let announcement = Announcement::parse(&text).unwrap();
+            assert_eq!((announcement.host, announcement.bell, announcement.passive), (7, 9, 11));
+            assert_eq!(announcement.access, access);
+            assert_eq!(announcement.service, if access == Grant::None { -1 } else { 12 });
+            assert_eq!(announcement.name, "none bot name=x");
+            assert_eq!(announcement.to_text(), text);
+        }
     }
 
     #[test]
     fn anything_else_is_an_error_that_says_what() {
-        let whole = "2 host=7 control=8 bell=9 active=10 passive=11 name=nonebot";
+        let whole = "3 host=7 control=8 bell=9 active=10 passive=11 service=12 store=13 \
+                     access=writable name=nonebot";
         for end in 0..whole.len() - "onebot".len() {
             assert!(Announcement::parse(&whole[..end]).is_err(), "{:?}", &whole[..end]);
         }
-        let found = |text| Announcement::parse(text).unwrap_err();
-        assert!(matches!(found("1 host=7"), ConnectError::Version { expected: 2, .. }));
+        let found = |text: &str| Announcement::parse(text).unwrap_err();
+        assert!(matches!(found("2 host=7"), ConnectError::Version { expected: 3, .. }));
         for text in [
-            "2 host=x control=8 bell=9 active=10 passive=11 name=n",
-            "2 host=7 control=8 bell=9 passive=10 active=11 name=n",
-            "2 host=7 control=8 bell=9 active=10 passive=11 more=12 name=n",
-            "2 host=7 control=8 bell=9 active=10 passive=11 name=a/b",
-            "2 host=7 control=8 bell=9 active=10 passive=99999999999 name=n",
+            "host=x control=8 bell=9 active=10 passive=11 service=12 store=13 access=none name=n",
+            "host=7 control=8 bell=9 passive=10 active=11 service=12 store=13 access=none name=n",
+            "host=7 control=8 bell=9 active=10 passive=11 name=n",
+            "host=7 control=8 bell=9 active=10 passive=11 service=12 store=13 access=all name=n",
+            "host=7 control=8 bell=9 active=1 passive=1 service=1 store=1 access=none more=1 name=n",
+            "host=7 control=8 bell=9 active=10 passive=11 service=12 store=13 access=none name=a/b",
+            "host=7 control=8 bell=9 active=10 passive=99999999999 service=1 store=1 access=none \
+             name=n",
         ] {
+            let text = &format!("3 {text}");
             assert!(matches!(found(text), ConnectError::Malformed { .. }), "{text}");
         }
     }

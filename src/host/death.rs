@@ -11,28 +11,29 @@ use std::time::{Duration, Instant};
 use super::control::Request;
 use super::event::HostEventKind;
 use super::hooks::{Moment, tell};
+use super::launch::Connections;
 use super::supervised::{Asked, Life, Phase, Supervised};
-use crate::channel::Connection;
 use crate::error::ExitReason;
 use crate::os::pidfd::PidFd;
 
 impl Supervised {
     /// The supervisor has seen the process die: reaps it, tells the channels, and starts what is to
     /// follow.
-    pub(super) fn died(
-        self: &Arc<Self>,
-        pid: u32,
-        pidfd: Arc<PidFd>,
-        connections: [Arc<Connection>; 3],
-    ) {
+    pub(super) fn died(self: &Arc<Self>, pid: u32, pidfd: Arc<PidFd>, connections: Connections) {
         let reason = reap(&pidfd);
         let mut life = self.life();
         life.exit = Some(reason);
         if life.ready_at.is_some_and(|at| self.restart.forgets_after(at.elapsed())) {
             life.failures = 0;
         }
-        let [control, active, passive] = &connections;
+        let Connections { control, active, passive, service } = &connections;
         control.peer_died(reason, false);
+        if let Some(service) = service {
+            service.peer_died(reason, false);
+        }
+        if let Some(server) = &self.server {
+            server.died(pid);
+        }
         // What it asked for before it ended, and nobody has heard yet.
         let request = self.hear(&mut life);
         let process = life.process.take();

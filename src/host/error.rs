@@ -25,6 +25,9 @@ pub enum HostError {
         /// What it said.
         source: io::Error,
     },
+    /// The channel over which the host's own threads talk could not be created.
+    #[error("a channel of the host's own: {0}")]
+    Bell(SegmentError),
 }
 
 /// What is wrong with a plugin's name.

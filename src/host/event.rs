@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::error::RequestProblem;
 use super::hooks::Moment;
+use super::service::error::ServiceProblem;
 use crate::error::{Corruption, ExitReason};
 
 /// Something that happened to a plugin.
@@ -82,6 +83,12 @@ pub enum HostEventKind {
     BadRequest {
         /// What is wrong with it.
         problem: RequestProblem,
+    },
+    /// It is not served any more: what it sent on its service channel breaks the rules. Its own calls
+    /// say so to it; everything else goes on, and a successor is served again.
+    ServiceClosed {
+        /// What was wrong.
+        problem: ServiceProblem,
     },
     /// A hook has panicked. Everything goes on.
     HookPanicked {

@@ -5,14 +5,15 @@
 //! channels is left when both processes are gone; a process that fails the handshake is killed.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::control::{self, Announcement, CONTROL_CAPACITY_BYTES, VARIABLE};
+use super::control::{self, Announcement, CONTROL_CAPACITY_BYTES, Grant, VARIABLE};
 use super::error::SpawnError;
 use super::isolation::{StepNames, Wanted};
+use super::service::frame;
 use crate::channel::{Channel, ChannelOptions, ChannelTypes, Connection};
 use crate::error::{Corruption, ExitReason, RecvTimeoutError};
 use crate::memory::Deadline;
@@ -21,6 +22,19 @@ use crate::os::isolation::Progress;
 use crate::os::pidfd::PidFd;
 use crate::os::process::Inheritance;
 use crate::segment::AnonymousSegment;
+
+/// What a plugin's process inherits.
+#[derive(Debug)]
+pub(super) struct Handed<'a> {
+    /// The host's pidfd.
+    pub(super) host: &'a OwnedFd,
+    pub(super) control: &'a OwnedFd,
+    /// The control channel's bell.
+    pub(super) bell: &'a OwnedFd,
+    pub(super) active: &'a OwnedFd,
+    pub(super) passive: &'a OwnedFd,
+    pub(super) service: Option<&'a OwnedFd>,
+}
 
 /// A command that can be started again and again.
 #[derive(Debug)]
@@ -62,18 +76,29 @@ impl Launcher {
         }
     }
 
-    /// Executes the command with these descriptors: the host's pidfd, the control channel,
-    /// its bell, and the two others.
+    /// Executes the command with these descriptors.
     pub(super) fn start(
         &mut self,
         name: &str,
-        descriptors: [&OwnedFd; 5],
+        handed: &Handed<'_>,
     ) -> Result<(u32, PidFd), SpawnError> {
-        use std::os::fd::AsRawFd;
-        let [host, control, bell, active, passive] = descriptors.map(AsRawFd::as_raw_fd);
-        let announced = Announcement { host, control, bell, active, passive, name: name.into() };
+        let &Handed { host, control, bell, active, passive, service } = handed;
+        let number = |fd: Option<&OwnedFd>| fd.map_or(-1, AsRawFd::as_raw_fd);
+        let announced = Announcement {
+            host: host.as_raw_fd(),
+            control: control.as_raw_fd(),
+            bell: bell.as_raw_fd(),
+            active: active.as_raw_fd(),
+            passive: passive.as_raw_fd(),
+            service: number(service),
+            store: -1,
+            access: Grant::None,
+            name: name.into(),
+        };
         self.command.env(VARIABLE, announced.to_text());
-        self.inheritance.set(descriptors);
+        let always = [host, control, bell, active, passive].map(Some);
+        let [host, control, bell, active, passive] = always;
+        self.inheritance.set([host, control, bell, active, passive, service, None]);
         if let Some((progress, _)) = &self.isolated {
             progress.reset();
         }
@@ -96,10 +121,25 @@ pub(super) struct Channels {
     pub(super) control: Channel,
     pub(super) active: Channel,
     pub(super) passive: Channel,
+    /// Where the host has something to serve.
+    pub(super) service: Option<Channel>,
+}
+
+/// One incarnation's channels as the host sees them, to tell them of a death.
+#[derive(Debug)]
+pub(super) struct Connections {
+    pub(super) control: Arc<Connection>,
+    pub(super) active: Arc<Connection>,
+    pub(super) passive: Arc<Connection>,
+    pub(super) service: Option<Arc<Connection>>,
 }
 
 impl Channels {
-    pub(super) fn create(options: &ChannelOptions) -> Result<Self, SpawnError> {
+    /// `longest_request` says how long a request on the service channel can be, where there is one.
+    pub(super) fn create(
+        options: &ChannelOptions,
+        longest_request: Option<u64>,
+    ) -> Result<Self, SpawnError> {
         let control = ChannelOptions {
             capacity_bytes: CONTROL_CAPACITY_BYTES,
             reply_capacity_bytes: None,
@@ -108,39 +148,61 @@ impl Channels {
             types: ChannelTypes::UNTYPED,
             ..options.clone()
         };
+        let service = longest_request.map(|max_message_bytes| {
+            let capacity_bytes = frame::CAPACITY_BYTES;
+            Channel::anonymous(&ChannelOptions {
+                capacity_bytes,
+                max_message_bytes,
+                ..control.clone()
+            })
+        });
         Ok(Self {
             control: Channel::anonymous(&control)?,
             active: Channel::anonymous(options)?,
             passive: Channel::anonymous(options)?,
+            service: service.transpose()?,
         })
     }
 
-    /// New descriptions of all three, for the plugin: control, active, passive.
+    /// New descriptions of the three that there always are, for the plugin: control, active, passive.
     pub(super) fn descriptors(&self) -> Result<[OwnedFd; 3], SpawnError> {
         Ok([self.control.descriptor()?, self.active.descriptor()?, self.passive.descriptor()?])
     }
 
-    pub(super) fn connections(&self) -> [Arc<Connection>; 3] {
-        [&self.control, &self.active, &self.passive].map(|channel| Arc::clone(channel.connection()))
+    /// And of the fourth.
+    pub(super) fn service_descriptor(&self) -> Result<Option<OwnedFd>, SpawnError> {
+        Ok(self.service.as_ref().map(Channel::descriptor).transpose()?)
     }
 
-    pub(super) fn segments(&self) -> Result<[Arc<AnonymousSegment>; 3], SpawnError> {
-        let segment = |channel: &Channel| channel.segment().map(Arc::clone);
-        Ok([segment(&self.control)?, segment(&self.active)?, segment(&self.passive)?])
+    pub(super) fn connections(&self) -> Connections {
+        let connection = |channel: &Channel| Arc::clone(channel.connection());
+        Connections {
+            control: connection(&self.control),
+            active: connection(&self.active),
+            passive: connection(&self.passive),
+            service: self.service.as_ref().map(connection),
+        }
+    }
+
+    pub(super) fn segments(&self) -> Result<Vec<Arc<AnonymousSegment>>, SpawnError> {
+        let Self { control, active, passive, service } = self;
+        let channels = [control, active, passive].into_iter().chain(service);
+        Ok(channels.map(|channel| channel.segment().map(Arc::clone)).collect::<Result<_, _>>()?)
     }
 }
 
-/// Goes through the handshake as `control` describes it. Does not kill: the caller does, whatever
-/// the error.
+/// Goes through the handshake as `control` describes it, and calls `attached` when the plugin has got
+/// so far. Does not kill: the caller does, whatever the error.
 pub(super) fn handshake(
     control: &mut Channel,
-    segments: &[Arc<AnonymousSegment>; 3],
+    segments: &[Arc<AnonymousSegment>],
     timeout: Duration,
+    attached: impl FnOnce(),
 ) -> Result<(), SpawnError> {
     let timeout_ns = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
     let deadline = Deadline::at_ns(monotonic_ns().saturating_add(timeout_ns));
-    let attached = expect(control, control::TAG_ATTACHED, deadline, timeout)?;
-    let version = control::version_of_attached(&attached);
+    let message = expect(control, control::TAG_ATTACHED, deadline, timeout)?;
+    let version = control::version_of_attached(&message);
     if version != Some(control::HANDSHAKE_VERSION) {
         let (found, expected) = (version.unwrap_or(0), control::HANDSHAKE_VERSION);
         return Err(SpawnError::Version { found, expected });
@@ -148,6 +210,7 @@ pub(super) fn handshake(
     for segment in segments {
         segment.seal_writes().map_err(|_| Corruption::Seal)?;
     }
+    attached();
     expect(control, control::TAG_READY, deadline, timeout).map(drop)
 }
 

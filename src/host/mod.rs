@@ -18,6 +18,7 @@
 //! | `stop` | ending a plugin, for good or to make room for a successor |
 //! | `hooks` | telling the host program of the turning points |
 //! | `plugin`, `listener` | the plugin's side; what it hears from its host |
+//! | `service` | what plugins ask of their host, and the answers |
 //!
 //! # What a death costs
 //!
@@ -38,14 +39,15 @@
 //! # What a plugin costs
 //!
 //! Three segments: `{name}-active` and `{name}-passive`, each of two rings, and a control channel of
-//! two rings of 4 KiB. The host creates them, so that their memory is charged to the host's memory
+//! two rings of 4 KiB; and where the host has something to serve, a service channel of two rings of 64
+//! KiB. The host creates them, so that their memory is charged to the host's memory
 //! cgroup, whatever the plugin's is. All of it is reserved and touched when a plugin is spawned, in
 //! both processes before the first message: a machine that has no room for it is an error of
 //! [`Host::spawn`], and no signal later. A *cgroup* that has none calls the kernel's killer, at that
 //! moment and not under load: give the host's cgroup room for all plugins, and once more for each
 //! that is being restarted, since the old segments stay until their unread messages have been read.
 //! Besides that the host holds, per plugin, six descriptors, and no thread while nothing
-//! happens to it.
+//! happens to it. One thread serves all plugins, where there is something to serve.
 //!
 //! # Examples
 //!
@@ -94,11 +96,13 @@ mod launch;
 mod listener;
 mod plugin;
 mod restart;
+mod service;
 mod spec;
 mod start;
 mod stop;
 mod supervised;
 
+use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -109,6 +113,7 @@ use crate::error::ExitReason;
 use crate::os::fork;
 use crate::os::pidfd::PidFd;
 use hooks::HookList;
+use service::Server;
 use supervised::{Common, Supervised};
 
 pub use control::{StopCause, StopNotice};
@@ -121,6 +126,8 @@ pub use handle::{PluginHandle, PluginState};
 pub use hooks::{Moment, Occasion};
 pub use isolation::{IsolationStep, Limit};
 pub use plugin::{EXIT_CODE_HOST_GONE, Plugin};
+pub use service::error::{ServiceError, ServiceProblem};
+pub use service::frame;
 pub use spec::{MAX_NAME_BYTES, PluginSpec, Restart};
 
 /// A process's plugins.
@@ -136,6 +143,8 @@ pub struct Host {
     events: Arc<event::Events>,
     /// A pidfd of this very process, for plugins to watch.
     own_pidfd: Arc<OwnedFd>,
+    /// Where there is something to serve.
+    server: Option<Arc<Server>>,
     /// The fork generation it was made in.
     generation: u64,
     /// In the order in which they were started.
@@ -147,6 +156,7 @@ pub struct Host {
 pub struct HostBuilder {
     options: ChannelOptions,
     hooks: HookList,
+    serves: bool,
 }
 
 /// How a plugin ended in [`Host::shutdown`].
@@ -195,6 +205,14 @@ impl HostBuilder {
         self
     }
 
+    /// Gives every plugin a service channel, also where there is nothing else to ask for, so that
+    /// [`Plugin::ping`] has an answer.
+    #[must_use]
+    pub fn answer_pings(mut self) -> Self {
+        self.serves = true;
+        self
+    }
+
     /// Makes the host.
     ///
     /// # Errors
@@ -204,7 +222,10 @@ impl HostBuilder {
         let generation = fork::generation().map_err(os("mmap"))?;
         let pidfd = PidFd::open(process::id()).map_err(os("pidfd_open"))?;
         let own_pidfd = pidfd.as_fd().try_clone_to_owned().map_err(os("dup"))?;
+        let server =
+            self.serves.then(|| Server::start(HashMap::new()).map(Arc::new)).transpose()?;
         Ok(Host {
+            server,
             options: self.options,
             hooks: self.hooks,
             events: Arc::default(),
@@ -254,6 +275,7 @@ impl Host {
             hooks: &self.hooks,
             events: &self.events,
             pidfd: &self.own_pidfd,
+            server: self.server.as_ref(),
             generation: self.generation,
         };
         let plugin = Arc::new(Supervised::new(spec, common)?);
@@ -336,6 +358,10 @@ impl Drop for Host {
             plugin.settle(false);
             // The ends that nobody has taken.
             plugin.life().channels = None;
+        }
+        if let Some(server) = &self.server {
+            // Handles of plugins keep it; there is nobody left to serve.
+            server.stop();
         }
     }
 }

@@ -9,11 +9,14 @@ use std::env;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::control::{self, Announcement, StopNotice, VARIABLE};
 use super::error::{ConnectError, RequestError, TakeChannelsError};
 use super::listener::Listener;
+use super::service::Client;
+use super::service::error::ServiceError;
+use super::service::frame::OP_ECHO;
 use crate::channel::{Channel, ChannelOptions, Sender};
 use crate::error::ExitReason;
 use crate::os::doorbell;
@@ -38,6 +41,8 @@ pub struct Plugin {
     name: String,
     state: Mutex<State>,
     listener: Listener,
+    /// Where the host has something to serve.
+    service: Option<Arc<Client>>,
     grace: Arc<Mutex<Option<Duration>>>,
 }
 
@@ -73,7 +78,7 @@ impl Plugin {
         if CONNECTED.swap(1, Ordering::Relaxed) != 0 {
             return Err(ConnectError::AlreadyConnected);
         }
-        let [host, control, bell, active, passive] = take_all(&announced)?;
+        let Taken { host, control, bell, active, passive, service } = take_all(&announced)?;
         let attach = |what, fd| {
             Channel::attach_unchecked_types(fd, options)
                 .map_err(|source| ConnectError::Segment { what, source })
@@ -81,8 +86,15 @@ impl Plugin {
         let mut control = attach("control", control)?;
         let active = attach("active", active)?;
         let passive = attach("passive", passive)?;
+        let service = service.map(|fd| attach("service", fd)).transpose()?;
         let grace = Arc::new(Mutex::new(Some(HOST_GONE_GRACE)));
-        watch_host(host, [&control, &active, &passive], Arc::clone(&grace))?;
+        let channels = [&control, &active, &passive].into_iter().chain(&service);
+        watch_host(host, channels, Arc::clone(&grace))?;
+        let client = |channel| Client::new(channel).map(Arc::new);
+        let service = service
+            .map(client)
+            .transpose()
+            .map_err(|source| ConnectError::Os { call: "mmap", source })?;
         control
             .sender()
             .send_tagged(control::TAG_ATTACHED, bytemuck::bytes_of(&control::attached()))
@@ -90,7 +102,8 @@ impl Plugin {
         let channels = Some((active, passive));
         let (control, receiver) = control.split();
         let state = Mutex::new(State { control, bell, channels, ready: false, asked: false });
-        Ok(Self { name: announced.name, state, listener: Listener::new(receiver), grace })
+        let listener = Listener::new(receiver);
+        Ok(Self { name: announced.name, state, listener, service, grace })
     }
 
     /// The name that the host gave this plugin.
@@ -155,6 +168,19 @@ impl Plugin {
         self.listener.wait(timeout)
     }
 
+    /// Asks the host for an answer, and tells how long it took: whether the thread that serves plugins
+    /// is there, and how busy it is.
+    ///
+    /// # Errors
+    /// [`ServiceError`]; [`NotServed`](ServiceError::NotServed) where the host has nothing to serve and
+    /// does not [answer pings](super::HostBuilder::answer_pings).
+    pub fn ping(&self, timeout: Duration) -> Result<Duration, ServiceError> {
+        let begun = Instant::now();
+        let service = self.service.as_ref().ok_or(ServiceError::NotServed)?;
+        service.call(OP_ECHO, &[], timeout)?;
+        Ok(begun.elapsed())
+    }
+
     /// How long this process may outlive its host. When the host dies, channels are disconnected at
     /// once; a process that is still there after the grace is ended with
     /// [`EXIT_CODE_HOST_GONE`]. 2 s unless changed; `None` lets it live.
@@ -199,32 +225,45 @@ fn tell_ready(state: &mut State) -> Result<(), TakeChannelsError> {
     Ok(())
 }
 
+/// What the host has handed over.
+struct Taken {
+    host: OwnedFd,
+    control: OwnedFd,
+    bell: OwnedFd,
+    active: OwnedFd,
+    passive: OwnedFd,
+    service: Option<OwnedFd>,
+}
+
 /// Takes all descriptors, or none is left open.
-fn take_all(announced: &Announcement) -> Result<[OwnedFd; 5], ConnectError> {
+fn take_all(announced: &Announcement) -> Result<Taken, ConnectError> {
     let take = |what, fd| {
         take_inherited(fd).map_err(|source| ConnectError::Descriptor { what, fd, source })
     };
-    Ok([
-        take("the host's pidfd", announced.host)?,
-        take("the control channel", announced.control)?,
-        take("the control channel's bell", announced.bell)?,
-        take("the active channel", announced.active)?,
-        take("the passive channel", announced.passive)?,
-    ])
+    let take_if_any = |what, fd| if fd < 0 { Ok(None) } else { take(what, fd).map(Some) };
+    Ok(Taken {
+        host: take("the host's pidfd", announced.host)?,
+        control: take("the control channel", announced.control)?,
+        bell: take("the control channel's bell", announced.bell)?,
+        active: take("the active channel", announced.active)?,
+        passive: take("the passive channel", announced.passive)?,
+        service: take_if_any("the service channel", announced.service)?,
+    })
 }
 
 /// Disconnects the channels when the host dies, and ends the process some time later. The watch
 /// lasts as long as the process.
-fn watch_host(
+fn watch_host<'a>(
     host: OwnedFd,
-    channels: [&Channel; 3],
+    channels: impl Iterator<Item = &'a Channel>,
     grace: Arc<Mutex<Option<Duration>>>,
 ) -> Result<(), ConnectError> {
     /// Keeps the watch for as long as the process lives.
     static WATCH: Mutex<Option<WatchToken>> = Mutex::new(None);
     let os = |call| move |source| ConnectError::Os { call, source };
     // Weak, so that a channel's memory goes with its ends.
-    let connections = channels.map(|channel| Arc::downgrade(channel.connection()));
+    let connections: Vec<_> =
+        channels.map(|channel| Arc::downgrade(channel.connection())).collect();
     let on_death = move || {
         for connection in connections.iter().filter_map(Weak::upgrade) {
             connection.peer_died(ExitReason::Unknown, false);

@@ -116,7 +116,7 @@ impl Supervised {
 
     /// Makes fresh channels the successors of the last incarnation's. Returns the control channel.
     fn hand_over(&self, channels: Channels, asked: Option<Asked>, carried: &Cell<u64>) -> Channel {
-        let Channels { control, active, passive } = channels;
+        let Channels { control, active, passive, service: _ } = channels;
         let new = [active, passive].map(|channel| {
             let connection = channel.into_successor();
             connection.follow();

@@ -4,20 +4,21 @@
 //! What always holds: after an error there is no process; a process that runs is watched, and on
 //! record before its death can be reported.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::{Arc, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::error::SpawnError;
 use super::event::HostEventKind;
 use super::hooks::{Moment, Turn, tell};
-use super::launch::{Channels, handshake};
+use super::launch::{Channels, Connections, Handed, handshake};
 use super::supervised::{Life, Phase, Process, Supervised};
-use crate::channel::{Channel, Connection};
+use crate::channel::Channel;
 use crate::error::ExitReason;
 use crate::memory::Deadline;
 use crate::os::clock::monotonic_ns;
 use crate::os::doorbell;
+use crate::segment::DEFAULT_MAX_MESSAGE_BYTES;
 use crate::supervisor::{self, WatchToken};
 
 /// What has become of a process that was ready.
@@ -27,6 +28,12 @@ enum Ready {
     /// It has died, and another attempt is to be made.
     Died(ExitReason),
 }
+
+/// The longest request of a plugin: the longest message of a channel unless somebody says otherwise.
+const MAX_REQUEST_BYTES: u64 = DEFAULT_MAX_MESSAGE_BYTES;
+
+/// How long a successor waits for what its predecessor has asked for and the host has not seen to.
+const LAST_REQUESTS: Duration = Duration::from_secs(5);
 
 /// How long a process that nobody watches is waited for after SIGKILL.
 const KILLED_AT_ONCE_NS: u64 = 10_000_000_000;
@@ -82,15 +89,26 @@ impl Supervised {
         hand_out: impl FnOnce(Channels) -> Channel,
     ) -> Result<Option<Turn>, SpawnError> {
         let os = |call| move |source| SpawnError::Os { call, source };
-        let channels = Channels::create(&self.options)?;
+        let mut channels = Channels::create(&self.options, self.longest_request())?;
         let [control_fd, active_fd, passive_fd] = channels.descriptors()?;
+        let service_fd = channels.service_descriptor()?;
         let bell = doorbell::new().map_err(os("eventfd"))?;
         let (connections, segments) = (channels.connections(), channels.segments()?);
+        let service = channels.service.take();
         let mut control = hand_out(channels);
-        let descriptors = [&*self.host, &control_fd, &bell, &active_fd, &passive_fd];
-        let pid = self.launch(descriptors, connections)?;
-        drop([control_fd, active_fd, passive_fd]);
-        let greeted = handshake(&mut control, &segments, self.ready_timeout);
+        self.await_last_requests();
+        let handed = Handed {
+            host: &self.host,
+            control: &control_fd,
+            bell: &bell,
+            active: &active_fd,
+            passive: &passive_fd,
+            service: service_fd.as_ref(),
+        };
+        let pid = self.launch(&handed, connections)?;
+        drop((control_fd, active_fd, passive_fd, service_fd));
+        let attached = || self.serve(service);
+        let greeted = handshake(&mut control, &segments, self.ready_timeout, attached);
         // Before anybody hears of the outcome.
         drop(segments);
         let ready = greeted.and_then(|()| {
@@ -113,11 +131,33 @@ impl Supervised {
         }
     }
 
+    /// How long a request on the service channel can be; `None` where there is nothing to serve.
+    fn longest_request(&self) -> Option<u64> {
+        self.server.is_some().then_some(MAX_REQUEST_BYTES)
+    }
+
+    /// Serves the process from now on.
+    fn serve(&self, service: Option<Channel>) {
+        if let (Some(server), Some(channel)) = (&self.server, service) {
+            let visit = Arc::new(self.visit());
+            self.life().visit = Some(Arc::clone(&visit));
+            server.admit(visit, channel);
+        }
+    }
+
+    /// Waits until what the former process had asked for has been seen to.
+    fn await_last_requests(&self) {
+        let visit = self.life().visit.take();
+        if let Some(visit) = visit {
+            visit.wait_until_over(LAST_REQUESTS);
+        }
+    }
+
     /// Starts the process and the watch over it.
     fn launch(
         self: &Arc<Self>,
-        descriptors: [&OwnedFd; 5],
-        connections: [Arc<Connection>; 3],
+        handed: &Handed<'_>,
+        connections: Connections,
     ) -> Result<u32, SpawnError> {
         let mut launcher = self.launcher.lock().unwrap_or_else(PoisonError::into_inner);
         // Held until the process is on record, so that its death cannot be reported before.
@@ -125,7 +165,7 @@ impl Supervised {
         if life.stopping {
             return Err(SpawnError::Stopped);
         }
-        let (pid, pidfd) = launcher.start(&self.name, descriptors)?;
+        let (pid, pidfd) = launcher.start(&self.name, handed)?;
         let pidfd = Arc::new(pidfd);
         let on_death = {
             let (this, pidfd) = (Arc::clone(self), Arc::clone(&pidfd));

@@ -22,6 +22,7 @@ use super::event::{Events, HostEventKind};
 use super::hooks::{HookList, Hooks};
 use super::launch::Launcher;
 use super::restart::Suspicion;
+use super::service::{Server, Visit};
 use super::spec::{Patience, PluginSpec, Restart};
 use crate::channel::{Channel, ChannelOptions, Connection};
 use crate::error::ExitReason;
@@ -52,6 +53,8 @@ pub(super) struct Supervised {
     events: Arc<Events>,
     /// The host's own pidfd, which every plugin inherits.
     pub(super) host: Arc<OwnedFd>,
+    /// Where the host has something to serve.
+    pub(super) server: Option<Arc<Server>>,
     pub(super) launcher: Mutex<Launcher>,
     life: Mutex<Life>,
     changed: Condvar,
@@ -82,6 +85,8 @@ pub(super) struct Life {
     /// Whether the last process has said that it is ready, until its death has been acted upon.
     pub(super) was_ready: bool,
     pub(super) process: Option<Process>,
+    /// What of the last process that was served may still be to be done.
+    pub(super) visit: Option<Arc<Visit>>,
     /// How the process of the current start ended.
     pub(super) exit: Option<ExitReason>,
     /// How the process before ended.
@@ -136,6 +141,7 @@ pub(super) struct Common<'a> {
     pub(super) hooks: &'a HookList,
     pub(super) events: &'a Arc<Events>,
     pub(super) pidfd: &'a Arc<OwnedFd>,
+    pub(super) server: Option<&'a Arc<Server>>,
     pub(super) generation: u64,
 }
 
@@ -152,6 +158,7 @@ impl Supervised {
             options: spec.channel_options.unwrap_or_else(|| common.options.clone()),
             events: Arc::clone(common.events),
             host: Arc::clone(common.pidfd),
+            server: common.server.map(Arc::clone),
             launcher: Mutex::new(Launcher::new(spec.command, spec.isolation)?),
             life: Mutex::new(Life {
                 phase: Phase::Starting,
@@ -166,6 +173,7 @@ impl Supervised {
                 threads: Vec::new(),
                 was_ready: false,
                 process: None,
+                visit: None,
                 exit: None,
                 former_exit: None,
                 ready_at: None,
@@ -177,6 +185,11 @@ impl Supervised {
 
     pub(super) fn life(&self) -> MutexGuard<'_, Life> {
         self.life.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the server and this plugin's threads share of a process that is served.
+    pub(super) fn visit(&self) -> Visit {
+        Visit::new(&self.name, &self.events)
     }
 
     pub(super) fn report(&self, kind: HostEventKind) {

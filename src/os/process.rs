@@ -14,13 +14,13 @@ use std::sync::Arc;
 use super::isolation::{Isolation, Progress};
 use crate::sync::{AtomicU32, Ordering};
 
-/// How many descriptors a child inherits besides its standard ones.
-pub(crate) const INHERITED: usize = 5;
+/// How many descriptors a child can inherit besides its standard ones.
+pub(crate) const INHERITED: usize = 7;
 
 /// The numbers of the descriptors that the next child of a [`Command`] inherits.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Inheritance {
-    /// Written by the parent before it starts a child, read by the child.
+    /// Written by the parent before it starts a child, read by the child; 0 where there is none.
     numbers: Arc<[AtomicU32; INHERITED]>,
 }
 
@@ -54,11 +54,13 @@ impl Inheritance {
         Ok(progress)
     }
 
-    /// Names the descriptors. They must stay open until the child has been started.
-    pub(crate) fn set(&self, descriptors: [&OwnedFd; INHERITED]) {
+    /// Names the descriptors, at most [`INHERITED`]; what is `None` is passed over. They must stay open
+    /// until the child has been started.
+    pub(crate) fn set(&self, descriptors: [Option<&OwnedFd>; INHERITED]) {
         for (number, fd) in self.numbers.iter().zip(descriptors) {
+            let fd = fd.map_or(0, |fd| fd.as_raw_fd().unsigned_abs());
             // Relaxed: the child's memory is a copy made after this store.
-            number.store(fd.as_raw_fd().unsigned_abs(), Ordering::Relaxed);
+            number.store(fd, Ordering::Relaxed);
         }
     }
 }
@@ -78,6 +80,9 @@ fn keep_only(numbers: &[AtomicU32; INHERITED]) -> io::Result<()> {
     };
     for number in numbers {
         let fd = number.load(Ordering::Relaxed) as libc::c_int;
+        if fd == 0 {
+            continue;
+        }
         // SAFETY: the call takes numbers; a descriptor that is not open is an error.
         super::check(unsafe { libc::fcntl(fd, libc::F_SETFD, 0) }.into())?;
     }
@@ -141,8 +146,9 @@ mod tests {
         let mut command = Command::new("sh");
         command.args(["-c", "for f in /proc/$$/fd/*; do [ -e $f ] && echo ${f##*/}; done"]);
         inheritance.install(&mut command);
-        for _ in 0..2 {
-            inheritance.set(std::array::from_fn(|index| &files[index]));
+        for given in [INHERITED, 5, INHERITED] {
+            let files = &files[..given];
+            inheritance.set(std::array::from_fn(|index| files.get(index)));
             let mut expected: Vec<_> = files.iter().map(AsRawFd::as_raw_fd).collect();
             let mut found = descriptors_of_child(&mut command);
             expected.sort_unstable();

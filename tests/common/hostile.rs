@@ -16,7 +16,8 @@ use ringway::segment::AnonymousSegment;
 use super::plugin::announced;
 use super::random::Random;
 
-const KEYS: [&str; 3] = ["control", "active", "passive"];
+/// Its channels; hosts of such plugins have something to serve.
+const KEYS: [&str; 4] = ["control", "active", "passive", "service"];
 
 /// What a call of the system said: 0, or the number of the error.
 fn errno(result: libc::c_long) -> i32 {
@@ -75,7 +76,7 @@ fn attack_process(pid: i32, fd: i32) -> Vec<(String, i32)> {
 }
 
 /// What can be tried with the descriptors that a plugin inherits.
-fn attack_descriptors(host_fd: i32, pidfd: i32, files: [i32; 3]) -> Vec<(String, i32)> {
+fn attack_descriptors(host_fd: i32, pidfd: i32, files: [i32; 4]) -> Vec<(String, i32)> {
     let none = null_mut::<libc::siginfo_t>();
     // SAFETY: the calls take numbers and no information.
     let (killed, taken) = unsafe {
@@ -168,7 +169,7 @@ pub fn map_again(key: &str) -> AnonymousSegment {
     AnonymousSegment::attach(unsafe { OwnedFd::from_raw_fd(fd) }).unwrap()
 }
 
-/// Writes anything anywhere into all three of its segments, and wakes whoever sleeps there, until it
+/// Writes anything anywhere into all its segments, and wakes whoever sleeps there, until it
 /// is killed.
 pub fn scribble() {
     super::plugin::ignore_sigterm();
@@ -187,7 +188,7 @@ pub fn scribble() {
         // Some behave for a while on the words that end a channel.
         let spares = random.below(2) == 0;
         loop {
-            let segment = &segments[random.below(3) as usize];
+            let segment = &segments[random.below(KEYS.len() as u64) as usize];
             let offset = random.below(segment.memory().len_bytes()) & !7;
             if spares && offset < CHANNEL_DATA {
                 continue;

@@ -7,6 +7,7 @@ pub mod meeting;
 pub mod name;
 pub mod plugin;
 pub mod random;
+pub mod serving;
 pub mod steps;
 pub mod stray;
 pub mod victim;

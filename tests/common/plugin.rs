@@ -8,7 +8,7 @@ use std::process::{self, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use super::{asking, hostile};
+use super::{asking, hostile, serving};
 use ringway::channel::{Channel, TypedChannel};
 use ringway::error::{ExitReason, RecvError, SendError};
 use ringway::host::control::VARIABLE;
@@ -181,6 +181,10 @@ pub fn run_role() {
         "attack" => hostile::attack(),
         "punch-first" => hostile::punch_first(),
         "scribble" => hostile::scribble(),
+        "ping" => serving::ping(),
+        "misuse-service" => serving::misuse_service(),
+        "host-of-a-pinger" => serving::host_of_a_pinger(),
+        "ping-until-gone" => serving::ping_until_gone(),
         other => panic!("unknown role {other}"),
     }
     process::exit(0);
@@ -383,8 +387,8 @@ fn connect_errors() {
         Plugin::connect()
     };
     assert!(matches!(Plugin::connect(), Err(ConnectError::NoHost { .. })));
-    assert!(matches!(set("1 old"), Err(ConnectError::Version { .. })));
-    assert!(matches!(set("2 host=3"), Err(ConnectError::Malformed { .. })));
+    assert!(matches!(set("2 old"), Err(ConnectError::Version { .. })));
+    assert!(matches!(set("3 host=3"), Err(ConnectError::Malformed { .. })));
     // A file that is not memory, inheritable as the host's descriptors are.
     let numbers = [0; 5].map(|_| {
         let file = File::open("/proc/self/exe").unwrap();
@@ -393,7 +397,8 @@ fn connect_errors() {
     });
     let [host, control, bell, active, passive] = numbers;
     let text = format!(
-        "2 host={host} control={control} bell={bell} active={active} passive={passive} name=wrong"
+        "3 host={host} control={control} bell={bell} active={active} passive={passive} service=-1 \
+         store=-1 access=none name=wrong"
     );
     assert!(matches!(set(&text), Err(ConnectError::Segment { what: "control", .. })));
     let left = numbers.iter().filter(|fd| fs::exists(format!("/proc/self/fd/{fd}")).unwrap());

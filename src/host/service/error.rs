@@ -1,0 +1,95 @@
+//! What can go wrong with a request to the host, and with the plugin that makes it.
+//!
+//! [`ServiceError`] is what a plugin's calls return, [`ServiceProblem`] what a host program is told
+//! when it stops serving a plugin. What always holds: a request that ended with an error other than
+//! `Timeout`, `HostGone` and `Closed` has not been carried out.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::error::Corruption;
+
+/// Why a request to the host has no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ServiceError {
+    /// The host serves nothing to this plugin.
+    #[error("the host serves nothing to this plugin")]
+    NotServed,
+    /// There was no room for the request in time: it has not been sent.
+    #[error("there was no room for a request to the host within {timeout:?}")]
+    Full {
+        /// How long there was.
+        timeout: Duration,
+    },
+    /// No answer came in time. The host may have carried the request out, or do so later.
+    #[error("no answer of the host came within {timeout:?}")]
+    Timeout {
+        /// How long there was.
+        timeout: Duration,
+    },
+    /// A request that is too long: it has not been sent.
+    #[error("a request of {len} bytes: at most {max} are taken")]
+    TooLong {
+        /// Its length.
+        len: u64,
+        /// Longest possible.
+        max: u64,
+    },
+    /// The host does not know the operation.
+    #[error("the host knows no operation {op:#x}")]
+    Unknown {
+        /// The operation.
+        op: u32,
+    },
+    /// The host has carried the request out, perhaps, and could not answer: the result is too long.
+    #[error("the result of operation {op:#x} does not fit into a reply")]
+    ResultTooLong {
+        /// The operation.
+        op: u32,
+    },
+    /// The host has died. It may have carried the request out before.
+    #[error("the host is gone")]
+    HostGone,
+    /// The host does not serve this plugin any more: it is ending, or the plugin has broken the rules.
+    /// It may have carried the request out before.
+    #[error("the host does not serve this plugin any more")]
+    Closed,
+    /// The service channel is corrupt.
+    #[error("the service channel is corrupt: {0}")]
+    Corrupt(#[from] Corruption),
+    /// The process has forked since it connected; the host knows the parent.
+    #[error("this process was forked from the one that the host serves")]
+    Forked,
+}
+
+/// Why a host does not serve a plugin any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ServiceProblem {
+    /// The plugin has damaged the channel.
+    #[error("the service channel is corrupt: {0}")]
+    Corrupt(#[from] Corruption),
+    /// A message that is no request.
+    #[error("a message of {len} bytes with tag {tag} and status {status} is no request")]
+    NoRequest {
+        /// Its tag.
+        tag: u16,
+        /// Its length.
+        len: usize,
+        /// Its status, 0 where it is too short to have one.
+        status: u32,
+    },
+    /// A request whose payload the operation cannot have.
+    #[error("{len} bytes are no payload of operation {op:#x}")]
+    Payload {
+        /// The operation.
+        op: u32,
+        /// Length of the payload.
+        len: usize,
+    },
+    /// The plugin does not read the answers to its requests.
+    #[error("it does not read the answers to its requests")]
+    NotReading,
+}

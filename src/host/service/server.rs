@@ -1,0 +1,268 @@
+//! The host's end of all service channels: one thread.
+//!
+//! [`Host`](crate::host::Host) has one where it has something to serve. What always holds: requests
+//! of one plugin are carried out in the order in which they were sent, and of all plugins in turn, a
+//! budget each; what a process had asked for before it died is carried out before its successor is
+//! started; a plugin that breaks a rule is not served any more, and the others do not notice.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use super::echo::Echo;
+use super::error::ServiceProblem;
+use super::frame::{Header, SERVICE_HOST, STATUS_UNKNOWN, service_of};
+use super::session::{Request, Service, Session, Visit};
+use crate::channel::{Channel, ChannelOptions, Event, Message, Selector, Sender};
+use crate::error::RecvError;
+use crate::host::error::HostError;
+use crate::os::fork;
+
+/// Requests that one plugin has carried out in a row while others wait.
+const BUDGET: usize = 32;
+
+/// How long the thread sleeps where nothing happens at all.
+const IDLE: Duration = Duration::from_secs(3600);
+
+/// See the module.
+#[derive(Debug)]
+pub(in crate::host) struct Server {
+    inbox: Arc<Inbox>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    /// The fork generation that its thread runs in.
+    generation: u64,
+}
+
+/// What the host's other threads have to say to the server's.
+#[derive(Debug)]
+struct Inbox {
+    letters: Mutex<Letters>,
+}
+
+#[derive(Debug)]
+struct Letters {
+    commands: Vec<Command>,
+    /// Sent to after a command.
+    bell: Sender,
+    /// Nobody reads any more.
+    closed: bool,
+}
+
+#[derive(Debug)]
+enum Command {
+    Admit(Arc<Visit>, Box<Channel>),
+    Died(u32),
+    Stop,
+}
+
+impl Inbox {
+    fn letters(&self) -> MutexGuard<'_, Letters> {
+        self.letters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put(&self, command: Command) {
+        let mut letters = self.letters();
+        if letters.closed {
+            if let Command::Admit(visit, _) = command {
+                visit.is_over();
+            }
+            return;
+        }
+        letters.commands.push(command);
+        // A bell that has no room has been rung.
+        let _ = letters.bell.try_send(&[]);
+    }
+}
+
+impl Server {
+    /// Starts the thread, which serves these, and pings.
+    ///
+    /// # Errors
+    /// Memory, descriptors or threads have run out.
+    pub(in crate::host) fn start(
+        mut services: HashMap<u16, Box<dyn Service>>,
+    ) -> Result<Self, HostError> {
+        services.insert(SERVICE_HOST, Box::new(Echo));
+        let os = |call| move |source| HostError::Os { call, source };
+        let generation = fork::generation().map_err(os("mmap"))?;
+        let options = ChannelOptions { capacity_bytes: 4096, ..ChannelOptions::default() };
+        let (ours, theirs) = Channel::pair(&options).map_err(HostError::Bell)?;
+        let (bell, _) = ours.split();
+        let letters = Letters { commands: Vec::new(), bell, closed: false };
+        let inbox = Arc::new(Inbox { letters: Mutex::new(letters) });
+        let (_, heard) = theirs.split();
+        let serving = {
+            let inbox = Arc::clone(&inbox);
+            move || {
+                let mut selector = Selector::new();
+                let bell = selector.add(heard);
+                let clients = HashMap::new();
+                Serving { inbox, selector, bell, clients, services }.run();
+            }
+        };
+        let builder = thread::Builder::new().name("ringway-service".into());
+        let thread = builder.spawn(serving).map_err(os("starting the service thread"))?;
+        Ok(Self { inbox, thread: Mutex::new(Some(thread)), generation })
+    }
+
+    /// Serves a plugin's process from now on, until it dies or breaks a rule.
+    pub(in crate::host) fn admit(&self, visit: Arc<Visit>, channel: Channel) {
+        self.inbox.put(Command::Admit(visit, Box::new(channel)));
+    }
+
+    /// Tells the services that a plugin's process has died, and been reaped. Does not wait.
+    pub(in crate::host) fn died(&self, pid: u32) {
+        self.inbox.put(Command::Died(pid));
+    }
+
+    /// Ends the thread, and with it all sessions.
+    pub(in crate::host) fn stop(&self) {
+        // A forked child has no such thread.
+        if !fork::is_current(self.generation) {
+            return;
+        }
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            self.inbox.put(Command::Stop);
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// What the thread has.
+struct Serving {
+    inbox: Arc<Inbox>,
+    selector: Selector,
+    /// The bell's token.
+    bell: usize,
+    /// By token.
+    clients: HashMap<usize, Client>,
+    services: HashMap<u16, Box<dyn Service>>,
+}
+
+/// A plugin's process, and whether it is still served.
+struct Client {
+    session: Session,
+    end: Option<End>,
+}
+
+#[derive(Clone, Copy)]
+enum End {
+    /// It has closed the channel, or died.
+    Left,
+    Broken(ServiceProblem),
+}
+
+impl Serving {
+    fn run(mut self) {
+        while self.obey() {
+            let Self { selector, bell, clients, services, .. } = &mut self;
+            selector.poll(BUDGET, IDLE, |token, event| {
+                if token == *bell {
+                    return;
+                }
+                let Some(client) = clients.get_mut(&token) else { return };
+                if client.end.is_none() {
+                    client.end = client.take(event, services);
+                }
+            });
+            self.say_goodbye();
+        }
+    }
+
+    /// Does what the host's other threads have asked for. False where that is the end.
+    fn obey(&mut self) -> bool {
+        let commands = std::mem::take(&mut self.inbox.letters().commands);
+        for command in commands {
+            match command {
+                Command::Admit(visit, channel) => {
+                    let (sender, receiver) = channel.split();
+                    let session = Session::new(visit, sender);
+                    self.services.values_mut().for_each(|service| service.begin(&session));
+                    let token = self.selector.add(receiver);
+                    self.clients.insert(token, Client { session, end: None });
+                }
+                Command::Died(pid) => {
+                    self.services.values_mut().for_each(|service| service.died(pid));
+                }
+                Command::Stop => return false,
+            }
+        }
+        true
+    }
+
+    /// Lets go of those that are not served any more.
+    fn say_goodbye(&mut self) {
+        let ended = self.clients.extract_if(|_, client| client.end.is_some());
+        for (token, Client { session, end }) in ended {
+            drop(self.selector.remove(token));
+            self.services.values_mut().for_each(|service| service.end(&session));
+            let visit = Arc::clone(&session.visit);
+            // Its ends are closed before anybody hears of it.
+            drop(session);
+            if let Some(End::Broken(problem)) = end {
+                visit.report(problem);
+            }
+            visit.is_over();
+        }
+    }
+}
+
+impl Drop for Serving {
+    /// Whoever waits for the thread, or would give it something to do, must not wait in vain, also
+    /// where it has panicked.
+    fn drop(&mut self) {
+        let mut letters = self.inbox.letters();
+        letters.closed = true;
+        for command in letters.commands.drain(..) {
+            if let Command::Admit(visit, _) = command {
+                visit.is_over();
+            }
+        }
+        self.clients.values().for_each(|client| client.session.visit.is_over());
+    }
+}
+
+impl Client {
+    /// What this event ends, if anything.
+    fn take(
+        &mut self,
+        event: Event<'_>,
+        services: &mut HashMap<u16, Box<dyn Service>>,
+    ) -> Option<End> {
+        match event {
+            Event::Message(message) => {
+                serve(&mut self.session, &message, services).err().map(End::Broken)
+            }
+            Event::Error(RecvError::Corrupt(corruption)) => Some(End::Broken(corruption.into())),
+            Event::Error(_) => Some(End::Left),
+        }
+    }
+}
+
+/// Carries out one request.
+fn serve(
+    session: &mut Session,
+    message: &Message<'_>,
+    services: &mut HashMap<u16, Box<dyn Service>>,
+) -> Result<(), ServiceProblem> {
+    let no_request =
+        |status| ServiceProblem::NoRequest { tag: message.tag(), len: message.len(), status };
+    let (header, payload) = Header::of(message).ok_or_else(|| no_request(0))?;
+    let Header { op, status, id } = header;
+    if message.tag() != 0 || status != 0 {
+        return Err(no_request(status));
+    }
+    let request = Request { op, id, payload };
+    match services.get_mut(&service_of(op)) {
+        Some(service) => service.serve(session, &request),
+        None => session.reply(&request, STATUS_UNKNOWN, &[]),
+    }
+}
