@@ -7,7 +7,7 @@
 //! 192..256    reserved, zero
 //! 256         lock, 64 bytes; then how often recovered     holders of the lock
 //! 384         root word                                    holder of the lock, when a table is replaced
-//! 512         writer's words: next version, counts         holder of the lock, in every operation
+//! 512         writer's words: next version, counts, batch  holder of the lock, in every operation
 //! 640         epoch of the pages                           holder of the lock, when pages change class
 //! 768         journal: head, intent, undo pairs            holder of the lock, in every operation
 //! 1536        classes: first span with room, 96 × u32      holder of the lock
@@ -41,7 +41,8 @@
 //! # Truth and index
 //!
 //! The root word, the table that it names, the blocks that the table's slots name, and the first word of the
-//! descriptor of every span are the truth: each changes by one store, from one valid state to another.
+//! descriptor of every span are the truth: each changes by one store, from one valid state to another. Where a
+//! slot names a [`pending`] block, what that names and the state of its [`batch`] are a part of it.
 //! Everything else that a writer keeps can be computed from them.
 
 use super::{LINE_BYTES, PAGE_BYTES, WORD_BYTES};
@@ -107,6 +108,8 @@ pub const LIMBO_BYTES: u64 = 552;
 pub const FREE_PAGES: u64 = 560;
 /// `u64`: page at which the search for free pages starts.
 pub const NEXT_PAGE: u64 = 568;
+/// `u64`: offset of the block of the batch that is being made or committed; 0 where none is.
+pub const BATCH: u64 = 576;
 
 /// `u64`: bumped before pages change their class. Readers that copy without pins look at it.
 pub const EPOCH: u64 = 640;
@@ -114,7 +117,8 @@ pub const EPOCH: u64 = 640;
 /// The journal of the operation in progress.
 pub mod journal {
     /// `u64`: kind of operation in the high half, number of undo pairs in the low half; 0 where no
-    /// operation is in progress. Found set by who gets the lock, however, it asks for recovery.
+    /// operation is in progress, and never 0 between the operations that make a batch. Found set by who
+    /// gets the lock, however, it asks for recovery.
     pub const HEAD: u64 = 768;
     /// `u64`: offset of the slot that the operation changes.
     pub const SLOT: u64 = 776;
@@ -155,7 +159,10 @@ pub mod reader {
     pub const MAX_PINS: u64 = 24;
     /// The pin of what is copied when all others are in use.
     pub const COPY_PIN: u64 = MAX_PINS - 2;
-    /// How many pins hold what was read. The last one is for what a pinned block leads to.
+    /// The pin of a pending block while what it stands for is being pinned. The last one, because
+    /// what moves into it must be met by a writer that looks at the pins in their order.
+    pub const SECOND_PIN: u64 = MAX_PINS - 1;
+    /// How many pins hold what was read.
     pub const HELD_PINS: u64 = COPY_PIN;
 }
 
@@ -274,6 +281,10 @@ pub mod block {
 
     /// A value.
     pub const KIND_VALUE: u32 = 1;
+    /// What a slot says before and after a batch; see [`pending`](super::pending).
+    pub const KIND_PENDING: u32 = 2;
+    /// A batch; see [`batch`](super::batch).
+    pub const KIND_BATCH: u32 = 3;
 
     /// The kind of a value with this tag, 24 bits of it.
     pub const fn kind_of_value(tag: u32) -> u32 {
@@ -299,9 +310,42 @@ pub mod block {
     }
 }
 
+/// The rest of a pending block: a slot that is part of a batch names it until the batch is over.
+pub mod pending {
+    /// `u64`: the slot's word where the batch is committed.
+    pub const NEW: u64 = 24;
+    /// `u64`: the slot's word where it is not.
+    pub const OLD: u64 = 32;
+    /// `u64`: offset of the batch's block.
+    pub const BATCH: u64 = 40;
+    /// Bytes of the block.
+    pub const BYTES: u64 = 48;
+}
+
+/// The rest of a batch's block: its state, and what its writer has taken for it.
+pub mod batch {
+    /// `u64`: one of the two below. Stored once, which commits the batch.
+    pub const STATE: u64 = 24;
+    /// Nothing of the batch is there for readers.
+    pub const PREPARED: u64 = 0;
+    /// All of it is.
+    pub const COMMITTED: u64 = 1;
+    /// `u64`: how many entries there are. Grows as blocks are taken, and shrinks as they are put
+    /// into limbo.
+    pub const COUNT: u64 = 32;
+    /// Where the entries start.
+    pub const ENTRIES: u64 = 48;
+    /// Bytes of an entry: offsets of a slot, of its pending block, and of the new value's block or 0.
+    pub const ENTRY_BYTES: u64 = 24;
+}
+
 const _: () = {
     assert!(header::MUTEX_BYTES + 4 <= super::segment::CHECKSUM);
     assert!(usage::BOOT >= super::segment::HEADER_BYTES && usage::PID + 4 <= LOCK);
+    assert!(BATCH + WORD_BYTES <= EPOCH);
+    assert!(pending::BATCH + WORD_BYTES <= pending::BYTES);
+    assert!(batch::COUNT + WORD_BYTES <= batch::ENTRIES);
+    assert!(reader::HELD_PINS <= reader::COPY_PIN && reader::COPY_PIN < reader::SECOND_PIN);
     assert!(RECOVERIES + WORD_BYTES <= ROOT);
     assert!(ROOT / LINE_BYTES != NEXT_VERSION / LINE_BYTES);
     assert!(NEXT_PAGE + WORD_BYTES <= EPOCH);

@@ -99,11 +99,11 @@ impl<M: Memory> Core<M> {
     /// As [`set`](Self::set); the tag, of 24 bits, goes with the value.
     pub(super) fn set_tagged(&mut self, key: &[u8], value: (&[u8], u32)) -> Result<u64, Refusal> {
         let bytes = value.0;
-        assert!((1..=MAX_KEY_BYTES).contains(&(key.len() as u64)), "a key has 1 to 65536 bytes");
+        assert_key(key);
         self.tidy()?;
         let (hash, mut place) = self.find(key)?;
         if let Place::Absent { .. } = place
-            && self.make_room_for_a_key()?
+            && self.make_room_for_keys(1)?
         {
             place = self.find(key)?.1;
         }
@@ -148,12 +148,20 @@ impl<M: Memory> Core<M> {
     }
 
     /// Looks through limbo where it is time to.
-    fn tidy(&mut self) -> Result<(), Refusal> {
+    pub(super) fn tidy(&mut self) -> Result<(), Refusal> {
         if limbo::is_due(&self.memory, &self.geometry, self.held) {
             self.give_back()
         } else {
             Ok(())
         }
+    }
+
+    /// Sees to it that a few more entries fit into limbo, in the middle of a batch.
+    pub(super) fn make_room_in_limbo(&mut self) -> Result<(), Damage> {
+        if limbo::is_full(&self.memory, &self.geometry, self.held) {
+            self.held = limbo::look_through(&self.memory, &self.geometry, &mut self.pinned)?;
+        }
+        Ok(())
     }
 
     /// Gives the room of what was replaced or deleted, and no reader has pinned, back. Setting does so
@@ -192,17 +200,17 @@ impl<M: Memory> Core<M> {
         recovery::check(self)
     }
 
-    /// Sees to it that one more key leaves a quarter of the table empty. Returns whether the table
-    /// was replaced.
-    fn make_room_for_a_key(&mut self) -> Result<bool, Refusal> {
+    /// Sees to it that so many more keys leave a quarter of the table empty. Returns whether the
+    /// table was replaced.
+    pub(super) fn make_room_for_keys(&mut self, more: u64) -> Result<bool, Refusal> {
         let word = |offset| self.memory.load_u64(offset, Ordering::Relaxed);
         let table = Table::current(&self.memory, &self.geometry)?;
         let (keys, tombstones) = (word(LIVE_KEYS), word(TOMBSTONES));
-        if (keys.saturating_add(tombstones).saturating_add(1)).saturating_mul(4) <= table.len() * 3
-        {
+        let taken = keys.saturating_add(tombstones).saturating_add(more);
+        if taken.saturating_mul(4) <= table.len() * 3 {
             return Ok(false);
         }
-        self.replace_table(&table, Table::log2_for(keys + 1))?;
+        self.replace_table(&table, Table::log2_for(keys + more))?;
         Ok(true)
     }
 
@@ -232,9 +240,14 @@ impl<M: Memory> Core<M> {
     }
 }
 
+/// A key that no block can hold is the caller's mistake.
+pub(super) fn assert_key(key: &[u8]) {
+    assert!((1..=MAX_KEY_BYTES).contains(&(key.len() as u64)), "a key has 1 to 65536 bytes");
+}
+
 /// The version of the next value. The store comes before any use of it, so that a version is never
 /// given out twice.
-fn next_version(memory: &impl Memory) -> u64 {
+pub(super) fn next_version(memory: &impl Memory) -> u64 {
     let version = memory.load_u64(NEXT_VERSION, Ordering::Relaxed);
     memory.store_u64(NEXT_VERSION, version + 1, Ordering::Release);
     version

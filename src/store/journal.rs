@@ -7,6 +7,7 @@
 
 use super::StoreGeometry;
 use super::table::block_at;
+use crate::layout::store::BATCH;
 use crate::layout::store::journal::{BEFORE, HEAD, MAX_PAIRS, NEW, OLD, PAIRS, SLOT};
 use crate::layout::store::slot;
 use crate::memory::{Memory, Ordering};
@@ -18,6 +19,8 @@ pub(super) enum Operation {
     Slot = 1,
     /// Changes much: what it leaves is computed anew.
     Bulk = 2,
+    /// Between the operations that make a batch: the batch says how far it is.
+    Batch = 3,
 }
 
 /// Marks an offset that belongs to a `u32`. Offsets are multiples of 4.
@@ -94,7 +97,7 @@ impl<'a, M: Memory> Journal<'a, M> {
 
     /// The operation is over.
     pub(super) fn end(self) {
-        self.memory.store_u64(HEAD, 0, Ordering::Release);
+        forget(self.memory);
     }
 }
 
@@ -103,6 +106,8 @@ impl<'a, M: Memory> Journal<'a, M> {
 pub(super) enum Found<'a, M> {
     /// Nothing was in progress.
     Nothing,
+    /// No operation was in progress, but a batch was.
+    Batch,
     /// An operation that had not changed its slot. All that it did has been taken back.
     TakenBack,
     /// An operation that had changed its slot: the indexes are as they were at that moment, and must
@@ -124,6 +129,9 @@ pub(super) fn take_back<M: Memory>(memory: &M) -> Found<'_, M> {
     let (kind, pairs) = (head & !u64::from(u32::MAX), head & u64::from(u32::MAX));
     if head == 0 {
         return Found::Nothing;
+    }
+    if head == (Operation::Batch as u64) << 32 {
+        return Found::Batch;
     }
     let word = |offset| memory.load_u64(offset, Ordering::Acquire);
     let (slot, old, new, before) = (word(SLOT), word(OLD), word(NEW), word(BEFORE));
@@ -175,9 +183,11 @@ fn is_word(memory: &impl Memory, start: u64, width: u64) -> bool {
     start.is_multiple_of(width) && start.checked_add(8).is_some_and(|end| end <= memory.len_bytes())
 }
 
-/// Says that nothing is in progress.
+/// Says that no operation is in progress; or no other than the batch that it was a part of.
 pub(super) fn forget(memory: &impl Memory) {
-    memory.store_u64(HEAD, 0, Ordering::Release);
+    let in_batch = memory.load_u64(BATCH, Ordering::Acquire) != 0;
+    let head = if in_batch { (Operation::Batch as u64) << 32 } else { 0 };
+    memory.store_u64(HEAD, head, Ordering::Release);
 }
 
 #[cfg(test)]

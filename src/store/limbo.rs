@@ -42,10 +42,15 @@ pub(super) fn put<M: Memory>(
 pub(super) fn is_due(memory: &impl Memory, geometry: &StoreGeometry, held: u64) -> bool {
     let len = memory.load_u64(LIMBO_LEN, Ordering::Relaxed);
     let bytes = memory.load_u64(LIMBO_BYTES, Ordering::Relaxed);
+    is_full(memory, geometry, held) || (bytes > geometry.arena_bytes() / 16 && len > held)
+}
+
+/// Whether limbo must be looked through before more is put there. A look always makes room: what
+/// it leaves is pinned, and there are more entries than pins.
+pub(super) fn is_full(memory: &impl Memory, geometry: &StoreGeometry, held: u64) -> bool {
+    let len = memory.load_u64(LIMBO_LEN, Ordering::Relaxed);
     // What was pinned at the last look is likely to be pinned still.
-    len >= held + BATCH
-        || len + 8 > geometry.limbo_entries()
-        || (bytes > geometry.arena_bytes() / 16 && len > held)
+    len >= held + BATCH || len + 8 > geometry.limbo_entries()
 }
 
 /// Gives back what no reader has pinned. Returns how many entries are still held.
@@ -86,6 +91,9 @@ pub(super) fn look_through(
 }
 
 /// All pins of all readers, sorted.
+///
+/// Each reader's are looked at in their order: one that moves up, as into [`reader::SECOND_PIN`], is met
+/// at the old place or at the new one.
 pub(super) fn collect_pins(memory: &impl Memory, geometry: &StoreGeometry, pinned: &mut Vec<u64>) {
     pinned.clear();
     for record in (0..geometry.readers()).map(|index| geometry.reader(index)) {

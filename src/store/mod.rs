@@ -15,6 +15,7 @@
 //! | `limbo` | blocks that readers may still look at |
 //! | `lock`, `local_lock` | the lock of writers, and recovery before anything else; one for tests |
 //! | `core`, `clear` | set, delete, grow: under the lock |
+//! | `batch`, `pending` | several keys at once; what their slots say meanwhile |
 //! | `reader`, `owner` | get: without it; whose a reader is, and taking back what the dead had |
 //! | `handle`, `operations`, `typed`, `stats` | what users call |
 //! | `value`, `error` | what they get |
@@ -45,6 +46,9 @@
 use crate::memory::Memory;
 
 mod arena;
+mod batch;
+#[cfg(test)]
+mod batch_tests;
 mod block;
 mod classes;
 mod clear;
@@ -63,6 +67,7 @@ mod operation_tests;
 mod operations;
 mod options;
 mod owner;
+mod pending;
 mod reader;
 mod recovery;
 mod segment;
@@ -78,6 +83,7 @@ mod value;
 mod writable;
 
 pub use self::core::{Core, Refusal};
+pub use batch::Change;
 pub use error::{
     AddError, CheckError, CompareError, HandleError, ReadError, TypedError, WriteError,
 };

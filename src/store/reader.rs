@@ -11,6 +11,7 @@ use thiserror::Error;
 use super::StoreGeometry;
 use super::block::{Block, hash};
 use super::owner::{self, Owner};
+use super::pending::Pending;
 use super::table::Table;
 use crate::layout::WORD_BYTES;
 use crate::layout::store::{ROOT, reader, slot};
@@ -135,13 +136,58 @@ impl<M: Memory> Reader<M> {
             match self.look_at(slot::block(word), key, hash) {
                 Look::Same(block) => return Search::Found(block),
                 Look::Other => unpin(&self.memory, pin),
-                Look::Damage => {
-                    unpin(&self.memory, pin);
-                    return Search::Damage;
-                }
+                Look::Damage => match self.resolve((slot, word), root, pin) {
+                    Resolved::Block(block) => match self.look_at(block, key, hash) {
+                        Look::Same(block) => return Search::Found(block),
+                        Look::Other => unpin(&self.memory, pin),
+                        Look::Damage => {
+                            unpin(&self.memory, pin);
+                            return Search::Damage;
+                        }
+                    },
+                    // Whatever it says, the key is not here; it may be further on.
+                    Resolved::Nothing => {}
+                    Resolved::Changed => return Search::Changed,
+                    Resolved::Damage => return Search::Damage,
+                },
             }
         }
         Search::Damage
+    }
+
+    /// What a slot stands for that names no value: the pending block of a batch, which is pinned. Pins
+    /// that in its place, or nothing.
+    ///
+    /// A pending block that is pinned is not used for anything else, so that its slot, once it says
+    /// something else, never names it again. Where the slot still names it at the end, it has done so all
+    /// the time: its batch was not over when its state was read, and what that chose was the slot's value
+    /// then. Without a pin of its own, the pending block could have come back to the slot for another
+    /// batch while its place is taken by the pin of the value.
+    #[cold]
+    fn resolve(&self, (slot, word): (u64, u64), root: u64, pin: u64) -> Resolved {
+        let Self { memory, geometry, .. } = self;
+        let pending = slot::block(word);
+        let stands_for = Pending::read(memory, geometry, pending)
+            .and_then(|pending| pending.stands_for(memory, geometry));
+        let target = match stands_for {
+            Some(target) if target > slot::TOMBSTONE => target,
+            nothing => {
+                let same = memory.load_u64(slot, Ordering::Acquire) == word && self.root() == root;
+                unpin(memory, pin);
+                return match nothing {
+                    _ if !same => Resolved::Changed,
+                    Some(_) => Resolved::Nothing,
+                    None => Resolved::Damage,
+                };
+            }
+        };
+        let second = self.record + reader::PINS + reader::SECOND_PIN * WORD_BYTES;
+        // The pin moves up: a writer that looks at the pins in their order, and does not see it at the
+        // old place, sees it here by the Release of the store that takes that place.
+        memory.store_u64(second, pending, Ordering::Release);
+        let same = pin_current(memory, pin, slot::block(target), (slot, word), (ROOT, root));
+        unpin(memory, second);
+        if same { Resolved::Block(slot::block(target)) } else { Resolved::Changed }
     }
 
     /// Looks at a block that is pinned.
@@ -162,6 +208,15 @@ enum Search {
     Found(Block),
     Absent,
     /// The slot or the root has changed meanwhile.
+    Changed,
+    Damage,
+}
+
+enum Resolved {
+    /// This block is pinned.
+    Block(u64),
+    /// No key is here. Nothing is pinned.
+    Nothing,
     Changed,
     Damage,
 }

@@ -1,10 +1,11 @@
 //! Recovery: what a writer that died has left is brought in order.
 //!
 //! Whoever gets the lock and finds it dirty calls it before anything else.
-//! What always holds: it can be done again from any step of itself; it changes no slot; what a slot names keeps its
-//! bytes; what nobody names and nobody has pinned is free afterwards.
+//! What always holds: it can be done again from any step of itself; it changes no slot, but for those of a batch,
+//! which say the same afterwards; what a slot names keeps its bytes; what nobody names and nobody has pinned is free afterwards.
 
 use super::arena::{self, LINK, State};
+use super::batch;
 use super::classes;
 use super::core::{Core, account};
 use super::journal::{self, Found, Journal, Operation};
@@ -13,8 +14,8 @@ use super::spans::{self, Damage};
 use super::survey::{Survey, Surveyed};
 use crate::layout::store::page::{SPAN, STATE, pack_span};
 use crate::layout::store::{
-    CLASS_HEADS, EPOCH, FREE_PAGES, LIMBO_BYTES, LIMBO_LEN, LIVE_BYTES, LIVE_KEYS, NEXT_PAGE,
-    NEXT_VERSION, RECOVERIES, TOMBSTONES, block,
+    BATCH, CLASS_HEADS, EPOCH, FREE_PAGES, LIMBO_BYTES, LIMBO_LEN, LIVE_BYTES, LIVE_KEYS,
+    NEXT_PAGE, NEXT_VERSION, RECOVERIES, TOMBSTONES, block,
 };
 use crate::memory::{Memory, Ordering};
 
@@ -47,7 +48,17 @@ pub(super) fn recover<M: Memory>(core: &mut Core<M>) -> Result<Recovered, Damage
                 Err(Damage) => rebuild(core)?,
             }
         }
+        Found::Batch => Recovered::TakenBack,
         Found::Bulk => rebuild(core)?,
+    };
+    let recovered = match recovered {
+        Recovered::Rebuilt => recovered,
+        _ if core.memory.load_u64(BATCH, Ordering::Relaxed) == 0 => recovered,
+        _ => match batch::settle(core) {
+            Ok(true) => Recovered::Finished,
+            Ok(false) => Recovered::TakenBack,
+            Err(Damage) => rebuild(core)?,
+        },
     };
     let count = core.memory.load_u64(RECOVERIES, Ordering::Relaxed);
     core.memory.store_u64(RECOVERIES, count.wrapping_add(1), Ordering::Relaxed);
@@ -61,7 +72,15 @@ pub(super) fn rebuild<M: Memory>(core: &mut Core<M>) -> Result<Recovered, Damage
     let mut journal = Journal::begin(memory, Operation::Bulk, 0, 0);
     memory.heavy_fence();
     limbo::collect_pins(memory, geometry, pinned);
-    let survey = Survey::of(memory, geometry, pinned)?;
+    let survey = match Survey::of(memory, geometry, pinned) {
+        Ok(survey) => survey,
+        // A batch may be in the way: a survey knows values only.
+        Err(Damage) => {
+            batch::strip_all(memory, geometry)?;
+            Survey::of(memory, geometry, pinned)?
+        }
+    };
+    memory.store_u64(BATCH, 0, Ordering::Release);
     let put = |offset, value| memory.store_u64(offset, value, Ordering::Relaxed);
     put(EPOCH, memory.load_u64(EPOCH, Ordering::Relaxed).wrapping_add(1));
     for class in 0..classes::COUNT {
@@ -129,6 +148,7 @@ pub(super) fn check<M: Memory>(core: &mut Core<M>) -> Result<(), &'static str> {
     let agree = |what, same| if same { Ok(()) } else { Err(what) };
     limbo::collect_pins(memory, geometry, pinned);
     let limbo_len = count(LIMBO_LEN);
+    agree("a batch is not over", count(BATCH) == 0)?;
     agree("limbo is too long", limbo_len <= geometry.limbo_entries())?;
     let mut waiting: Vec<u64> =
         (0..limbo_len).map(|index| count(geometry.limbo_entry(index))).collect();

@@ -105,6 +105,12 @@ impl Table {
         self.slots + (hash.wrapping_add(index) & self.mask) * WORD_BYTES
     }
 
+    /// Whether a slot lies at `offset`.
+    pub(super) fn has_slot(&self, offset: u64) -> bool {
+        let inside = offset.wrapping_sub(self.slots);
+        inside.is_multiple_of(WORD_BYTES) && inside / WORD_BYTES < self.len()
+    }
+
     /// Searches for a key, under the lock.
     pub(super) fn find(
         &self,
@@ -113,9 +119,24 @@ impl Table {
         key: &[u8],
         hash: u64,
     ) -> Result<Place, Damage> {
+        self.find_beside(memory, geometry, key, hash, |_| false)
+    }
+
+    /// Searches for a key, under the lock, as if other keys were in the slots that are `taken`.
+    pub(super) fn find_beside(
+        &self,
+        memory: &impl Memory,
+        geometry: &StoreGeometry,
+        key: &[u8],
+        hash: u64,
+        taken: impl Fn(u64) -> bool,
+    ) -> Result<Place, Damage> {
         let mut reusable = None;
         for index in 0..self.len() {
             let slot = self.slot(hash, index);
+            if taken(slot) {
+                continue;
+            }
             let word = memory.load_u64(slot, Ordering::Relaxed);
             if word == slot::EMPTY {
                 let (slot, word) = reusable.unwrap_or((slot, word));

@@ -13,20 +13,20 @@ use crate::layout::WORD_BYTES;
 use crate::layout::store::{LIVE_KEYS, TOMBSTONES, reader};
 use crate::memory::{CrashMemory, HeapMemory, Memory, Ordering};
 
-type Model = HashMap<Vec<u8>, Vec<u8>>;
+pub(super) type Model = HashMap<Vec<u8>, Vec<u8>>;
 
-fn geometry(arena_bytes: u64) -> StoreGeometry {
+pub(super) fn geometry(arena_bytes: u64) -> StoreGeometry {
     StoreGeometry::new(arena_bytes, 2, 0x5eed).unwrap()
 }
 
-fn core_of(arena_bytes: u64) -> Core<HeapMemory> {
+pub(super) fn core_of(arena_bytes: u64) -> Core<HeapMemory> {
     let geometry = geometry(arena_bytes);
     let core = Core::new(HeapMemory::new(geometry.len_bytes()), geometry);
     core.format().unwrap();
     core
 }
 
-fn get<M: Memory>(core: &Core<M>, key: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn get<M: Memory>(core: &Core<M>, key: &[u8]) -> Option<Vec<u8>> {
     match core.find(key).unwrap().1 {
         Place::Absent { .. } => None,
         Place::Present { block, .. } => {
@@ -37,7 +37,7 @@ fn get<M: Memory>(core: &Core<M>, key: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-fn assert_equals<M: Memory>(core: &mut Core<M>, model: &Model) {
+pub(super) fn assert_equals<M: Memory>(core: &mut Core<M>, model: &Model) {
     assert_eq!(core.check(), Ok(()));
     for (key, value) in model {
         assert_eq!(get(core, key).as_ref(), Some(value), "{key:?}");
@@ -65,11 +65,11 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     proptest::collection::vec(op, 1..200)
 }
 
-fn key(number: u8) -> Vec<u8> {
+pub(super) fn key(number: u8) -> Vec<u8> {
     format!("key {number}").into_bytes()
 }
 
-fn value(seed: usize, len: usize) -> Vec<u8> {
+pub(super) fn value(seed: usize, len: usize) -> Vec<u8> {
     (0..len).map(|at| (at.wrapping_mul(31) ^ seed) as u8).collect()
 }
 
@@ -205,7 +205,7 @@ fn crash_everywhere(
 }
 
 /// Values of keys that an operation does not touch.
-fn fill(core: &mut Core<CrashMemory>) {
+pub(super) fn fill(core: &mut Core<CrashMemory>) {
     for number in 0..20 {
         core.set(&key(number), &value(number.into(), 100)).unwrap();
     }
@@ -214,7 +214,7 @@ fn fill(core: &mut Core<CrashMemory>) {
     }
 }
 
-fn others_are_untouched(core: &Core<HeapMemory>) -> bool {
+pub(super) fn others_are_untouched(core: &Core<HeapMemory>) -> bool {
     (0..20).all(|number| {
         let expected = (!(10..15).contains(&number)).then(|| value(number.into(), 100));
         get(core, &key(number)) == expected

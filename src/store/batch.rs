@@ -1,0 +1,378 @@
+//! Several keys at once: all of them change, or none.
+//!
+//! The store's handles call [`Core::commit`] under the lock; recovery calls [`settle`] for a batch that it finds.
+//! What always holds: every object taken for a batch is named in the batch's block, until it is in limbo or part
+//! of the truth; the store of the state is the only one by which anything changes for readers.
+//!
+//! ```text
+//! take objects ──► write them ──► slots := pending ──► state := committed ──► slots := new ──► limbo
+//! └──── dies here: what was taken goes into limbo ─────┘└─── dies here: the rest is done ───────────┘
+//! ```
+
+use std::collections::{HashMap, HashSet};
+
+use super::StoreGeometry;
+use super::arena;
+use super::block::{Block, block_bytes, hash};
+use super::core::{Core, Refusal, account, assert_key, next_version};
+use super::journal::{self, Found, Journal, Operation};
+use super::limbo;
+use super::pending::{self, Pending};
+use super::spans::Damage;
+use super::table::{Place, Table, block_at};
+use crate::layout::WORD_BYTES;
+use crate::layout::store::batch::{COMMITTED, COUNT, ENTRIES, ENTRY_BYTES, PREPARED, STATE};
+use crate::layout::store::block::{HASH, KEY_LEN, KIND, KIND_BATCH, VERSION};
+use crate::layout::store::{BATCH, pending as layout, slot};
+use crate::memory::{Memory, Ordering};
+
+/// One key of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Change<'a> {
+    pub(super) key: &'a [u8],
+    /// The new value and its tag; `None` deletes the key.
+    pub(super) value: Option<(&'a [u8], u32)>,
+}
+
+impl<'a> Change<'a> {
+    /// Makes `value` the value of a key.
+    pub fn set(key: &'a [u8], value: &'a [u8]) -> Self {
+        Self { key, value: Some((value, 0)) }
+    }
+
+    /// Removes a key, where it is there.
+    pub fn delete(key: &'a [u8]) -> Self {
+        Self { key, value: None }
+    }
+}
+
+/// A change, and where it goes.
+struct Placed<'a> {
+    change: Change<'a>,
+    hash: u64,
+    slot: u64,
+    old: u64,
+}
+
+/// What was taken for a change.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    slot: u64,
+    pending: u64,
+    /// 0 for a deletion.
+    value: u64,
+}
+
+/// The block of the batch in progress.
+#[derive(Debug, Clone, Copy)]
+struct Batch {
+    offset: u64,
+    /// How many entries there is room for.
+    capacity: u64,
+}
+
+impl<M: Memory> Core<M> {
+    /// Makes all changes at once, or none. Of several changes to one key the last one counts. Returns the
+    /// version that all new values share; no value of another batch or call ever gets it.
+    ///
+    /// # Errors
+    /// [`Refusal::OutOfSpace`]: nothing has changed. [`Refusal::Damage`]: [`recover`](Self::recover).
+    ///
+    /// # Panics
+    /// Where a key is empty or longer than 64 KiB.
+    pub fn commit(&mut self, changes: &[Change<'_>]) -> Result<u64, Refusal> {
+        self.tidy()?;
+        let changes = last_of_each_key(changes);
+        match self.try_commit(&changes) {
+            // Once more, with all that no reader looks at given back.
+            Err(Refusal::OutOfSpace) => self.try_commit(&changes),
+            done => done,
+        }
+    }
+
+    fn try_commit(&mut self, changes: &[Change<'_>]) -> Result<u64, Refusal> {
+        let placed = match self.place(changes) {
+            Ok(placed) => placed,
+            Err(Refusal::OutOfSpace) => {
+                self.give_back()?;
+                return Err(Refusal::OutOfSpace);
+            }
+            Err(refusal) => return Err(refusal),
+        };
+        match self.prepare(&placed) {
+            Ok(Some((batch, version))) => {
+                publish(&self.memory, batch, &placed);
+                // The commit. Pairs with the Acquire in pending::state: who sees it sees the blocks.
+                // Release also keeps it behind the slots, for whoever recovers.
+                self.memory.store_u64(batch.offset + STATE, COMMITTED, Ordering::Release);
+                settle(self)?;
+                Ok(version)
+            }
+            Ok(None) => Ok(next_version(&self.memory)),
+            Err(Refusal::OutOfSpace) => {
+                if self.memory.load_u64(BATCH, Ordering::Relaxed) != 0 {
+                    settle(self)?;
+                }
+                self.give_back()?;
+                Err(Refusal::OutOfSpace)
+            }
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    /// Makes room in the table, and finds each change's slot. Deletions of what is absent fall away.
+    fn place<'a>(&mut self, changes: &[Change<'a>]) -> Result<Vec<Placed<'a>>, Refusal> {
+        let mut more = 0;
+        for change in changes.iter().filter(|change| change.value.is_some()) {
+            more += u64::from(matches!(self.find(change.key)?.1, Place::Absent { .. }));
+        }
+        self.make_room_for_keys(more)?;
+        let Self { memory, geometry, .. } = self;
+        let table = Table::current(memory, geometry)?;
+        // Slots for keys that are absent yet: no other one of the batch may go there.
+        let mut taken = HashSet::new();
+        let mut placed = Vec::with_capacity(changes.len());
+        for &change in changes {
+            let hash = hash(change.key, geometry.seed());
+            let (slot, old) =
+                match table
+                    .find_beside(memory, geometry, change.key, hash, |slot| taken.contains(&slot))?
+                {
+                    Place::Present { slot, word, .. } => (slot, word),
+                    Place::Absent { .. } if change.value.is_none() => continue,
+                    Place::Absent { slot, word } => {
+                        taken.insert(slot);
+                        (slot, word)
+                    }
+                };
+            placed.push(Placed { change, hash, slot, old });
+        }
+        Ok(placed)
+    }
+
+    /// Takes and writes all blocks. `None` where there is nothing to change.
+    fn prepare(&mut self, placed: &[Placed<'_>]) -> Result<Option<(Batch, u64)>, Refusal> {
+        if placed.is_empty() {
+            return Ok(None);
+        }
+        let Self { memory, geometry, .. } = self;
+        let capacity = placed.len() as u64;
+        let mut journal = Journal::begin(memory, Operation::Slot, 0, 0);
+        let Some(offset) = arena::take(&mut journal, geometry, ENTRIES + capacity * ENTRY_BYTES)?
+        else {
+            journal.end();
+            return Err(Refusal::OutOfSpace);
+        };
+        let batch = Batch { offset, capacity };
+        let version = next_version(memory);
+        batch.write(memory, version);
+        // From here on the batch's block says what there is to do.
+        journal.put_u64(BATCH, offset);
+        journal.end();
+        for (index, placed) in (0..).zip(placed) {
+            batch.take(memory, geometry, index, placed, version)?;
+        }
+        Ok(Some((batch, version)))
+    }
+}
+
+/// Of several changes to one key, the last one; otherwise in their order.
+fn last_of_each_key<'a>(changes: &[Change<'a>]) -> Vec<Change<'a>> {
+    let mut last = HashMap::with_capacity(changes.len());
+    for (index, change) in changes.iter().enumerate() {
+        assert_key(change.key);
+        last.insert(change.key, index);
+    }
+    let counts = |(index, change): &(usize, &Change<'a>)| last[change.key] == *index;
+    changes.iter().enumerate().filter(counts).map(|(_, change)| *change).collect()
+}
+
+/// Puts the pending blocks into the slots. Readers still see the old values.
+fn publish(memory: &impl Memory, batch: Batch, placed: &[Placed<'_>]) {
+    for (index, placed) in (0..).zip(placed) {
+        let pending = slot::pack(batch.entry(memory, index).pending, placed.hash);
+        // Pairs with the Acquire of readers: the pending block is visible.
+        memory.store_u64(placed.slot, pending, Ordering::Release);
+    }
+}
+
+impl Batch {
+    fn write(self, memory: &impl Memory, version: u64) {
+        let Self { offset, .. } = self;
+        memory.release_fence();
+        memory.store_u64(offset + HASH, 0, Ordering::Relaxed);
+        memory.store_u32(offset + KEY_LEN, 0, Ordering::Relaxed);
+        memory.store_u32(offset + KIND, KIND_BATCH, Ordering::Relaxed);
+        memory.store_u64(offset + STATE, PREPARED, Ordering::Relaxed);
+        memory.store_u64(offset + COUNT, 0, Ordering::Relaxed);
+        memory.store_u64(offset + VERSION, version, Ordering::Release);
+    }
+
+    /// The batch in progress.
+    fn current(memory: &impl Memory, geometry: &StoreGeometry) -> Result<Self, Damage> {
+        let offset = memory.load_u64(BATCH, Ordering::Acquire);
+        let room = arena::room_bytes(memory, geometry, offset)?;
+        let version = memory.load_u64(offset + VERSION, Ordering::Acquire);
+        if version == 0 || memory.load_u32(offset + KIND, Ordering::Relaxed) != KIND_BATCH {
+            return Err(Damage);
+        }
+        Ok(Self { offset, capacity: room.saturating_sub(ENTRIES) / ENTRY_BYTES })
+    }
+
+    fn count(self, memory: &impl Memory) -> Result<u64, Damage> {
+        let count = memory.load_u64(self.offset + COUNT, Ordering::Acquire);
+        if count <= self.capacity { Ok(count) } else { Err(Damage) }
+    }
+
+    fn entry_offset(self, index: u64) -> u64 {
+        debug_assert!(index < self.capacity);
+        self.offset + ENTRIES + index * ENTRY_BYTES
+    }
+
+    fn entry(self, memory: &impl Memory, index: u64) -> Entry {
+        let word =
+            |at| memory.load_u64(self.entry_offset(index) + at * WORD_BYTES, Ordering::Relaxed);
+        Entry { slot: word(0), pending: word(1), value: word(2) }
+    }
+
+    /// Takes what a change needs, and writes it; notes it as the next entry.
+    fn take<M: Memory>(
+        self,
+        memory: &M,
+        geometry: &StoreGeometry,
+        index: u64,
+        placed: &Placed<'_>,
+        version: u64,
+    ) -> Result<(), Refusal> {
+        let Placed { change: Change { key, value }, hash, slot, old } = *placed;
+        let mut noted = Journal::begin(memory, Operation::Slot, 0, 0);
+        let object = match value {
+            None => 0,
+            Some((bytes, _)) => {
+                let len = block_bytes(key.len() as u64, bytes.len() as u64);
+                let len = len.unwrap_or(u64::MAX);
+                let Some(object) = arena::take(&mut noted, geometry, len)? else {
+                    // Nothing was taken.
+                    noted.end();
+                    return Err(Refusal::OutOfSpace);
+                };
+                object
+            }
+        };
+        let Some(pending) = arena::take(&mut noted, geometry, layout::BYTES)? else {
+            // The value's object is taken back, with all that was noted.
+            return match journal::take_back(memory) {
+                Found::TakenBack => Err(Refusal::OutOfSpace),
+                _ => Err(Refusal::Damage),
+            };
+        };
+        // Behind the count, where nobody looks yet.
+        for (at, word) in (self.entry_offset(index)..).step_by(8).zip([slot, pending, object]) {
+            memory.store_u64(at, word, Ordering::Release);
+        }
+        noted.put_u64(self.offset + COUNT, index + 1);
+        noted.end();
+        let new = match value {
+            None => slot::TOMBSTONE,
+            Some(value) => {
+                Block::write(memory, object, (key, hash), value, version);
+                slot::pack(object, hash)
+            }
+        };
+        Pending { hash, old, new, batch: self.offset }.write(memory, pending, version);
+        Ok(())
+    }
+}
+
+/// Brings the batch in progress to its end: done, if its state says so, and as if it had never been, if not.
+/// Can die at any step and be done again. Returns whether it was done.
+///
+/// Called by the batch's own writer, and by whoever recovers; nobody else meets a pending block under the lock.
+pub(super) fn settle<M: Memory>(core: &mut Core<M>) -> Result<bool, Damage> {
+    let batch = Batch::current(&core.memory, &core.geometry)?;
+    let committed = match pending::state(&core.memory, &core.geometry, batch.offset) {
+        Some(PREPARED) => false,
+        Some(COMMITTED) => true,
+        _ => return Err(Damage),
+    };
+    strip(&core.memory, &core.geometry, batch)?;
+    loop {
+        core.make_room_in_limbo()?;
+        let Core { memory, geometry, .. } = core;
+        let Some(last) = batch.count(memory)?.checked_sub(1) else { break };
+        let Entry { pending, value, .. } = batch.entry(memory, last);
+        let mut journal = Journal::begin(memory, Operation::Slot, 0, 0);
+        if committed {
+            let Pending { old, new, .. } =
+                Pending::read(memory, geometry, pending).ok_or(Damage)?;
+            account(&mut journal, geometry, old, new)?;
+        } else if value != 0 {
+            retire(&mut journal, geometry, value)?;
+        }
+        retire(&mut journal, geometry, pending)?;
+        journal.put_u64(batch.offset + COUNT, last);
+        journal.end();
+    }
+    let mut journal = Journal::begin(&core.memory, Operation::Slot, 0, 0);
+    retire(&mut journal, &core.geometry, batch.offset)?;
+    journal.put_u64(BATCH, 0);
+    journal.end();
+    Ok(committed)
+}
+
+/// Makes the batch's slots name what its pending blocks stand for.
+fn strip<M: Memory>(memory: &M, geometry: &StoreGeometry, batch: Batch) -> Result<(), Damage> {
+    let table = Table::current(memory, geometry)?;
+    for index in 0..batch.count(memory)? {
+        let Entry { slot, pending, .. } = batch.entry(memory, index);
+        if !table.has_slot(slot) {
+            return Err(Damage);
+        }
+        let word = memory.load_u64(slot, Ordering::Relaxed);
+        // Where the slot does not name it, it did not yet, or does not any more.
+        if slot::block(word) == pending && word > slot::TOMBSTONE {
+            strip_slot(memory, geometry, slot, pending)?;
+        }
+    }
+    Ok(())
+}
+
+fn strip_slot<M: Memory>(
+    memory: &M,
+    geometry: &StoreGeometry,
+    slot: u64,
+    offset: u64,
+) -> Result<(), Damage> {
+    let pending = Pending::read(memory, geometry, offset).ok_or(Damage)?;
+    let word = pending.stands_for(memory, geometry).ok_or(Damage)?;
+    if word > slot::TOMBSTONE && block_at(memory, geometry, word)?.hash != pending.hash {
+        return Err(Damage);
+    }
+    // Pairs with the Acquire of readers. Readers see the same value before and after.
+    memory.store_u64(slot, word, Ordering::Release);
+    Ok(())
+}
+
+/// Makes every slot that names a pending block name what that stands for, without the help of any index.
+/// What the blocks lie in is then for the rebuild to find.
+pub(super) fn strip_all<M: Memory>(memory: &M, geometry: &StoreGeometry) -> Result<(), Damage> {
+    let table = Table::current(memory, geometry)?;
+    for (slot, word) in table.words(memory) {
+        let offset = slot::block(word);
+        if Pending::read(memory, geometry, offset).is_some() {
+            strip_slot(memory, geometry, slot, offset)?;
+        }
+    }
+    // Before the rebuild's stores, some of which go into what the slots named.
+    memory.release_fence();
+    Ok(())
+}
+
+fn retire<M: Memory>(
+    journal: &mut Journal<'_, M>,
+    geometry: &StoreGeometry,
+    offset: u64,
+) -> Result<(), Damage> {
+    let bytes = arena::room_bytes(journal.memory(), geometry, offset)?;
+    limbo::put(journal, geometry, offset, bytes)
+}
