@@ -83,7 +83,6 @@ pub mod memory;
 mod os;
 pub mod ring;
 pub mod segment;
-#[cfg(not(loom))]
 pub mod store;
 #[cfg(not(loom))]
 mod supervisor;

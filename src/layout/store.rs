@@ -11,9 +11,13 @@
 //! 640         epoch of the pages                           holder of the lock, when pages change class
 //! 768         journal: head, intent, undo pairs            holder of the lock, in every operation
 //! 1536        classes: first span with room, 96 × u32      holder of the lock
-//! 2048..4096  reserved, zero
+//! 2048        doorbells: one for everything, 128 others    generations: holder of the lock;
+//!                                                          announcements: watchers, and who takes them back
+//! 3200        number of deletions noted                    holder of the lock
+//! 3208..4096  reserved, zero
 //! 4096        readers: 256 bytes each                      the reader that has claimed it
 //! ...         limbo: 8 bytes an entry                      holder of the lock
+//! ...         notes of deletions: 64 of 64 bytes           holder of the lock
 //! ...         page descriptors: 32 bytes each              holder of the lock
 //! ...         pages, from a multiple of 4096 on            holder of the lock
 //! ```
@@ -139,6 +143,50 @@ pub const CLASS_HEADS: u64 = 1536;
 /// How many classes there is room for.
 pub const MAX_CLASSES: u64 = 96;
 
+/// Doorbells: where watchers sleep.
+pub mod bell {
+    /// The bell that is rung whenever any key has changed.
+    pub const EVERYTHING: u64 = 2048;
+    /// The first of the others; keys share them by their hashes.
+    const FIRST: u64 = EVERYTHING + super::LINE_BYTES;
+    /// How many there are. Fewer in models.
+    pub const BUCKETS: u64 = if cfg!(loom) { 2 } else { 128 };
+    /// Bytes of a bell.
+    pub const BYTES: u64 = 8;
+    /// `u32`: how often it was rung.
+    pub const GENERATION: u64 = 0;
+    /// `u32`: whether somebody sleeps on the generation.
+    pub const WAITING: u64 = 4;
+    /// Where the last one ends.
+    pub const END: u64 = FIRST + BUCKETS * BYTES;
+
+    /// Offset of a bell.
+    pub const fn bucket(number: u64) -> u64 {
+        FIRST + number * BYTES
+    }
+}
+
+/// Notes of deletions: what was there for a while, for watchers that did not see it.
+pub mod note {
+    /// `u64`: how many deletions were noted. The note of the `n`th is at place `n % NOTES`, as long as fewer than
+    /// `NOTES` others follow it.
+    pub const COUNT: u64 = super::bell::END;
+    /// How many there is room for. Fewer in models.
+    pub const NOTES: u64 = if cfg!(loom) { 2 } else { 64 };
+    /// Bytes of a note.
+    pub const BYTES: u64 = 64;
+    /// `u64`: version of the value that was deleted.
+    pub const VERSION: u64 = 0;
+    /// `u64`: hash of its key.
+    pub const HASH: u64 = 8;
+    /// `u64`: length of its key in bytes.
+    pub const KEY_LEN: u64 = 16;
+    /// The first bytes of its key.
+    pub const KEY: u64 = 24;
+    /// How many bytes of the key there is room for.
+    pub const KEY_BYTES: u64 = BYTES - KEY;
+}
+
 /// Where the readers start.
 pub const READERS: u64 = 4096;
 /// Offsets inside a reader's record.
@@ -155,8 +203,8 @@ pub mod reader {
     pub const OWNER: u64 = 0;
     /// `u64` each: offset of the block that is pinned; 0 = none.
     pub const PINS: u64 = 64;
-    /// How many pins a reader has.
-    pub const MAX_PINS: u64 = 24;
+    /// How many pins a reader has. Fewer in models, where each look at one is a step.
+    pub const MAX_PINS: u64 = if cfg!(loom) { 4 } else { 24 };
     /// The pin of what is copied when all others are in use.
     pub const COPY_PIN: u64 = MAX_PINS - 2;
     /// The pin of a pending block while what it stands for is being pinned. The last one, because
@@ -224,8 +272,8 @@ pub mod table {
     pub const LOG2_SLOTS: u64 = 0;
     /// Bytes of the header.
     pub const HEADER_BYTES: u64 = 64;
-    /// Fewest slots.
-    pub const MIN_LOG2_SLOTS: u64 = 6;
+    /// Fewest slots. Fewer in models, where each is a step when a table grows.
+    pub const MIN_LOG2_SLOTS: u64 = if cfg!(loom) { 3 } else { 6 };
     /// Most slots.
     pub const MAX_LOG2_SLOTS: u64 = 36;
 }
@@ -350,7 +398,10 @@ const _: () = {
     assert!(ROOT / LINE_BYTES != NEXT_VERSION / LINE_BYTES);
     assert!(NEXT_PAGE + WORD_BYTES <= EPOCH);
     assert!(journal::PAIRS + journal::MAX_PAIRS * 16 <= CLASS_HEADS);
-    assert!(CLASS_HEADS + MAX_CLASSES * 4 <= READERS);
+    assert!(CLASS_HEADS + MAX_CLASSES * 4 <= bell::EVERYTHING);
+    assert!(bell::EVERYTHING.is_multiple_of(LINE_BYTES) && bell::BUCKETS <= 128);
+    assert!(note::COUNT.is_multiple_of(WORD_BYTES) && note::COUNT + WORD_BYTES <= READERS);
+    assert!(note::NOTES.is_power_of_two());
     assert!(reader::PINS + reader::MAX_PINS * WORD_BYTES <= reader::BYTES);
     assert!(READERS.is_multiple_of(PAGE_BYTES));
 };

@@ -22,6 +22,7 @@ struct Inner {
     /// Guards the step from "the word is as expected" to sleeping.
     sleeping: Mutex<()>,
     woken: Condvar,
+    wakes: AtomicU64,
     started: Instant,
 }
 
@@ -32,6 +33,11 @@ impl HeapMemory {
         Self::from_words(&vec![0; words])
     }
 
+    /// How often somebody was woken, or would have been: what are system calls in mapped memory.
+    pub fn wakes(&self) -> u64 {
+        self.inner.wakes.load(Ordering::Relaxed)
+    }
+
     /// A memory that holds these words.
     pub fn from_words(words: &[u64]) -> Self {
         Self {
@@ -39,6 +45,7 @@ impl HeapMemory {
                 words: words.iter().map(|word| AtomicU64::new(*word)).collect(),
                 sleeping: Mutex::new(()),
                 woken: Condvar::new(),
+                wakes: AtomicU64::new(0),
                 started: Instant::now(),
             }),
         }
@@ -190,6 +197,7 @@ impl Memory for HeapMemory {
     }
 
     fn wake_u32(&self, _offset: u64, _count: u32) {
+        self.inner.wakes.fetch_add(1, Ordering::Relaxed);
         drop(self.inner.sleeping.lock().unwrap_or_else(PoisonError::into_inner));
         self.inner.woken.notify_all();
     }

@@ -15,6 +15,8 @@
 //!   so the model orders nothing between them that the machine would not.
 #![allow(unsafe_code)]
 
+use std::collections::{HashMap, HashSet};
+
 use loom::sync::atomic::fence;
 use loom::sync::{Arc, Condvar, Mutex};
 
@@ -25,6 +27,8 @@ use crate::sync::{AtomicU32, AtomicU64};
 #[derive(Debug, Clone)]
 pub struct ModelMemory {
     inner: Arc<Inner>,
+    /// What others may write too, for whoever holds a lock on everything else.
+    shared: Option<std::sync::Arc<HashSet<u64>>>,
 }
 
 #[derive(Debug)]
@@ -33,8 +37,8 @@ struct Inner {
     /// Whether payloads are read with Relaxed loads: by a protocol that finds out afterwards whether
     /// what it has read was being overwritten.
     racing: bool,
-    words: Vec<Option<AtomicU64>>,
-    halves: Vec<Option<Half>>,
+    words: HashMap<u64, AtomicU64>,
+    halves: HashMap<u64, Half>,
 }
 
 /// A `u32` on which threads may sleep.
@@ -73,37 +77,48 @@ impl ModelMemory {
         halves: impl IntoIterator<Item = u64>,
         words: impl IntoIterator<Item = u64>,
     ) -> Self {
-        let slots = |width: u64| usize::try_from(len_bytes / width).expect("fits");
-        let mut inner = Inner {
-            len_bytes,
-            racing,
-            words: std::iter::repeat_with(|| None).take(slots(8)).collect(),
-            halves: std::iter::repeat_with(|| None).take(slots(4)).collect(),
+        let named = |offset: u64, width| {
+            assert!(
+                offset.is_multiple_of(width) && offset + width <= len_bytes,
+                "no word: {offset}"
+            );
+            offset
         };
-        for offset in words {
-            inner.words[slot(offset, 8)] = Some(AtomicU64::new(0));
-        }
-        for offset in halves {
+        let word = |offset| (named(offset, 8), AtomicU64::new(0));
+        let half = |offset| {
             let (value, sleeping, woken) = (AtomicU32::new(0), Mutex::new(()), Condvar::new());
-            inner.halves[slot(offset, 4)] = Some(Half { value, sleeping, woken });
-        }
-        Self { inner: Arc::new(inner) }
+            (named(offset, 4), Half { value, sleeping, woken })
+        };
+        let (words, halves) = (words.into_iter().map(word), halves.into_iter().map(half));
+        let (words, halves) = (words.collect(), halves.collect());
+        Self { inner: Arc::new(Inner { len_bytes, racing, words, halves }), shared: None }
+    }
+
+    /// The same words, for a thread that holds a lock without which nobody writes any but the `shared` ones.
+    ///
+    /// What it loads of the others is read as if without atomics, so that a store which no lock orders is
+    /// reported as a race. It also makes loom look further: loom compares each store with the last
+    /// access to its word only, and overlooks the loads of other threads where the storing one has
+    /// looked at the word itself in between.
+    #[must_use]
+    pub fn locked(&self, shared: impl IntoIterator<Item = u64>) -> Self {
+        let shared = std::sync::Arc::new(shared.into_iter().collect());
+        Self { inner: self.inner.clone(), shared: Some(shared) }
+    }
+
+    fn is_locked(&self, offset: u64) -> bool {
+        self.shared.as_ref().is_some_and(|shared| !shared.contains(&offset))
     }
 
     fn word(&self, offset: u64) -> &AtomicU64 {
-        let word = &self.inner.words[slot(offset, 8)];
-        word.as_ref().unwrap_or_else(|| panic!("the model has no u64 at {offset}"))
+        let word = self.inner.words.get(&offset);
+        word.unwrap_or_else(|| panic!("the model has no u64 at {offset}"))
     }
 
     fn half(&self, offset: u64) -> &Half {
-        let half = &self.inner.halves[slot(offset, 4)];
-        half.as_ref().unwrap_or_else(|| panic!("the model has no u32 at {offset}"))
+        let half = self.inner.halves.get(&offset);
+        half.unwrap_or_else(|| panic!("the model has no u32 at {offset}"))
     }
-}
-
-fn slot(offset: u64, width: u64) -> usize {
-    assert!(offset.is_multiple_of(width), "misaligned access at {offset}");
-    usize::try_from(offset / width).expect("fits")
 }
 
 impl Memory for ModelMemory {
@@ -116,6 +131,10 @@ impl Memory for ModelMemory {
     }
 
     fn load_u32(&self, offset: u64, order: Ordering) -> u32 {
+        if self.is_locked(offset) {
+            // SAFETY: loom checks the obligation, as in `copy_out`.
+            return unsafe { self.half(offset).value.unsync_load() };
+        }
         self.half(offset).value.load(order)
     }
 
@@ -142,6 +161,10 @@ impl Memory for ModelMemory {
     }
 
     fn load_u64(&self, offset: u64, order: Ordering) -> u64 {
+        if self.is_locked(offset) {
+            // SAFETY: loom checks the obligation, as in `copy_out`.
+            return unsafe { self.word(offset).unsync_load() };
+        }
         self.word(offset).load(order)
     }
 

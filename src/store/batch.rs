@@ -15,6 +15,7 @@ use super::StoreGeometry;
 use super::arena;
 use super::block::{Block, block_bytes, hash};
 use super::core::{Core, Refusal, account, assert_key, next_version};
+use super::doorbells::{self, note_deletion};
 use super::journal::{self, Found, Journal, Operation};
 use super::limbo;
 use super::pending::{self, Pending};
@@ -102,9 +103,14 @@ impl<M: Memory> Core<M> {
         match self.prepare(&placed) {
             Ok(Some((batch, version))) => {
                 publish(&self.memory, batch, &placed);
+                note_deletions(&self.memory, &self.geometry, &placed)?;
                 // The commit. Pairs with the Acquire in pending::state: who sees it sees the blocks.
                 // Release also keeps it behind the slots, for whoever recovers.
                 self.memory.store_u64(batch.offset + STATE, COMMITTED, Ordering::Release);
+                doorbells::fence(&self.memory);
+                for placed in &placed {
+                    self.rung.ring_behind_fence(&self.memory, placed.hash);
+                }
                 settle(self)?;
                 Ok(version)
             }
@@ -194,6 +200,21 @@ fn publish(memory: &impl Memory, batch: Batch, placed: &[Placed<'_>]) {
         // Pairs with the Acquire of readers: the pending block is visible.
         memory.store_u64(placed.slot, pending, Ordering::Release);
     }
+}
+
+/// Notes what is about to be deleted, for watchers.
+fn note_deletions(
+    memory: &impl Memory,
+    geometry: &StoreGeometry,
+    placed: &[Placed<'_>],
+) -> Result<(), Damage> {
+    for Placed { change, hash, old, .. } in
+        placed.iter().filter(|placed| placed.change.value.is_none())
+    {
+        let version = block_at(memory, geometry, *old)?.version;
+        note_deletion(memory, geometry, change.key, *hash, version);
+    }
+    Ok(())
 }
 
 impl Batch {

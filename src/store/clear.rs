@@ -5,6 +5,7 @@
 
 use super::arena;
 use super::core::{Core, Refusal};
+use super::doorbells::note_many_deletions;
 use super::journal::{Journal, Operation};
 use super::table::{Table, block_at};
 use crate::layout::store::{LIVE_KEYS, ROOT, root};
@@ -17,7 +18,7 @@ impl<M: Memory> Core<M> {
     /// [`Refusal::OutOfSpace`] where an empty table has no room beside all that is there: nothing has
     /// changed. [`Refusal::Damage`]: [`recover`](Self::recover).
     pub fn clear(&mut self) -> Result<u64, Refusal> {
-        let Self { memory, geometry, .. } = self;
+        let Self { memory, geometry, rung, .. } = self;
         let keys = memory.load_u64(LIVE_KEYS, Ordering::Relaxed);
         let table = Table::current(memory, geometry)?;
         let mut journal = Journal::begin(memory, Operation::Bulk, 0, 0);
@@ -28,8 +29,10 @@ impl<M: Memory> Core<M> {
         };
         Table::write_empty(memory, object, log2_slots);
         let word = root::pack(object, root::generation(table.root).wrapping_add(1));
+        note_many_deletions(memory);
         // Pairs with the Acquire of a look at the root: the new slots are visible.
         memory.store_u64(ROOT, word, Ordering::Release);
+        rung.ring_all(memory);
         // The journal still says that everything must be computed anew; this does, and then ends it.
         self.rebuild()?;
         Ok(keys)

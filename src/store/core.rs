@@ -9,6 +9,7 @@ use thiserror::Error;
 use super::StoreGeometry;
 use super::arena;
 use super::block::{Block, block_bytes, hash};
+use super::doorbells::{Rung, note_deletion};
 use super::journal::{Journal, Operation};
 use super::limbo;
 use super::recovery::{self, Recovered};
@@ -47,6 +48,8 @@ pub struct Core<M> {
     pub(super) pinned: Vec<u64>,
     /// Entries of limbo that were pinned then.
     held: u64,
+    /// Whom to wake when the lock has been let go.
+    pub(super) rung: Rung,
 }
 
 impl<M: Memory> Core<M> {
@@ -56,7 +59,7 @@ impl<M: Memory> Core<M> {
     /// Where the memory is shorter.
     pub fn new(memory: M, geometry: StoreGeometry) -> Self {
         assert!(memory.len_bytes() >= geometry.len_bytes(), "the memory is too short");
-        Self { memory, geometry, pinned: Vec::new(), held: 0 }
+        Self { memory, geometry, pinned: Vec::new(), held: 0, rung: Rung::default() }
     }
 
     /// Makes an empty store of memory that is all zeros.
@@ -120,6 +123,7 @@ impl<M: Memory> Core<M> {
         Block::write(&self.memory, object, (key, hash), value, version);
         let new = slot::pack(object, hash);
         journal.commit(slot, new);
+        self.rung.ring(&self.memory, hash);
         account(&mut journal, &self.geometry, old, new)?;
         journal.end();
         Ok(version)
@@ -139,12 +143,23 @@ impl<M: Memory> Core<M> {
     /// [`Refusal::Damage`]: [`recover`](Self::recover).
     pub fn delete(&mut self, key: &[u8]) -> Result<bool, Refusal> {
         self.tidy()?;
-        let (_, Place::Present { slot, word, .. }) = self.find(key)? else { return Ok(false) };
+        let (hash, Place::Present { slot, word, block }) = self.find(key)? else {
+            return Ok(false);
+        };
         let mut journal = Journal::begin(&self.memory, Operation::Slot, slot, word);
+        note_deletion(&self.memory, &self.geometry, key, hash, block.version);
         journal.commit(slot, slot::TOMBSTONE);
+        self.rung.ring(&self.memory, hash);
         account(&mut journal, &self.geometry, word, slot::TOMBSTONE)?;
         journal.end();
         Ok(true)
+    }
+
+    /// Wakes whoever watches what was changed. Called without the lock, after an operation or several, by
+    /// [`Writer`](super::Writer) when it is dropped.
+    #[inline]
+    pub fn wake_watchers(&mut self) {
+        self.rung.wake(&self.memory);
     }
 
     /// Looks through limbo where it is time to.
@@ -215,7 +230,7 @@ impl<M: Memory> Core<M> {
     }
 
     /// Builds a table beside the current one, without its tombstones, and switches to it.
-    fn replace_table(&mut self, table: &Table, log2_slots: u64) -> Result<(), Refusal> {
+    pub(super) fn replace_table(&mut self, table: &Table, log2_slots: u64) -> Result<(), Refusal> {
         let Self { memory, geometry, .. } = self;
         let mut journal = Journal::begin(memory, Operation::Bulk, 0, 0);
         let bytes = Table::bytes(log2_slots);

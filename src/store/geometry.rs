@@ -5,7 +5,7 @@
 //! overlap.
 
 use crate::layout::store::page::{self, PAGE_BYTES};
-use crate::layout::store::{READERS, reader};
+use crate::layout::store::{READERS, note, reader};
 use crate::layout::{PAGE_BYTES as SEGMENT_PAGE_BYTES, WORD_BYTES};
 
 /// Fewest and most pages: a table and a few values; a descriptor's index plus one in 32 bits.
@@ -21,6 +21,7 @@ pub struct StoreGeometry {
     readers: u64,
     pages: u64,
     limbo: u64,
+    notes: u64,
     descriptors: u64,
     arena: u64,
     len_bytes: u64,
@@ -42,10 +43,11 @@ impl StoreGeometry {
         // Within those ranges no sum overflows.
         let limbo = READERS + readers * reader::BYTES;
         let entries = readers * reader::MAX_PINS + LIMBO_SLACK;
-        let descriptors = limbo + (entries * WORD_BYTES).next_multiple_of(64);
+        let notes = limbo + (entries * WORD_BYTES).next_multiple_of(64);
+        let descriptors = notes + note::NOTES * note::BYTES;
         let arena = (descriptors + pages * page::BYTES).next_multiple_of(SEGMENT_PAGE_BYTES);
         let len_bytes = arena + pages * PAGE_BYTES;
-        Some(Self { readers, pages, limbo, descriptors, arena, len_bytes, seed })
+        Some(Self { readers, pages, limbo, notes, descriptors, arena, len_bytes, seed })
     }
 
     /// Length of the segment in bytes.
@@ -89,6 +91,12 @@ impl StoreGeometry {
         self.limbo + index * WORD_BYTES
     }
 
+    /// Offset of a place for a note of a deletion.
+    pub(super) fn note(&self, place: u64) -> u64 {
+        debug_assert!(place < note::NOTES);
+        self.notes + place * note::BYTES
+    }
+
     /// Offset of a word of a page's descriptor.
     pub(super) fn descriptor(&self, page: u64, word: u64) -> u64 {
         self.descriptors + page * page::BYTES + word
@@ -116,7 +124,8 @@ mod tests {
             let geometry = StoreGeometry::new(arena_bytes, readers, 0).unwrap();
             assert!(geometry.reader(readers - 1) + reader::BYTES <= geometry.limbo_entry(0));
             let last = geometry.limbo_entries() - 1;
-            assert!(geometry.limbo_entry(last) + 8 <= geometry.descriptor(0, 0));
+            assert!(geometry.limbo_entry(last) + 8 <= geometry.note(0));
+            assert!(geometry.note(note::NOTES - 1) + note::BYTES <= geometry.descriptor(0, 0));
             let last = geometry.pages() - 1;
             assert!(geometry.descriptor(last, page::BYTES) <= geometry.page(0));
             assert_eq!(geometry.page(last) + PAGE_BYTES, geometry.len_bytes());

@@ -123,7 +123,7 @@ mod tests {
                 0x0179_6177_676e_6972, // "ringway", 1
                 0x0000_0002_0000_0001, // version, kind
                 0x0201_0008_0000_0080, // fingerprint
-                0x0000_0000_0010_6000, // length
+                0x0000_0000_0010_7000, // length
                 0x0706_0504_0302_0100, // incarnation
                 0x0f0e_0d0c_0b0a_0908,
                 0x0000_0000_0000_0100, // pages
@@ -135,7 +135,7 @@ mod tests {
                 0,
                 0,
                 0,
-                0xeb78_14ef_a768_cdc7, // checksum
+                0x4916_a7cc_fd13_4927, // checksum
             ]
         );
     }

@@ -122,6 +122,13 @@ pub(super) enum Found<'a, M> {
     Bulk,
 }
 
+/// Whether an operation or a batch is in progress, or was when its writer died.
+pub(super) fn is_open(memory: &impl Memory) -> bool {
+    // Pairs with the Release in `end`, and in `put_u64`, which ends a batch: who finds nothing in progress
+    // sees all that was done before.
+    memory.load_u64(HEAD, Ordering::Acquire) != 0 || memory.load_u64(BATCH, Ordering::Acquire) != 0
+}
+
 /// Takes back what an operation that its writer has not finished did to the indexes. Can be done
 /// again until [`Journal::end`] or [`forget`].
 pub(super) fn take_back<M: Memory>(memory: &M) -> Found<'_, M> {

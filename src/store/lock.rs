@@ -6,7 +6,8 @@
 //!
 //! # When is there something to recover?
 //! Every operation runs between two stores of the journal's first word
-//! ([`HEAD`](crate::layout::store::journal::HEAD)): while it is not 0, something is unfinished, and who gets the lock recovers.
+//! ([`HEAD`](crate::layout::store::journal::HEAD)), a batch between two of a word of its own
+//! ([`BATCH`](crate::layout::store::BATCH)): while one is not 0, something is unfinished, and who gets the lock recovers.
 //! It does so however it got the lock: after a death, after a panic, and after a recovery that failed itself.
 
 use std::fmt;
@@ -18,8 +19,7 @@ use thiserror::Error;
 use super::core::Core;
 use super::journal;
 use super::recovery::Recovered;
-use crate::layout::store::journal::HEAD;
-use crate::memory::{Deadline, Memory, Ordering};
+use crate::memory::{Deadline, Memory};
 
 /// How a lock was got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,9 +120,7 @@ impl<'a, M: Memory, L: Lock> Writer<'a, M, L> {
         }
         let acquired = lock.acquire(deadline)?;
         let mut writer = Self { core, lock, recovery: None, _thread: PhantomData };
-        // Relaxed: ordered by the lock, or, where its holder died, by the system.
-        let head = writer.core.memory.load_u64(HEAD, Ordering::Relaxed);
-        if head != 0 || acquired == Acquired::OwnerDied {
+        if journal::is_open(&writer.core.memory) || acquired == Acquired::OwnerDied {
             writer.recover_first(acquired)?;
         }
         Ok(writer)
@@ -166,6 +164,8 @@ impl<M: Memory, L: Lock> Drop for Writer<'_, M, L> {
         // A child that was forked meanwhile does not have the lock.
         if self.core.memory.is_ours() {
             self.lock.release();
+            // Without the lock, so that nobody waits for these system calls.
+            self.core.wake_watchers();
         }
     }
 }

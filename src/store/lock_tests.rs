@@ -3,7 +3,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::*;
-use crate::memory::HeapMemory;
+use crate::layout::store::journal::HEAD;
+use crate::memory::{HeapMemory, Ordering};
 use crate::store::journal::{Journal, Operation};
 use crate::store::table::Place;
 use crate::store::{LocalLock, StoreGeometry};

@@ -20,6 +20,8 @@
 //! | `handle`, `operations`, `typed`, `stats` | what users call |
 //! | `value`, `error` | what they get |
 //! | `writable`, `shared` | a handle that may write; what the handles of a process have in common |
+//! | `doorbells` | telling watchers that something has changed |
+//! | `watch`, `interest` | waiting for it; for changes of what |
 //! | `survey`, `recovery` | what the truth says; making the indexes say so |
 //!
 //! ```
@@ -53,51 +55,81 @@ mod block;
 mod classes;
 mod clear;
 mod core;
+#[allow(dead_code, reason = "for the handles that watch")]
+mod doorbells;
 mod error;
 mod geometry;
+#[cfg(not(loom))]
 mod handle;
+#[cfg(not(loom))]
 mod header;
+#[allow(dead_code, reason = "for the handles that watch")]
+mod interest;
 mod journal;
 mod limbo;
 mod local_lock;
 mod lock;
+#[cfg(loom)]
+pub mod model;
+#[cfg(not(loom))]
 mod open;
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod operation_tests;
+#[cfg(not(loom))]
 mod operations;
+#[cfg(not(loom))]
 mod options;
 mod owner;
 mod pending;
 mod reader;
 mod recovery;
+#[cfg(not(loom))]
 mod segment;
+#[cfg(not(loom))]
 mod shared;
 mod spans;
+#[cfg(not(loom))]
 mod stats;
 mod survey;
 mod table;
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;
+#[cfg(not(loom))]
 mod typed;
+#[cfg(not(loom))]
 mod value;
+#[allow(dead_code, reason = "for the handles that watch")]
+mod watch;
+#[cfg(all(test, not(loom)))]
+mod watch_tests;
+#[cfg(not(loom))]
 mod writable;
 
 pub use self::core::{Core, Refusal};
-pub use batch::Change;
+pub use batch::Change as BatchChange;
 pub use error::{
     AddError, CheckError, CompareError, HandleError, ReadError, TypedError, WriteError,
 };
 pub use geometry::StoreGeometry;
+#[cfg(not(loom))]
 pub use handle::{Store, StoreAccess};
+#[cfg(not(loom))]
 pub use header::StoreHeader;
 pub use local_lock::LocalLock;
 pub use lock::{AcquireError, Acquired, Lock, LockRefusal, Recovery, Writer};
+#[cfg(not(loom))]
 pub use open::OpenError;
+#[cfg(not(loom))]
 pub use options::StoreOptions;
 pub use owner::Owner;
 pub use reader::{Pinned, ReadRefusal, Reader};
 pub use recovery::Recovered;
+#[cfg(not(loom))]
 pub use segment::StoreSegment;
+#[cfg(not(loom))]
 pub use stats::StoreStats;
+#[cfg(not(loom))]
 pub use typed::Typed;
+#[cfg(not(loom))]
 pub use value::Value;
+pub use watch::Change;

@@ -10,8 +10,11 @@ use thiserror::Error;
 
 use super::StoreGeometry;
 use super::block::{Block, hash};
+use super::doorbells::{self, Note};
+use super::interest::Truth;
 use super::owner::{self, Owner};
 use super::pending::Pending;
+use super::spans::Damage;
 use super::table::Table;
 use crate::layout::WORD_BYTES;
 use crate::layout::store::{ROOT, reader, slot};
@@ -20,8 +23,8 @@ use crate::memory::{Memory, Ordering};
 /// A claimed record of the reader table. `Send`, not `Sync`: a thread takes one of its own.
 #[derive(Debug)]
 pub struct Reader<M: Memory> {
-    memory: M,
-    geometry: StoreGeometry,
+    pub(super) memory: M,
+    pub(super) geometry: StoreGeometry,
     /// Offset of the record.
     record: u64,
     /// Pins in use, a bit each.
@@ -190,13 +193,27 @@ impl<M: Memory> Reader<M> {
         if same { Resolved::Block(slot::block(target)) } else { Resolved::Changed }
     }
 
+    /// Pins the value that a slot names, or that its batch says.
+    fn pin_value(&self, (slot, word): (u64, u64), root: u64, pin: u64) -> Resolved {
+        let offset = slot::block(word);
+        if !pin_current(&self.memory, pin, offset, (slot, word), (ROOT, root)) {
+            return Resolved::Changed;
+        }
+        match self.block_at(offset) {
+            Ok(_) => Resolved::Block(offset),
+            Err(Damage) => self.resolve((slot, word), root, pin),
+        }
+    }
+
+    /// The header of a block that is pinned.
+    fn block_at(&self, offset: u64) -> Result<Block, Damage> {
+        let room = self.geometry.page_of(offset).map(|_| self.geometry.len_bytes() - offset);
+        Block::read(&self.memory, offset, room.ok_or(Damage)?)
+    }
+
     /// Looks at a block that is pinned.
     fn look_at(&self, offset: u64, key: &[u8], hash: u64) -> Look {
-        let room = self.geometry.page_of(offset).map(|_| self.geometry.len_bytes() - offset);
-        let block = room
-            .ok_or(super::spans::Damage)
-            .and_then(|room| Block::read(&self.memory, offset, room));
-        match block {
+        match self.block_at(offset) {
             Ok(block) if block.has_key(&self.memory, key, hash) => Look::Same(block),
             Ok(_) => Look::Other,
             Err(_) => Look::Damage,
@@ -257,6 +274,60 @@ pub(super) fn pin_current(
 pub(super) fn unpin(memory: &impl Memory, pin: u64) {
     // Pairs with the Acquire in limbo::collect_pins: the looks at the block are over.
     memory.store_u64(pin, 0, Ordering::Release);
+}
+
+impl<M: Memory> Truth for Reader<M> {
+    type Error = ReadRefusal;
+
+    fn version(&self, key: &[u8]) -> Result<Option<u64>, ReadRefusal> {
+        Ok(self.get_to_copy(key)?.map(|found| found.version()))
+    }
+
+    fn scan(&self, prefix: &[u8], found: &mut dyn FnMut(&[u8], u64)) -> Result<(), ReadRefusal> {
+        let pin = self.pin(reader::COPY_PIN as u32);
+        let mut key = Vec::new();
+        'again: loop {
+            let root = self.root();
+            let table = self.table(root);
+            for index in 0..table.map_or(0, |table| table.len()) {
+                let slot = table.expect("it has slots").slot(0, index);
+                // As in `search`.
+                let word = self.memory.load_u64(slot, Ordering::Acquire);
+                if word <= slot::TOMBSTONE {
+                    continue;
+                }
+                let block = match self.pin_value((slot, word), root, pin) {
+                    Resolved::Block(offset) => self.block_at(offset),
+                    Resolved::Nothing => continue,
+                    Resolved::Changed => continue 'again,
+                    Resolved::Damage => return Err(ReadRefusal::Damage),
+                };
+                if let Ok(block) = block {
+                    key.resize(block.key_len as usize, 0);
+                    self.memory.copy_out(block.key(), &mut key);
+                }
+                unpin(&self.memory, pin);
+                match block {
+                    Ok(block) if key.starts_with(prefix) => found(&key, block.version),
+                    Ok(_) => {}
+                    Err(Damage) => return Err(ReadRefusal::Damage),
+                }
+            }
+            match (self.root() == root, table) {
+                (true, Some(_)) => return Ok(()),
+                (true, None) => return Err(ReadRefusal::Damage),
+                (false, _) => {}
+            }
+        }
+    }
+
+    fn noted(&self) -> u64 {
+        doorbells::noted(&self.memory)
+    }
+
+    fn notes(&self, from: u64, to: u64, notes: &mut Vec<Note>) -> bool {
+        doorbells::read_notes(&self.memory, &self.geometry, from, to, notes)
+    }
 }
 
 impl<M: Memory> Pinned<'_, M> {

@@ -35,7 +35,11 @@ pub enum Recovered {
 
 /// Brings the store in order, with the journal's help where that is enough.
 pub(super) fn recover<M: Memory>(core: &mut Core<M>) -> Result<Recovered, Damage> {
-    let Core { memory, geometry, .. } = core;
+    let Core { memory, geometry, rung, .. } = core;
+    if journal::is_open(memory) {
+        // What the dead writer has changed, if anything, is there already; it may not have come to this.
+        rung.ring_all(memory);
+    }
     let recovered = match journal::take_back(memory) {
         Found::Nothing => Recovered::Clean,
         Found::TakenBack => Recovered::TakenBack,

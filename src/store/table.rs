@@ -69,7 +69,9 @@ impl Table {
         let offset = root::offset(word);
         let room = geometry.len_bytes().checked_sub(offset).ok_or(Damage)?;
         geometry.page_of(offset).ok_or(Damage)?;
-        let log2_slots = memory.load_u64(offset + LOG2_SLOTS, Ordering::Relaxed);
+        // Pairs with the Release that gives an old table back, and the fence before it: who sees what
+        // came after the table sees, at the second look, that the root has changed.
+        let log2_slots = memory.load_u64(offset + LOG2_SLOTS, Ordering::Acquire);
         if !(MIN_LOG2_SLOTS..=MAX_LOG2_SLOTS).contains(&log2_slots)
             || Self::bytes(log2_slots) > room
         {

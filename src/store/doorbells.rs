@@ -1,0 +1,213 @@
+//! Doorbells: how a writer tells watchers that something has changed, and what it notes for them.
+//!
+//! The core rings inside its operations, behind the store that changes a key; handles wake after they have let
+//! go of the lock; watchers look at bells and notes.
+//! What always holds: the truth is the version of a key, and the bell only says when to look; a bell is rung behind
+//! the change, or by recovery; a deletion is noted before it happens, so that no key comes and goes unseen.
+//!
+//! # A bell
+//!
+//! | word | meaning | who changes it |
+//! |---|---|---|
+//! | generation | how often it was rung | holder of the lock |
+//! | waiting | 1 = somebody sleeps on the generation, or is about to | watchers store 1 before they sleep; who rings swaps 0 in, and wakes |
+//!
+//! Nobody takes an announcement back, because others may be sleeping on the same bell: one that is left over costs
+//! a writer one system call.
+//!
+//! # Notes of deletions
+//!
+//! A key that was absent at one look and is at the next may have been there in between. So each deletion leaves
+//! a note in a ring of [`NOTES`]: version, hash, length and start of the key. Who looks compares what was noted
+//! since; where more was noted than there is room for, it has to say that the key may have changed.
+
+use super::StoreGeometry;
+use crate::layout::store::bell::{self, BUCKETS, EVERYTHING, GENERATION, WAITING};
+use crate::layout::store::note::{self, NOTES};
+use crate::memory::{Memory, Ordering};
+
+/// The bell of a key with this hash.
+pub(super) fn of(hash: u64) -> u64 {
+    bell::bucket(bucket(hash))
+}
+
+fn bucket(hash: u64) -> u64 {
+    // Not the bits that choose a slot, nor those that a slot keeps.
+    (hash >> 40) % BUCKETS
+}
+
+/// The bells that were rung and at which somebody waits, to be woken without the lock.
+#[derive(Debug, Default)]
+pub(super) struct Rung {
+    buckets: u128,
+    everything: bool,
+}
+
+impl Rung {
+    /// A key with this hash has changed.
+    #[inline]
+    pub(super) fn ring(&mut self, memory: &impl Memory, hash: u64) {
+        fence(memory);
+        self.ring_behind_fence(memory, hash);
+    }
+
+    /// As [`ring`](Self::ring), for who changes many keys at once, and calls [`fence`] behind the changes.
+    #[inline]
+    pub(super) fn ring_behind_fence(&mut self, memory: &impl Memory, hash: u64) {
+        self.buckets |= u128::from(ring(memory, of(hash))) << bucket(hash);
+        self.everything |= ring(memory, EVERYTHING);
+    }
+
+    /// Any keys have changed.
+    #[cold]
+    pub(super) fn ring_all(&mut self, memory: &impl Memory) {
+        fence(memory);
+        for number in 0..BUCKETS {
+            self.buckets |= u128::from(ring(memory, bell::bucket(number))) << number;
+        }
+        self.everything |= ring(memory, EVERYTHING);
+    }
+
+    /// Wakes whoever waits. Nothing but two comparisons where nobody does.
+    #[inline]
+    pub(super) fn wake(&mut self, memory: &impl Memory) {
+        if self.everything || self.buckets != 0 {
+            self.wake_sleepers(memory);
+        }
+    }
+
+    #[cold]
+    fn wake_sleepers(&mut self, memory: &impl Memory) {
+        if std::mem::take(&mut self.everything) {
+            memory.wake_u32(EVERYTHING + GENERATION, u32::MAX);
+        }
+        while self.buckets != 0 {
+            let number = u64::from(self.buckets.trailing_zeros());
+            self.buckets &= self.buckets - 1;
+            memory.wake_u32(bell::bucket(number) + GENERATION, u32::MAX);
+        }
+    }
+}
+
+/// Between a change and the look for who waits for it.
+#[inline]
+pub(super) fn fence(memory: &impl Memory) {
+    // Pairs with the heavy fence of a watcher: it sees the change, or we see it waiting.
+    memory.light_fence();
+}
+
+/// Rings one bell; whether somebody is to be woken.
+///
+/// The announcement is taken back before the generation moves. So who has seen the new generation announces
+/// himself behind that, and whose announcement is taken finds the generation moved, or is asleep and
+/// woken.
+#[inline]
+fn ring(memory: &impl Memory, bell: u64) -> bool {
+    // Relaxed: the fence orders it behind the change. Its partner is the store in `Watcher::wait`.
+    let awaited = memory.load_u32(bell + WAITING, Ordering::Relaxed) != 0
+        && memory.swap_u32(bell + WAITING, 0, Ordering::Relaxed) != 0;
+    let generation = memory.load_u32(bell + GENERATION, Ordering::Relaxed);
+    // Release pairs with the Acquire in `Watcher::generation`: who sees the new generation sees the
+    // change, and announces itself behind the swap.
+    memory.store_u32(bell + GENERATION, generation.wrapping_add(1), Ordering::Release);
+    awaited
+}
+
+/// Notes that a value is about to be deleted. Nothing has to be taken back where it is not: who finds
+/// the note finds the value present as before.
+pub(super) fn note_deletion(
+    memory: &impl Memory,
+    geometry: &StoreGeometry,
+    key: &[u8],
+    hash: u64,
+    version: u64,
+) {
+    let count = memory.load_u64(note::COUNT, Ordering::Relaxed);
+    let at = geometry.note(count % NOTES);
+    // Whoever sees anything of the new note sees, behind a fence of its own, that the count had come
+    // to where the old one is not to be trusted.
+    memory.release_fence();
+    memory.store_u64(at + note::VERSION, version, Ordering::Relaxed);
+    memory.store_u64(at + note::HASH, hash, Ordering::Relaxed);
+    memory.store_u64(at + note::KEY_LEN, key.len() as u64, Ordering::Relaxed);
+    memory.copy_in(at + note::KEY, &key[..key.len().min(note::KEY_BYTES as usize)]);
+    // Release pairs with the Acquire in `noted`.
+    memory.store_u64(note::COUNT, count.wrapping_add(1), Ordering::Release);
+}
+
+/// Says that more is about to be deleted than can be noted.
+pub(super) fn note_many_deletions(memory: &impl Memory) {
+    let count = memory.load_u64(note::COUNT, Ordering::Relaxed);
+    memory.store_u64(note::COUNT, count.wrapping_add(NOTES), Ordering::Release);
+}
+
+/// A note of a deletion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Note {
+    pub(super) version: u64,
+    pub(super) hash: u64,
+    key_len: u64,
+    key: [u8; note::KEY_BYTES as usize],
+}
+
+impl Note {
+    /// Whether it can be that of this key. For keys that were noted whole there is no doubt.
+    pub(super) fn is_of(&self, key: &[u8], hash: u64) -> bool {
+        self.hash == hash && self.key_len == key.len() as u64 && key.starts_with(self.key_start())
+    }
+
+    /// Whether the key can have this prefix.
+    pub(super) fn may_have_prefix(&self, prefix: &[u8]) -> bool {
+        let start = self.key_start();
+        prefix.len() as u64 <= self.key_len
+            && if prefix.len() <= start.len() {
+                start.starts_with(prefix)
+            } else {
+                prefix.starts_with(start)
+            }
+    }
+
+    /// The key, where it was noted whole.
+    pub(super) fn key(&self) -> Option<&[u8]> {
+        (self.key_len <= note::KEY_BYTES).then(|| self.key_start())
+    }
+
+    /// As much of the key as was noted.
+    pub(super) fn key_start(&self) -> &[u8] {
+        &self.key[..self.key_len.min(note::KEY_BYTES) as usize]
+    }
+}
+
+/// How many deletions have been noted so far.
+pub(super) fn noted(memory: &impl Memory) -> u64 {
+    // Pairs with the Release in `note_deletion`.
+    memory.load_u64(note::COUNT, Ordering::Acquire)
+}
+
+/// Reads the notes with the numbers `from..to` into `notes`. Returns whether those are all that there
+/// were; where not, `notes` holds only some of them.
+pub(super) fn read_notes(
+    memory: &impl Memory,
+    geometry: &StoreGeometry,
+    from: u64,
+    to: u64,
+    notes: &mut Vec<Note>,
+) -> bool {
+    notes.clear();
+    let count = to.wrapping_sub(from);
+    if count >= NOTES {
+        return false;
+    }
+    for number in 0..count {
+        let at = geometry.note(from.wrapping_add(number) % NOTES);
+        let word = |word| memory.load_u64(at + word, Ordering::Relaxed);
+        let (version, hash, key_len) = (word(note::VERSION), word(note::HASH), word(note::KEY_LEN));
+        let mut key = [0; note::KEY_BYTES as usize];
+        memory.copy_out(at + note::KEY, &mut key);
+        notes.push(Note { version, hash, key_len, key });
+    }
+    // Pairs with the release fence in `note_deletion`: where the place of a note was being used again,
+    // the count has come to it.
+    memory.acquire_fence();
+    memory.load_u64(note::COUNT, Ordering::Relaxed).wrapping_sub(from) < NOTES
+}

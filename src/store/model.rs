@@ -1,0 +1,112 @@
+//! A store in loom's memory, for the models: `--cfg loom` only.
+//!
+//! `tests/loom_store*.rs` run the shipping writer, reader, recovery and watcher over it.
+//! What always holds: the layout is that of any store, with fewer pins and smaller tables; the page that a model
+//! says nothing about has no words, so that whoever strays there is told.
+
+use super::interest::OneKey;
+use super::table::Table;
+use super::watch::{Change, Watcher};
+use super::{Core, Owner, Reader, StoreGeometry};
+use crate::layout::PAGE_BYTES;
+use crate::layout::store::{self as layout, bell, block, journal, note, page, reader};
+use crate::memory::{Deadline, ModelMemory};
+
+/// Pages with words: the first holds tables, each of the others blocks.
+const PAGES: u64 = 3;
+/// How many bytes of such a page have words.
+const USED_BYTES: u64 = 512;
+/// What a block with a key of up to 8 bytes and a value of 9 to 16 bytes takes.
+const BLOCK_BYTES: u64 = 64;
+/// How many entries of limbo have words.
+const LIMBO: u64 = 12;
+/// How many pairs of the journal.
+const PAIRS: u64 = 20;
+/// How many classes.
+const CLASSES: u64 = 8;
+/// How many pages have descriptors with words.
+const DESCRIPTORS: u64 = 6;
+
+/// An empty store for so many readers. Blocks have keys of up to 8 bytes, and values of 9 to 16.
+pub fn store(readers: u64) -> (Core<ModelMemory>, ModelMemory, StoreGeometry) {
+    let geometry = StoreGeometry::new(1 << 16, readers, 0x5eed).expect("measures");
+    let mut words: Vec<u64> = vec![layout::RECOVERIES, layout::ROOT, layout::EPOCH, layout::BATCH];
+    words.extend((layout::NEXT_VERSION..=layout::NEXT_PAGE).step_by(8));
+    words.push(note::COUNT);
+    for place in (0..note::NOTES).map(|place| geometry.note(place)) {
+        words.extend((place..place + note::BYTES).step_by(8));
+    }
+    words.extend((journal::HEAD..journal::PAIRS + PAIRS * 16).step_by(8));
+    let mut halves: Vec<u64> = (0..CLASSES).map(|class| layout::CLASS_HEADS + class * 4).collect();
+    for bell in bells() {
+        halves.extend([bell + bell::GENERATION, bell + bell::WAITING]);
+    }
+    for record in (0..readers).map(|index| geometry.reader(index)) {
+        words.push(record + reader::OWNER);
+        words.extend((0..reader::MAX_PINS).map(|pin| record + reader::PINS + pin * 8));
+    }
+    words.extend((0..LIMBO).map(|index| geometry.limbo_entry(index)));
+    for number in 0..DESCRIPTORS {
+        words.extend([page::SPAN, page::STATE].map(|word| geometry.descriptor(number, word)));
+        halves.extend([page::NEXT, page::PREVIOUS].map(|word| geometry.descriptor(number, word)));
+    }
+    let tables = geometry.page(0);
+    words.extend((tables..tables + USED_BYTES).step_by(8));
+    for start in (1..PAGES).map(|number| geometry.page(number)) {
+        for object in (start..start + USED_BYTES).step_by(BLOCK_BYTES as usize) {
+            halves.extend([block::KEY_LEN, block::KIND].map(|half| object + half));
+            words.extend(
+                (object..object + BLOCK_BYTES).step_by(8).filter(|word| word - object != 16),
+            );
+        }
+    }
+    const { assert!(USED_BYTES <= PAGE_BYTES && block::KEY_LEN == 16 && block::KIND == 20) };
+    let memory = ModelMemory::new(geometry.len_bytes(), halves, words);
+    // Readers write their records, and announcements.
+    let records = (layout::READERS..geometry.limbo_entry(0)).step_by(4);
+    let announcements = bells().map(|bell| bell + bell::WAITING);
+    let core = Core::new(memory.locked(records.chain(announcements)), geometry);
+    core.format().expect("room for a table");
+    (core, memory, geometry)
+}
+
+fn bells() -> impl Iterator<Item = u64> {
+    (0..bell::BUCKETS).map(bell::bucket).chain([bell::EVERYTHING])
+}
+
+/// Replaces the table by one of the same size, as happens where tombstones fill it.
+pub fn replace_table(core: &mut Core<ModelMemory>) {
+    let table = Table::current(&core.memory, &core.geometry).expect("a table");
+    core.replace_table(&table, table.log2_slots()).expect("room for a table");
+}
+
+/// A watch of one key.
+#[derive(Debug)]
+pub struct Watch<'a> {
+    reader: &'a Reader<ModelMemory>,
+    watcher: Watcher<ModelMemory, OneKey>,
+}
+
+/// Watches a key from now on.
+pub fn watch<'a>(reader: &'a Reader<ModelMemory>, key: &[u8]) -> Watch<'a> {
+    let interest = OneKey::new(reader, &reader.geometry, key).expect("no damage");
+    Watch { reader, watcher: Watcher::new(reader.memory.clone(), &reader.geometry, interest) }
+}
+
+impl Watch<'_> {
+    /// Sleeps until the key has changed; forever, if nobody wakes it.
+    pub fn wait(&mut self) -> Change {
+        let told = self.watcher.wait(self.reader, Deadline::NEVER).expect("no damage");
+        told.expect("there is no deadline")
+    }
+
+    /// Whether it has changed since.
+    pub fn look(&mut self) -> Option<Change> {
+        self.watcher.look(self.reader).expect("no damage")
+    }
+}
+
+/// A reader of a process that is named by a number.
+pub fn reader(memory: ModelMemory, geometry: StoreGeometry, process: u32) -> Reader<ModelMemory> {
+    Reader::claim(memory, geometry, Owner::new(process, 1)).expect("a free record")
+}

@@ -1,0 +1,144 @@
+//! Waiting until a key, or any key with a prefix, has changed.
+//!
+//! Handles make a [`Watcher`] for each watch; a host makes one that many interests share.
+//! What always holds: whoever returns without news has looked after the deadline; a change is told however its
+//! writer died; a watcher changes nothing in the store but the announcement that it sleeps.
+//!
+//! # The race, from both sides
+//!
+//! ```text
+//! watcher                                  writer, under the lock
+//! look at the bell's generation            store the slot: the change
+//! waiting = 1                              light fence
+//! heavy fence                              look at waiting -> 1: swap 0
+//! look at the key -> nothing new:          generation + 1
+//! sleep while the generation is the same   unlock; wake, if waiting was 1
+//! ```
+//!
+//! The two fences make it impossible that both look and both see nothing. A writer that is killed behind its slot
+//! store wakes nobody: the watcher gets up by itself after a slice of [`MAX_SLEEP_NS`], and finds the change,
+//! because what it looks at is the key and not the bell. Recovery rings all bells.
+//!
+//! Who cannot write the segment cannot announce himself. He sleeps on the generation all the same, and is woken if
+//! somebody else is; otherwise he looks at intervals, [`POLL_NS`] if nothing else is said.
+
+use super::StoreGeometry;
+use super::interest::{Interest, Truth};
+use super::journal;
+use crate::layout::store::bell::{GENERATION, WAITING};
+use crate::memory::{Deadline, Memory, Ordering};
+use crate::wakeup::MAX_SLEEP_NS;
+
+/// How often who cannot announce himself looks, in nanoseconds.
+pub(crate) const POLL_NS: u64 = 10_000_000;
+
+/// What has changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Change {
+    /// The key. Where only a [`possibly`](Self::possibly) changed prefix is told, that prefix, or as much of
+    /// the key as is known.
+    pub key: Vec<u8>,
+    /// Version of the value that was there at the look which found the change; `None` where the key was
+    /// absent. By now it may have changed again: that will be told next.
+    pub version: Option<u64>,
+    /// Whether it is not certain that anything has changed. Told of keys that are absent, as before, and may
+    /// have come and gone since: more was deleted than the store keeps notes of (64 keys).
+    pub possibly: bool,
+}
+
+/// Waits for changes of one thing: a key, keys with a prefix, or many interests.
+#[derive(Debug)]
+pub(crate) struct Watcher<M, I> {
+    memory: M,
+    bell: u64,
+    /// Whether it can say that it sleeps.
+    announces: bool,
+    /// The longest that it sleeps without looking.
+    pub(super) slice_ns: u64,
+    interest: I,
+    /// The bell's generation before the last look, where nothing was in progress then.
+    quiet: Option<u32>,
+}
+
+impl<M: Memory, I: Interest> Watcher<M, I> {
+    /// A watcher that sleeps until it is woken.
+    pub(crate) fn new(memory: M, geometry: &StoreGeometry, interest: I) -> Self {
+        let bell = interest.bell(geometry);
+        Self { memory, bell, announces: true, slice_ns: MAX_SLEEP_NS, interest, quiet: None }
+    }
+
+    /// For memory that this process cannot write: looks every `poll_ns` nanoseconds.
+    #[must_use]
+    pub(crate) fn polling(self, poll_ns: u64) -> Self {
+        Self { announces: false, slice_ns: poll_ns.clamp(1, MAX_SLEEP_NS), ..self }
+    }
+
+    /// What is watched.
+    pub(crate) fn interest(&self) -> &I {
+        &self.interest
+    }
+
+    /// What is watched, to add to it or take from it.
+    pub(crate) fn interest_mut(&mut self) -> &mut I {
+        self.quiet = None;
+        &mut self.interest
+    }
+
+    /// Whether something has changed since the last look.
+    ///
+    /// # Errors
+    /// What `truth` says where it cannot be looked at.
+    pub(crate) fn look<T: Truth>(&mut self, truth: &T) -> Result<Option<I::News>, T::Error> {
+        if self.interest.has_news() {
+            return self.interest.look(truth);
+        }
+        // Nothing in progress, and then a generation: whatever rings it later, changes something later.
+        // An operation that is in progress, or was when its writer died, may have changed something
+        // already and not rung.
+        let open = journal::is_open(&self.memory);
+        let generation = self.generation();
+        if !open && self.quiet == Some(generation) {
+            return Ok(None);
+        }
+        let news = self.interest.look(truth)?;
+        self.quiet = (!open).then_some(generation);
+        Ok(news)
+    }
+
+    fn generation(&self) -> u32 {
+        // Pairs with the Release in `doorbells`: who sees the new generation sees the change.
+        self.memory.load_u32(self.bell + GENERATION, Ordering::Acquire)
+    }
+
+    /// Waits until something has changed, or until the deadline.
+    ///
+    /// # Errors
+    /// As [`look`](Self::look).
+    pub(crate) fn wait<T: Truth>(
+        &mut self,
+        truth: &T,
+        deadline: Deadline,
+    ) -> Result<Option<I::News>, T::Error> {
+        loop {
+            if let Some(news) = self.look(truth)? {
+                return Ok(Some(news));
+            }
+            let generation = self.generation();
+            if self.announces {
+                // Relaxed: the fence orders it before the look. Its partner is the load in `doorbells`.
+                self.memory.store_u32(self.bell + WAITING, 1, Ordering::Relaxed);
+                self.memory.heavy_fence();
+            }
+            if let Some(news) = self.look(truth)? {
+                return Ok(Some(news));
+            }
+            let now = self.memory.now_ns();
+            if now >= deadline.as_ns() {
+                return Ok(None);
+            }
+            let slice = deadline.min(Deadline::at_ns(now.saturating_add(self.slice_ns)));
+            self.memory.wait_u32(self.bell + GENERATION, generation, slice);
+        }
+    }
+}
