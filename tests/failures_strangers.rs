@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use common::meeting::*;
 use common::name::Name;
+use common::room::{in_a_small_file_system, with_ever_more_descriptors};
 use common::victim::Victim;
 use ringway::channel::{self, Channel, ChannelOptions, PeerState, Side};
 use ringway::error::{
@@ -158,35 +159,11 @@ fn f33_a_lack_of_room_is_an_error_and_nothing_is_kept() {
     assert_eq!(limited.wait(), 0);
     assert!(!name.path().exists() && name.temporaries().is_empty());
     // On a file system of its own that is full.
-    let directory = std::env::temp_dir().join(format!("ringway-f33-{}", std::process::id()));
-    fs::create_dir(&directory).unwrap();
-    let mut full = Victim::start(|| full_file_system(&directory));
-    let status = full.wait();
-    fs::remove_dir(&directory).unwrap();
-    assert_eq!(status, 0);
-}
-
-/// In a mount namespace of its own.
-fn full_file_system(directory: &Path) {
-    let path = std::ffi::CString::new(directory.to_str().unwrap()).unwrap();
-    let (kind, options_text) = (c"tmpfs", c"size=12k");
-    // SAFETY: the call takes a number.
-    if unsafe { libc::unshare(libc::CLONE_NEWNS) } != 0 {
-        println!("skipped: no mount namespaces here");
-        return;
-    }
-    let private = libc::MS_REC | libc::MS_PRIVATE;
-    let none = std::ptr::null();
-    // SAFETY: strings that outlive the call; the others may be null.
-    unsafe { libc::mount(none, c"/".as_ptr(), none, private, none.cast()) };
-    // SAFETY: as above.
-    let mounted = unsafe {
-        libc::mount(kind.as_ptr(), path.as_ptr(), kind.as_ptr(), 0, options_text.as_ptr().cast())
-    };
-    assert_eq!(mounted, 0, "{}", std::io::Error::last_os_error());
-    let refused = Channel::create(directory.join("channel"), &options());
-    assert!(matches!(refused, Err(SegmentError::NoSpace { .. })), "{refused:?}");
-    assert_eq!(fs::read_dir(directory).unwrap().count(), 0);
+    in_a_small_file_system("12k", |directory| {
+        let refused = Channel::create(directory.join("channel"), &options());
+        assert!(matches!(refused, Err(SegmentError::NoSpace { .. })), "{refused:?}");
+        assert_eq!(fs::read_dir(directory).unwrap().count(), 0);
+    });
 }
 
 #[test]
@@ -217,31 +194,21 @@ fn file_of(path: &Path) -> File {
 fn f39_when_descriptors_run_out_nothing_is_half_done() {
     let name = Name::new("f39");
     let first = Channel::create(&name, &options()).unwrap();
-    let mut limited = Victim::start(|| {
-        // The number of descriptors that a process may have grows until all goes well.
-        let limit = |descriptors| {
-            let limit = libc::rlimit { rlim_cur: descriptors, rlim_max: 1024 };
-            // SAFETY: the limit outlives the call.
-            assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, 0);
-        };
-        let mut refused = 0;
-        for descriptors in 3..1024 {
-            let other = Name::new("f39-new");
-            limit(descriptors);
-            let (opened, created) =
-                (Channel::open(&name, &options()), Channel::create(&other, &options()));
-            limit(1024);
-            let nothing_kept = !other.path().exists() && other.temporaries().is_empty();
-            assert!(created.is_ok() || nothing_kept, "{created:?}");
-            match opened {
-                Ok(_) => break,
-                Err(SegmentError::Os { .. }) => refused += 1,
-                Err(error) => panic!("{error}"),
-            }
+    let refused = with_ever_more_descriptors(|limit| {
+        let other = Name::new("f39-new");
+        limit.set();
+        let (opened, created) =
+            (Channel::open(&name, &options()), Channel::create(&other, &options()));
+        limit.lift();
+        let nothing_kept = !other.path().exists() && other.temporaries().is_empty();
+        assert!(created.is_ok() || nothing_kept, "{created:?}");
+        match opened {
+            Ok(_) => true,
+            Err(SegmentError::Os { .. }) => false,
+            Err(error) => panic!("{error}"),
         }
-        assert!(refused > 0);
     });
-    assert_eq!(limited.wait(), 0);
+    assert!(refused > 0);
     drop(first);
 }
 

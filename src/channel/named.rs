@@ -5,21 +5,17 @@
 //! whoever takes the side that they are for.
 
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use super::connect::connect_named;
 use super::duplex::{Backing, Channel};
-use super::open::{How, open_segment};
+use super::open::{open_segment, until};
 use super::{ChannelOptions, Receiver, Sender};
-use crate::error::{NameError, SegmentError};
-use crate::os::clock::monotonic_ns;
-use crate::segment::{Address, NamedSegment};
+#[cfg(doc)]
+use crate::error::NameError;
+use crate::error::SegmentError;
+use crate::segment::{Address, How, NamedSegment};
 use crate::wakeup::Waiter;
-
-/// Between two looks for a segment that is not there yet.
-const FIRST_PAUSE: Duration = Duration::from_micros(100);
-const LONGEST_PAUSE: Duration = Duration::from_millis(10);
 
 /// # Channels with a name
 ///
@@ -121,29 +117,5 @@ impl Channel {
         let receiver = Receiver::new(connection, waiter())?;
         let segment = Backing::Named(Arc::clone(segment));
         Ok(Self { sender, receiver, segment, watch: None })
-    }
-}
-
-/// Tries to open something until it is there and free, or the time is over.
-pub(super) fn until<T>(
-    timeout: Duration,
-    mut open: impl FnMut() -> Result<T, SegmentError>,
-) -> Result<T, SegmentError> {
-    let timeout_ns = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
-    let deadline_ns = monotonic_ns().saturating_add(timeout_ns);
-    let mut pause = FIRST_PAUSE;
-    loop {
-        let last = monotonic_ns() >= deadline_ns;
-        match open() {
-            Err(SegmentError::Name(
-                NameError::NotFound { .. }
-                | NameError::AlreadyClaimed { .. }
-                | NameError::Busy { .. },
-            )) if !last => {}
-            opened => return opened,
-        }
-        let left = Duration::from_nanos(deadline_ns.saturating_sub(monotonic_ns()));
-        thread::sleep(pause.min(left));
-        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }

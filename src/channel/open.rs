@@ -14,34 +14,25 @@
 //! it names the other.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::connect::{check_kinds, rings};
 use super::options::{ChannelOptions, Side};
 use crate::error::{Corruption, NameError, SegmentError};
+use crate::layout::segment::KIND_CHANNEL;
 use crate::layout::side;
 use crate::memory::{Deadline, MappedMemory};
-use crate::os::{boot, clock, os};
+use crate::os::{boot, os};
 use crate::ring::Consumer;
 use crate::segment::{
-    Address, ChannelGeometry, Claim, Draft, Found, NamedSegment, RingKind, SideLine, attach_side,
-    own_line, read_side,
+    self, Address, ChannelGeometry, Claim, Draft, Found, How, NamedSegment, RingKind, SideLine,
+    Wish, attach_side, open, own_line, patience, read_side,
 };
 use crate::supervisor;
 
-/// How long somebody may take to attach before others give up.
-pub(super) const PATIENCE_NS: u64 = 2_000_000_000;
-
-/// What to do where there is a segment, or none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum How {
-    Create,
-    Open,
-    OpenOrCreate,
-}
-
 /// What is wanted.
 #[derive(Debug, Clone, Copy)]
-struct Wish<'a> {
+struct Wanted<'a> {
     address: &'a Address,
     how: How,
     options: &'a ChannelOptions,
@@ -63,45 +54,23 @@ pub(super) fn open_segment(
 ) -> Result<Arc<NamedSegment>, SegmentError> {
     // Before anything can be seen of us: with it, watching a peer cannot fail any more.
     supervisor::start().map_err(os("starting the supervisor"))?;
-    let deadline = Deadline::at_ns(clock::monotonic_ns().saturating_add(PATIENCE_NS));
-    let wish = Wish { address, how, options, geometry, deadline };
-    loop {
-        let taken = match Found::open(address, &options.access) {
-            Ok(found) if how == How::Create => wish.replace(&found)?,
-            Ok(found) => wish.take(found)?,
-            Err(SegmentError::Name(NameError::NotFound { .. })) if how != How::Open => {
-                wish.create()?
-            }
-            Err(error) => return Err(error),
-        };
-        if let Some(segment) = taken {
-            return Ok(Arc::new(segment));
-        }
-        // Somebody was faster. Each time somebody gets on, so this is no wait for anybody stopped.
-        if clock::monotonic_ns() >= deadline.as_ns() {
-            return Err(NameError::Busy { address: address.to_string() }.into());
-        }
-    }
+    let wish = Wanted { address, how, options, geometry, deadline: patience() };
+    open(address, &options.access, how, wish.deadline, &wish).map(Arc::new)
 }
 
-/// `None` means each time: what was found is not so any more, start over.
-impl Wish<'_> {
-    /// The side that a creator takes.
-    fn first_side(&self) -> usize {
-        self.options.side.unwrap_or(Side::First) as usize
-    }
+/// Tries to open a channel until it is there and a side is free, or the time is over.
+pub(super) fn until<T>(
+    timeout: Duration,
+    open: impl FnMut() -> Result<T, SegmentError>,
+) -> Result<T, SegmentError> {
+    segment::until(timeout, open, |error| match error {
+        SegmentError::Name(error) => Some(error),
+        _ => None,
+    })
+}
 
-    fn draft(&self) -> Result<Option<Draft<ChannelGeometry>>, SegmentError> {
-        let side = self.first_side();
-        let type_fingerprint = self.options.types.fingerprint(side);
-        let geometry = ChannelGeometry { type_fingerprint, ..*self.geometry };
-        let take = |claim: &Claim| claim.take(side);
-        let attach = |memory: &MappedMemory, _: &ChannelGeometry| {
-            attach_side(memory, side, &own_line());
-            Ok(())
-        };
-        Draft::create(self.address, &self.options.access, &geometry, take, attach)
-    }
+impl Wish for Wanted<'_> {
+    type Segment = NamedSegment;
 
     fn create(&self) -> Result<Option<NamedSegment>, SegmentError> {
         let Some(draft) = self.draft()? else { return Ok(None) };
@@ -110,7 +79,7 @@ impl Wish<'_> {
 
     /// Puts a new segment in the place of one that nobody alive has.
     fn replace(&self, found: &Found) -> Result<Option<NamedSegment>, SegmentError> {
-        if !found.is_replaceable() {
+        if !found.is_replaceable(KIND_CHANNEL)? {
             found.geometry::<ChannelGeometry>()?;
         }
         // First without the gate, which need not be held while the new one is made.
@@ -118,26 +87,6 @@ impl Wish<'_> {
         self.refuse_taken(found, gate.taken()?)?;
         drop(gate);
         self.supersede(found, || Ok(true))
-    }
-
-    fn refuse_taken(&self, found: &Found, taken: [bool; 2]) -> Result<(), SegmentError> {
-        let Some(side) = taken.into_iter().position(|taken| taken) else { return Ok(()) };
-        let (address, pid) = (self.address.to_string(), found.pid_of(side));
-        Err(NameError::AlreadyExists { address, pid }.into())
-    }
-
-    fn supersede(
-        &self,
-        found: &Found,
-        still: impl FnOnce() -> Result<bool, SegmentError>,
-    ) -> Result<Option<NamedSegment>, SegmentError> {
-        let Some(draft) = self.draft()? else { return Ok(None) };
-        let Some(gate) = found.gate(self.deadline)? else { return Ok(None) };
-        if !gate.take_both()? || !still()? {
-            found.claim().release();
-            return Ok(None);
-        }
-        Ok(draft.replace(found.path())?.map(|whole| NamedSegment::new(whole, self.first_side())))
     }
 
     /// Takes a side of a segment that is there.
@@ -165,6 +114,42 @@ impl Wish<'_> {
         }
         drop(gate);
         Ok(Some(NamedSegment::new(found.into_whole(memory, geometry), side)))
+    }
+}
+
+impl Wanted<'_> {
+    /// The side that a creator takes.
+    fn first_side(&self) -> usize {
+        self.options.side.unwrap_or(Side::First) as usize
+    }
+
+    fn draft(&self) -> Result<Option<Draft<ChannelGeometry>>, SegmentError> {
+        let side = self.first_side();
+        let type_fingerprint = self.options.types.fingerprint(side);
+        let geometry = ChannelGeometry { type_fingerprint, ..*self.geometry };
+        let take = |claim: &Claim| claim.take(side);
+        let attach = |memory: &MappedMemory, _: &ChannelGeometry, _| {
+            attach_side(memory, side, &own_line());
+            Ok(())
+        };
+        Draft::create(self.address, &self.options.access, &geometry, take, attach)
+    }
+
+    /// Gives the name of a segment that nobody alive has to a new one, if it is `still` to be so.
+    fn supersede(
+        &self,
+        found: &Found,
+        still: impl FnOnce() -> Result<bool, SegmentError>,
+    ) -> Result<Option<NamedSegment>, SegmentError> {
+        let Some(draft) = self.draft()? else { return Ok(None) };
+        let whole = found.supersede(draft, self.deadline, still)?;
+        Ok(whole.map(|whole| NamedSegment::new(whole, self.first_side())))
+    }
+
+    fn refuse_taken(&self, found: &Found, taken: [bool; 2]) -> Result<(), SegmentError> {
+        let Some(side) = taken.into_iter().position(|taken| taken) else { return Ok(()) };
+        let (address, pid) = (self.address.to_string(), found.pid_of(side));
+        Err(NameError::AlreadyExists { address, pid }.into())
     }
 
     /// The side to take; `None` where both are free and neither was asked for.

@@ -99,7 +99,8 @@ impl Lookout for Stranger {
     }
 
     fn leaving(&self) {
-        self.segment.sync();
+        // What cannot be written is reported to nobody: the side just is no longer in use.
+        let _ = self.segment.sync();
     }
 
     fn left(&self) {

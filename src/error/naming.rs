@@ -89,6 +89,14 @@ pub enum NameError {
         /// Messages that wait for the first side.
         to_first: u64,
     },
+    /// A store with something in it, which is not replaced by a new one.
+    #[error("{address}: a store with {keys} keys; open it, or remove it first")]
+    NotEmpty {
+        /// What was to be created.
+        address: String,
+        /// How many keys it has, as far as can be told without opening it.
+        keys: u64,
+    },
     /// A file that was in use when the machine went down: what it holds is anybody's guess.
     #[error("{address}: was in use when the machine went down; create it anew")]
     Unclean {

@@ -1,6 +1,6 @@
 //! Locks on bytes of a file that belong to an open file description.
 //!
-//! `segment` claims the sides of named channels with them.
+//! `segment` claims the sides of named channels with them, and says with them who uses a store.
 //! What always holds: a lock is gone when the last descriptor and mapping of its description are,
 //! and so with the process, unless somebody else was given the description; locks of two
 //! descriptions conflict, also inside one process.
@@ -19,7 +19,17 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(2);
 
 /// Takes the write lock on `len` bytes from `start`; false where somebody else has a lock there.
 pub(crate) fn try_write(fd: BorrowedFd<'_>, start: u64, len: u64) -> io::Result<bool> {
-    match control(fd, libc::F_OFD_SETLK, libc::F_WRLCK, start, len) {
+    try_lock(fd, libc::F_WRLCK, start, len)
+}
+
+/// Takes a read lock on `len` bytes from `start`, in the place of a write lock where this description
+/// has one; false where somebody else has a write lock there.
+pub(crate) fn try_read(fd: BorrowedFd<'_>, start: u64, len: u64) -> io::Result<bool> {
+    try_lock(fd, libc::F_RDLCK, start, len)
+}
+
+fn try_lock(fd: BorrowedFd<'_>, kind: libc::c_int, start: u64, len: u64) -> io::Result<bool> {
+    match control(fd, libc::F_OFD_SETLK, kind, start, len) {
         Ok(_) => Ok(true),
         Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => {
             Ok(false)
@@ -111,6 +121,20 @@ mod tests {
         assert!(try_write(theirs.as_fd(), 1 << 62, 2).unwrap());
         drop(theirs);
         assert!(try_write(ours.as_fd(), 1 << 62, 2).unwrap());
+    }
+
+    #[test]
+    fn readers_share_and_the_last_of_them_can_be_alone() {
+        let [ours, theirs] = two();
+        assert!(try_write(ours.as_fd(), 7, 2).unwrap());
+        assert!(!try_read(theirs.as_fd(), 7, 2).unwrap());
+        assert!(try_read(ours.as_fd(), 7, 2).unwrap(), "in the place of the other");
+        assert!(try_read(theirs.as_fd(), 7, 2).unwrap());
+        assert!(!try_write(ours.as_fd(), 7, 2).unwrap());
+        assert!(!try_write(theirs.as_fd(), 7, 2).unwrap(), "and it keeps what it had:");
+        assert!(is_held(ours.as_fd(), 7, 2).unwrap());
+        drop(theirs);
+        assert!(try_write(ours.as_fd(), 7, 2).unwrap());
     }
 
     #[test]

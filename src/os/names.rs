@@ -27,6 +27,11 @@ impl FileId {
         file.metadata().map(|found| Self::from(&found))
     }
 
+    /// Device and inode.
+    pub(crate) fn words(self) -> [u64; 2] {
+        [self.device, self.inode]
+    }
+
     /// The file that has this name now; `None` where nothing has.
     pub(crate) fn at(path: &Path) -> io::Result<Option<Self>> {
         match fs::symlink_metadata(path) {

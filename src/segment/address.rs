@@ -5,9 +5,12 @@
 //! no segment can have the name of another one's half-made successor.
 
 use std::fmt;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::NameError;
+use crate::os::names;
 
 /// Where shared memory has its names.
 pub(crate) const SHARED_DIRECTORY: &str = "/dev/shm";
@@ -142,6 +145,43 @@ impl Default for Access {
     fn default() -> Self {
         Self { mode: 0o600, owner: None }
     }
+}
+
+impl Access {
+    /// Refuses a file that is somebody else's, or lets in more than this.
+    pub(crate) fn check(
+        &self,
+        address: &impl fmt::Display,
+        found: &fs::Metadata,
+    ) -> Result<(), NameError> {
+        check_regular(address, found)?;
+        let expected = self.owner.unwrap_or_else(names::effective_user);
+        if found.uid() != expected {
+            let found = format!("belongs to user {}", found.uid());
+            return Err(not_ours(address, found, format!("user {expected}")));
+        }
+        let (mode, allowed) = (found.mode() & 0o777, self.mode & 0o777);
+        if mode & !allowed != 0 {
+            let found = format!("mode {mode:#o}");
+            return Err(not_ours(address, found, format!("no more than {allowed:#o}")));
+        }
+        Ok(())
+    }
+}
+
+/// Refuses what is no regular file.
+pub(super) fn check_regular(
+    address: &impl fmt::Display,
+    found: &fs::Metadata,
+) -> Result<(), NameError> {
+    if found.is_file() {
+        return Ok(());
+    }
+    Err(not_ours(address, format!("{:?}", found.file_type()), "a regular file".into()))
+}
+
+fn not_ours(address: &impl fmt::Display, found: String, expected: String) -> NameError {
+    NameError::NotOurs { address: address.to_string(), found, expected }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Who holds which side of a named segment: locks on bytes of its file.
+//! Who holds which side of a named segment, and who uses a store: locks on bytes of its file.
 //!
 //! Whoever attaches, replaces, removes or inspects a named segment asks here.
 //! What always holds: the locks lie on a description of their own, which nothing is mapped through
@@ -39,9 +39,16 @@ impl Claim {
         locks::try_write(self.file.as_fd(), claim::SIDE[side], 1).map_err(os("fcntl(F_OFD_SETLK)"))
     }
 
-    /// Takes both sides; false, and neither, where somebody else has one.
+    /// Takes both sides, or a store for itself; false where somebody else has one, or uses it.
     pub(crate) fn take_both(&self) -> Result<bool, SegmentError> {
         locks::try_write(self.file.as_fd(), claim::SIDE[0], claim::SIDES_BYTES)
+            .map_err(os("fcntl(F_OFD_SETLK)"))
+    }
+
+    /// Becomes one of those who use a store, or stays it where this was alone; false where somebody is
+    /// alone with it, who cannot be while the gate is ours.
+    pub(crate) fn share(&self) -> Result<bool, SegmentError> {
+        locks::try_read(self.file.as_fd(), claim::SIDE[0], claim::SIDES_BYTES)
             .map_err(os("fcntl(F_OFD_SETLK)"))
     }
 

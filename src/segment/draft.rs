@@ -50,7 +50,7 @@ impl<G: Kind> Draft<G> {
         access: &Access,
         geometry: &G,
         take: impl FnOnce(&Claim) -> Result<bool, SegmentError>,
-        fill: impl FnOnce(&MappedMemory, &G) -> Result<(), SegmentError>,
+        fill: impl FnOnce(&MappedMemory, &G, FileId) -> Result<(), SegmentError>,
     ) -> Result<Option<Self>, SegmentError> {
         let incarnation = random::random_u128().map_err(os("getrandom"))?;
         let geometry = geometry.with_incarnation(incarnation);
@@ -82,7 +82,7 @@ impl<G: Kind> Draft<G> {
         let memory =
             MappedMemory::from_mapping(Arc::new(mapping), geometry.fence_mode(), generation);
         memory.copy_in(0, &geometry.encode()?);
-        fill(&memory, &geometry)?;
+        fill(&memory, &geometry, FileId::of(&file).map_err(os("fstat"))?)?;
         let is_file = matches!(address, Address::File(_));
         if is_file {
             // A name that outlives the machine's uptime must not mean less than this.

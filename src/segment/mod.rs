@@ -11,19 +11,21 @@ mod anonymous;
 #[cfg(not(loom))]
 mod claim;
 #[cfg(not(loom))]
+pub(crate) mod directory;
+#[cfg(not(loom))]
 mod draft;
 #[cfg(not(loom))]
 mod header;
 #[cfg(not(loom))]
 mod named;
+#[cfg(not(loom))]
+mod open;
 mod sides;
 #[cfg(not(loom))]
 mod words;
 
 #[cfg(not(loom))]
 pub use address::{Access, Address};
-#[cfg(not(loom))]
-pub(crate) use address::{PREFIX, SHARED_DIRECTORY, TEMPORARY_PREFIX, TEMPORARY_SEPARATOR};
 #[cfg(not(loom))]
 pub use anonymous::AnonymousSegment;
 #[cfg(not(loom))]
@@ -33,7 +35,9 @@ pub(crate) use draft::Draft;
 #[cfg(not(loom))]
 pub use header::{ChannelGeometry, DEFAULT_MAX_MESSAGE_BYTES, RingKind};
 #[cfg(not(loom))]
-pub(crate) use named::{Found, NamedSegment, own_line};
+pub(crate) use named::{Found, Gate, NamedSegment, Whole, own_line};
+#[cfg(not(loom))]
+pub(crate) use open::{How, Wish, open, patience, until};
 #[cfg(not(loom))]
 pub(crate) use sides::SideLine;
 pub(crate) use sides::{attach as attach_side, read as read_side};

@@ -9,16 +9,17 @@
 use std::fs;
 use std::io;
 use std::ops::Deref;
-use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::address::{Access, Address};
+use super::address::{Access, Address, check_regular};
 use super::anonymous::register;
 use super::claim::Claim;
+use super::draft::Draft;
 use super::header::ChannelGeometry;
 use super::sides::{self, SideLine};
-use super::words::{HEADER_BYTES, Kind};
+use super::words::{HEADER_BYTES, Header, Kind};
 use crate::error::{NameError, SegmentError};
 use crate::layout::{MAGIC, segment, side};
 use crate::memory::{Deadline, FenceMode, MappedMemory};
@@ -53,11 +54,8 @@ impl<G> Whole<G> {
 
     /// Gets what was written to where it outlives the machine's uptime, where that may be wanted:
     /// before the segment says that it was closed cleanly.
-    pub(crate) fn sync(&self) {
-        if self.is_file {
-            // What cannot be written is reported to nobody: the segment just is no longer in use.
-            let _ = self.claim.file().sync_data();
-        }
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        if self.is_file { self.claim.file().sync_data() } else { Ok(()) }
     }
 
     /// Gives the locks back, after everything that says who had them has been changed.
@@ -129,7 +127,10 @@ impl Found {
         let path = address.path()?;
         let file = names::open(&path, access.is_some()).map_err(|error| refused(address, error))?;
         let found = file.metadata().map_err(os("fstat"))?;
-        check_metadata(address, access, &found)?;
+        match access {
+            Some(access) => access.check(address, &found)?,
+            None => check_regular(address, &found)?,
+        }
         let id = FileId::from(&found);
         let (address, claim) = (address.clone(), Claim::new(file)?);
         Ok(Self { address, path, id, claim, len_bytes: found.len(), own: own_line() })
@@ -159,13 +160,32 @@ impl Found {
         G::decode(bytes, self.len_bytes, page_bytes)
     }
 
-    /// Whether this is, or was, a segment of some kind: what may be replaced without loss.
-    pub(crate) fn is_replaceable(&self) -> bool {
-        let mut magic = [0; 8];
-        let read = self.claim.file().read_exact_at(&mut magic, segment::MAGIC);
-        // The directory of shared memory has no other files of this name.
+    /// Whether this is, or was, a segment: what may be replaced without loss by one of this kind.
+    pub(crate) fn is_replaceable(&self, kind: u32) -> Result<bool, SegmentError> {
+        if let Some(bytes) = self.bytes_at(0) {
+            match Header::check(bytes, kind) {
+                Ok(_) => return Ok(true),
+                // Whole, and something else.
+                Err(error @ SegmentError::Incompatible { field: "kind", .. }) => return Err(error),
+                Err(_) => {}
+            }
+        }
+        Ok(self.is_name() || self.has_magic())
+    }
+
+    /// Whether the file begins as a segment does.
+    pub(crate) fn has_magic(&self) -> bool {
+        self.u64_at(segment::MAGIC) == MAGIC
+    }
+
+    /// Whether it lies in the directory of shared memory, which has no other files of such names.
+    pub(crate) fn is_name(&self) -> bool {
         matches!(self.address, Address::Name(_))
-            || read.is_ok() && u64::from_ne_bytes(magic) == MAGIC
+    }
+
+    /// Which file it is.
+    pub(crate) fn id(&self) -> FileId {
+        self.id
     }
 
     /// Maps it; `None` where the name means another file meanwhile.
@@ -187,7 +207,7 @@ impl Found {
     pub(crate) fn inspect(&self, fence_mode: FenceMode) -> Result<MappedMemory, SegmentError> {
         let file = names::open(&self.path, false).map_err(|error| refused(&self.address, error))?;
         // Whose else it is can cut it while we look, and touching what was cut off is a signal that kills.
-        check_metadata(&self.address, Some(&OWN), &file.metadata().map_err(os("fstat"))?)?;
+        OWN.check(&self.address, &file.metadata().map_err(os("fstat"))?)?;
         let mapping = Mapping::read_only(&file, self.len_bytes)?;
         let generation = register(FenceMode::Real)?;
         Ok(MappedMemory::from_mapping(Arc::new(mapping), fence_mode, generation))
@@ -208,20 +228,49 @@ impl Found {
 
     /// The process that seems to have a side; 0 where it cannot be read.
     pub(crate) fn pid_of(&self, side: usize) -> u32 {
-        let mut pid = [0; 4];
-        let offset = side::LINE[side] + side::PID;
-        match self.claim.file().read_exact_at(&mut pid, offset) {
-            Ok(()) => u32::from_ne_bytes(pid),
-            Err(_) => 0,
-        }
+        self.u32_at(side::LINE[side] + side::PID)
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
+    /// A word of the file, which may be a lie; 0 where it cannot be read.
+    pub(crate) fn u32_at(&self, offset: u64) -> u32 {
+        u32::from_ne_bytes(self.bytes_at(offset).unwrap_or([0; 4]))
+    }
+
+    /// As [`u32_at`](Self::u32_at).
+    pub(crate) fn u64_at(&self, offset: u64) -> u64 {
+        u64::from_ne_bytes(self.bytes_at(offset).unwrap_or([0; 8]))
+    }
+
+    fn bytes_at<const N: usize>(&self, offset: u64) -> Option<[u8; N]> {
+        let mut bytes = [0; N];
+        self.claim.file().read_exact_at(&mut bytes, offset).is_ok().then_some(bytes)
+    }
+
+    /// Gives its name to `draft`, if nobody alive has it and it is `still` to be so. `None` where not.
+    pub(crate) fn supersede<G: Kind>(
+        &self,
+        draft: Draft<G>,
+        deadline: Deadline,
+        still: impl FnOnce() -> Result<bool, SegmentError>,
+    ) -> Result<Option<Whole<G>>, SegmentError> {
+        let Some(gate) = self.gate(deadline)? else { return Ok(None) };
+        if !gate.take_both()? || !still()? {
+            self.claim.release();
+            return Ok(None);
+        }
+        draft.replace(&self.path)
     }
 
     pub(crate) fn claim(&self) -> &Claim {
         &self.claim
+    }
+
+    /// As [`Whole::sync`].
+    pub(crate) fn sync(&self) -> Result<(), SegmentError> {
+        if self.is_name() {
+            return Ok(());
+        }
+        self.claim.file().sync_data().map_err(os("fdatasync"))
     }
 
     /// The segment, some of whose locks this process has.
@@ -303,27 +352,4 @@ pub(super) fn refused(address: &Address, source: io::Error) -> SegmentError {
         _ => return os("open")(source),
     };
     error.into()
-}
-
-fn check_metadata(
-    address: &Address,
-    access: Option<&Access>,
-    found: &fs::Metadata,
-) -> Result<(), NameError> {
-    let not_ours = |found: String, expected: String| {
-        Err(NameError::NotOurs { address: address.to_string(), found, expected })
-    };
-    if !found.is_file() {
-        return not_ours(format!("{:?}", found.file_type()), "a regular file".into());
-    }
-    let Some(access) = access else { return Ok(()) };
-    let expected = access.owner.unwrap_or_else(names::effective_user);
-    if found.uid() != expected {
-        return not_ours(format!("belongs to user {}", found.uid()), format!("user {expected}"));
-    }
-    let (mode, allowed) = (found.mode() & 0o777, access.mode & 0o777);
-    if mode & !allowed != 0 {
-        return not_ours(format!("mode {mode:#o}"), format!("no more than {allowed:#o}"));
-    }
-    Ok(())
 }

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `geometry` | where everything lies in a store of this size |
 //! | `header`, `options`, `segment` | what a store's segment says about itself; creating and attaching it |
+//! | `named`, `usage`, `directory` | stores with a name: who is the first, what he finds; what there is |
 //! | `classes`, `spans`, `arena` | lengths of objects, runs of pages, objects |
 //! | `block`, `table` | a key with its value; from a key to its block |
 //! | `journal` | what an operation has done so far |
@@ -55,6 +56,8 @@ mod block;
 mod classes;
 mod clear;
 mod core;
+#[cfg(not(loom))]
+mod directory;
 #[allow(dead_code, reason = "for the handles that watch")]
 mod doorbells;
 mod error;
@@ -71,6 +74,8 @@ mod local_lock;
 mod lock;
 #[cfg(loom)]
 pub mod model;
+#[cfg(not(loom))]
+mod named;
 #[cfg(not(loom))]
 mod open;
 #[cfg(all(test, not(loom)))]
@@ -97,6 +102,8 @@ mod tests;
 #[cfg(not(loom))]
 mod typed;
 #[cfg(not(loom))]
+mod usage;
+#[cfg(not(loom))]
 mod value;
 #[allow(dead_code, reason = "for the handles that watch")]
 mod watch;
@@ -107,6 +114,8 @@ mod writable;
 
 pub use self::core::{Core, Refusal};
 pub use batch::Change as BatchChange;
+#[cfg(not(loom))]
+pub use directory::{Listed, gc, gc_where, list, remove};
 pub use error::{
     AddError, CheckError, CompareError, HandleError, ReadError, TypedError, WriteError,
 };

@@ -5,14 +5,19 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use thiserror::Error;
 
 use super::error::HandleError;
 use super::handle::{Side, Store};
+use super::header::StoreHeader;
 use super::shared::Shared;
-use super::{StoreOptions, StoreSegment};
+use super::{StoreOptions, StoreSegment, named};
+#[cfg(doc)]
+use crate::error::NameError;
 use crate::error::SegmentError;
+use crate::segment::{self, Address, AnonymousSegment, How};
 
 /// Why a store could not be created or opened.
 #[derive(Debug, Error)]
@@ -46,6 +51,69 @@ impl Store {
         Self::over(StoreSegment::attach(descriptor)?)
     }
 
+    /// Creates a store with a name. One that nobody has, and in which there are no keys, is replaced.
+    ///
+    /// ```
+    /// use ringway::store::{self, Store, StoreOptions};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let name = format!("doc-store-{}", std::process::id());
+    /// let options = StoreOptions { capacity_bytes: 1 << 20, ..StoreOptions::default() };
+    /// let first = Store::create(&*name, &options)?;
+    /// first.set("motd", b"hello")?;
+    /// let second = Store::open(&*name, &options)?; // in another process
+    /// assert_eq!(&*second.get("motd")?.expect("just set"), b"hello");
+    /// drop((first, second));
+    /// store::remove(&*name)?; // names stay until they are removed
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`NameError::AlreadyExists`] while somebody has it, [`NameError::NotEmpty`] where there are keys in
+    /// it; [`NameError::NotOurs`] where the options would let others write it; the other [`NameError`]s
+    /// and [`SegmentError`]s as they say. Nothing is kept.
+    pub fn create(address: impl Into<Address>, options: &StoreOptions) -> Result<Self, OpenError> {
+        Self::over(named::open_segment(&address.into(), How::Create, options)?)
+    }
+
+    /// Opens a store that exists. Who opens it while nobody else has it brings it in order first,
+    /// which takes longer where its last user had no time to close it. Of the options only `access` is
+    /// used.
+    ///
+    /// # Errors
+    /// [`NameError::NotFound`] where there is none; [`NameError::NotOurs`] where it is another user's, or
+    /// others may write it; [`SegmentError::PidNamespace`] where others use it in another pid namespace;
+    /// [`SegmentError::Damaged`] where the machine went down with it in use, and it did not survive that;
+    /// [`OpenError::Handle`] where all reader records are in use. The others as they say. Nothing is kept.
+    pub fn open(address: impl Into<Address>, options: &StoreOptions) -> Result<Self, OpenError> {
+        Self::over(named::open_segment(&address.into(), How::Open, options)?)
+    }
+
+    /// Opens the store that exists, or creates one.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create) and [`open`](Self::open).
+    pub fn open_or_create(
+        address: impl Into<Address>,
+        options: &StoreOptions,
+    ) -> Result<Self, OpenError> {
+        Self::over(named::open_segment(&address.into(), How::OpenOrCreate, options)?)
+    }
+
+    /// As [`open`](Self::open), but waits until the store exists.
+    ///
+    /// # Errors
+    /// What [`open`](Self::open) said last, where that has not come about after `timeout`.
+    pub fn open_timeout(
+        address: impl Into<Address>,
+        options: &StoreOptions,
+        timeout: Duration,
+    ) -> Result<Self, OpenError> {
+        let address = address.into();
+        until(timeout, || Self::open(&address, options))
+    }
+
     fn over(segment: StoreSegment) -> Result<Self, OpenError> {
         Ok(Self::writable_over(Arc::new(Shared::new(segment)))?)
     }
@@ -60,10 +128,12 @@ impl Store {
     /// reading by copying.
     ///
     /// # Errors
-    /// [`SegmentError::Os`], where descriptors have run out or `/proc` is missing.
+    /// [`SegmentError::Os`], where descriptors have run out or `/proc` is missing;
+    /// [`SegmentError::NotMemory`] where the store has a name, by which it is opened instead.
     pub fn descriptor_read_only(&self) -> Result<OwnedFd, SegmentError> {
-        self.segment().file().expect("it has no name").descriptor_read_only()
+        self.file()?.descriptor_read_only()
     }
+
     /// As [`descriptor_read_only`](Self::descriptor_read_only), for [`attach`](Self::attach).
     ///
     /// # Safety
@@ -73,6 +143,28 @@ impl Store {
     /// As there.
     #[allow(unsafe_code)]
     pub unsafe fn descriptor_writable(&self) -> Result<OwnedFd, SegmentError> {
-        self.segment().file().expect("it has no name").descriptor()
+        self.file()?.descriptor()
     }
+
+    /// From here on nobody else can attach a store without a name for writing, whatever descriptor he
+    /// has: only those who have it now write. For ever.
+    ///
+    /// # Errors
+    /// As [`descriptor_read_only`](Self::descriptor_read_only).
+    pub fn seal_writers(&self) -> Result<(), SegmentError> {
+        self.file()?.seal_writes()
+    }
+
+    fn file(&self) -> Result<&AnonymousSegment<StoreHeader>, SegmentError> {
+        let named = || SegmentError::NotMemory { found: "a store with a name".into() };
+        self.segment().file().ok_or_else(named)
+    }
+}
+
+/// Tries to open a store until it is there, or the time is over.
+fn until<T>(timeout: Duration, open: impl FnMut() -> Result<T, OpenError>) -> Result<T, OpenError> {
+    segment::until(timeout, open, |error| match error {
+        OpenError::Segment(SegmentError::Name(error)) => Some(error),
+        _ => None,
+    })
 }

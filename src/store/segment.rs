@@ -6,16 +6,20 @@
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
 
 use super::header::StoreHeader;
-use super::{Core, Refusal, StoreGeometry, StoreOptions, shared};
-use crate::error::{NameError, SegmentError};
-use crate::layout::store::usage;
-use crate::memory::{MappedMemory, Memory, Ordering};
-use crate::os::boot::Identity;
-use crate::os::{names, os};
-use crate::segment::{AnonymousSegment, Kind};
+use super::{Core, Refusal, StoreGeometry, StoreOptions, shared, usage};
+#[cfg(any(test, doc))]
+use crate::error::NameError;
+use crate::error::SegmentError;
+use crate::memory::{MappedMemory, Memory};
+use crate::os::os;
+use crate::segment::{Access, Address, AnonymousSegment, Found, Kind, Whole};
+
+/// Of this process's user, and nobody else can write it.
+pub(super) const TRUSTED: Access = Access { mode: 0o777 & !NOT_TRUSTED, owner: None };
+/// Permission bits with which somebody else can write.
+pub(super) const NOT_TRUSTED: u32 = 0o022;
 
 /// See the module.
 #[derive(Debug)]
@@ -29,6 +33,9 @@ pub struct StoreSegment {
 #[derive(Debug)]
 enum Backing {
     Anonymous(AnonymousSegment<StoreHeader>),
+    Named(Whole<StoreHeader>),
+    /// A file that is only looked at.
+    ReadOnly,
 }
 
 impl StoreSegment {
@@ -41,9 +48,7 @@ impl StoreSegment {
     /// [`Os`](SegmentError::Os) otherwise. Nothing is kept.
     pub fn anonymous(options: &StoreOptions) -> Result<Self, SegmentError> {
         let segment = AnonymousSegment::make(&options.header()?, |memory, header| {
-            fill(memory, header)?;
-            claim_usage(memory, [0, 0]);
-            Ok(())
+            fill(memory, header, [0, 0])
         })?;
         Ok(Self::of(segment))
     }
@@ -59,10 +64,12 @@ impl StoreSegment {
     /// is closed.
     pub fn attach(fd: OwnedFd) -> Result<Self, SegmentError> {
         let file = File::from(fd);
-        check_trust(&file)?;
+        let found = file.metadata().map_err(os("fstat"))?;
+        // Whoever could write it can do anything to this process.
+        TRUSTED.check(&"memory file", &found)?;
         let segment = AnonymousSegment::map(file.into(), true, decode)?;
         let segment = Self::of(segment);
-        check_namespace(&segment.memory)?;
+        usage::check_namespace(&segment.memory)?;
         Ok(segment)
     }
 
@@ -75,9 +82,27 @@ impl StoreSegment {
         AnonymousSegment::map(fd, false, decode).map(Self::of)
     }
 
+    /// Maps a store of this user's for reading only, whoever has it: to be read by copying.
+    ///
+    /// # Errors
+    /// As [`Store::open`](super::Store::open), but for the pid namespace and the damage, which nobody
+    /// looks for.
+    pub fn open_read_only(address: impl Into<Address>) -> Result<Self, SegmentError> {
+        let found = Found::open_to_inspect(&address.into())?;
+        let header: StoreHeader = found.geometry()?;
+        let memory = found.inspect(header.fence_mode)?;
+        Ok(Self { memory, header, backing: Backing::ReadOnly })
+    }
+
     fn of(segment: AnonymousSegment<StoreHeader>) -> Self {
         let (memory, header) = (segment.memory().clone(), *segment.geometry());
         Self { memory, header, backing: Backing::Anonymous(segment) }
+    }
+
+    /// One with a name, of whose users this process is one.
+    pub(super) fn of_named(segment: Whole<StoreHeader>) -> Self {
+        let (memory, header) = (segment.memory().clone(), *segment.geometry());
+        Self { memory, header, backing: Backing::Named(segment) }
     }
 
     /// The mapped memory. Not for users: they could write to what is lent out.
@@ -99,6 +124,18 @@ impl StoreSegment {
     pub(super) fn file(&self) -> Option<&AnonymousSegment<StoreHeader>> {
         match &self.backing {
             Backing::Anonymous(segment) => Some(segment),
+            Backing::Named(_) | Backing::ReadOnly => None,
+        }
+    }
+}
+
+impl Drop for StoreSegment {
+    fn drop(&mut self) {
+        // A forked child has nothing to close.
+        if let Backing::Named(segment) = &self.backing
+            && self.memory.is_ours()
+        {
+            usage::close(segment);
         }
     }
 }
@@ -110,8 +147,12 @@ fn decode(
     StoreHeader::decode(bytes, len_bytes, 1)
 }
 
-/// Makes an empty store of memory that is all zeros.
-fn fill(memory: &MappedMemory, header: &StoreHeader) -> Result<(), SegmentError> {
+/// Makes an empty store of memory that is all zeros, in a file with this device and inode.
+pub(super) fn fill(
+    memory: &MappedMemory,
+    header: &StoreHeader,
+    file: [u64; 2],
+) -> Result<(), SegmentError> {
     memory.copy_in(0, &header.to_header());
     shared::make_lock(memory).map_err(os("pthread_mutex_init"))?;
     let StoreHeader { geometry, .. } = *header;
@@ -120,42 +161,8 @@ fn fill(memory: &MappedMemory, header: &StoreHeader) -> Result<(), SegmentError>
             SegmentError::StoreMeasures { pages: geometry.pages(), readers: geometry.readers() }
         }
         _ => SegmentError::Damaged { what: "a new store" },
-    })
-}
-
-/// Says whose lock and readers these are from now on.
-fn claim_usage(memory: &MappedMemory, file: [u64; 2]) {
-    let Identity { pid, pid_namespace, boot, .. } = Identity::own();
-    memory.store_u64(usage::BOOT, boot, Ordering::Relaxed);
-    memory.store_u64(usage::PID_NAMESPACE, pid_namespace, Ordering::Relaxed);
-    for (offset, value) in usage::FILE.into_iter().zip(file) {
-        memory.store_u64(offset, value, Ordering::Relaxed);
-    }
-    memory.store_u32(usage::PID, pid, Ordering::Relaxed);
-    memory.store_u32(usage::CLEAN, 0, Ordering::Release);
-}
-
-/// Refuses a store whose lock belongs to processes of another pid namespace.
-fn check_namespace(memory: &MappedMemory) -> Result<(), SegmentError> {
-    let found = memory.load_u64(usage::PID_NAMESPACE, Ordering::Relaxed);
-    let expected = crate::os::boot::pid_namespace();
-    if found == expected { Ok(()) } else { Err(SegmentError::PidNamespace { found, expected }) }
-}
-
-/// Refuses a memory file that somebody else could write: whoever does can do anything to this process.
-fn check_trust(file: &File) -> Result<(), SegmentError> {
-    let found = file.metadata().map_err(os("fstat"))?;
-    let not_ours = |found: String, expected: String| {
-        Err(NameError::NotOurs { address: "memory file".into(), found, expected }.into())
-    };
-    let own = names::effective_user();
-    if found.uid() != own {
-        return not_ours(format!("belongs to user {}", found.uid()), format!("user {own}"));
-    }
-    let mode = found.mode() & 0o777;
-    if mode & 0o022 != 0 {
-        return not_ours(format!("mode {mode:#o}"), "one that lets nobody else write".into());
-    }
+    })?;
+    usage::claim(memory, file);
     Ok(())
 }
 
@@ -165,6 +172,8 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::layout::store::usage::PID_NAMESPACE;
+    use crate::memory::Ordering;
     use crate::store::{Owner, Reader};
 
     fn options() -> StoreOptions {
@@ -228,9 +237,9 @@ mod tests {
     fn f13_a_store_of_another_pid_namespace_is_refused_for_writing() {
         let ours = StoreSegment::anonymous(&options()).unwrap();
         let file = ours.file().unwrap();
-        let own = ours.memory().load_u64(usage::PID_NAMESPACE, Ordering::Relaxed);
+        let own = ours.memory().load_u64(PID_NAMESPACE, Ordering::Relaxed);
         assert_ne!(own, 0);
-        ours.memory().store_u64(usage::PID_NAMESPACE, own + 1, Ordering::Relaxed);
+        ours.memory().store_u64(PID_NAMESPACE, own + 1, Ordering::Relaxed);
         let refused = StoreSegment::attach(file.descriptor().unwrap());
         assert!(matches!(refused, Err(SegmentError::PidNamespace { found, expected })
             if (found, expected) == (own + 1, own)));

@@ -13,11 +13,10 @@ use super::{LossyChannel, LossyOptions, LossyReceiver, LossySender};
 use crate::channel::connect::connect_named;
 use crate::channel::connection::Connection;
 use crate::channel::duplex::Backing;
-use crate::channel::named::until;
-use crate::channel::open::{How, open_segment};
+use crate::channel::open::{open_segment, until};
 use crate::channel::{ChannelOptions, Side};
 use crate::error::SegmentError;
-use crate::segment::{Address, NamedSegment};
+use crate::segment::{Address, How, NamedSegment};
 
 /// An end of a lossy channel: [`LossySender`] or [`LossyReceiver`].
 pub trait LossyEnd: Sized + sealed::Made {}
