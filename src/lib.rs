@@ -65,7 +65,7 @@
 //! | [`ring`] | the protocol: producer, consumer, reservations, batches | no |
 //! | [`typed`] | fingerprints of types; values as bytes and back | no |
 //! | [`wakeup`] | announce, fence, look, sleep; and its other side | no |
-//! | [`channel`] | blocking ends, typed messages, selector, hand-over to a next incarnation | `trusted` |
+//! | [`channel`] | blocking ends, callbacks, typed messages, selector, hand-over to a next incarnation | `trusted` |
 //! | [`segment`] | sealed memory files with a checked header | no |
 //! | [`store`] | the core of a hash table in a segment, over the seam; the lock and the segment are not there yet | no |
 //! | [`host`] | plugin processes: spawn, supervise, restart | spawning |

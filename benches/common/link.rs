@@ -156,7 +156,8 @@ impl Control {
         self.shared.word(256).load(Ordering::Acquire) == 1
     }
 
-    fn acknowledge(&self, count: u64) {
+    /// Says how many marks the far side has seen.
+    pub fn acknowledge(&self, count: u64) {
         self.shared.word(128).store(count, Ordering::Release);
     }
 

@@ -13,7 +13,7 @@
 //!   [`goals`]: what was to be reached
 //! - [`keyed`]: values under keys that two sides share, and what is done with them
 //! - [`yardstick`], [`os_peers`], [`thread_peers`], [`fixed_slots`], [`plain_ring`],
-//!   [`ringway_ring`], [`ringway_channel`], [`ringway_slots`], [`ringway_lossy`], [`ringway_calls`]: what is measured
+//!   [`ringway_ring`], [`ringway_channel`], [`ringway_slots`], [`ringway_lossy`], [`ringway_passive`], [`ringway_calls`]: what is measured
 #![allow(dead_code)]
 #![allow(unsafe_code)]
 
@@ -32,6 +32,7 @@ pub mod process;
 pub mod ringway_calls;
 pub mod ringway_channel;
 pub mod ringway_lossy;
+pub mod ringway_passive;
 pub mod ringway_ring;
 pub mod ringway_slots;
 pub mod shared;

@@ -23,6 +23,7 @@
 //! | `trusted` | borrowing ring memory (`unsafe` to get) |
 //! | `lossy` | one-way channels that overwrite their oldest messages |
 //! | `selector` | many receivers, one thread |
+//! | `passive` | callbacks for messages, on a thread of the receiver's own |
 //! | `open`, `stranger`, `directory` | named segments: whose is which side, who is watched, what there is |
 //! | `duplex`, `anonymous`, `named`, `options` | the pair of ends, and how to get one |
 
@@ -64,6 +65,8 @@ mod open;
 #[cfg(not(loom))]
 mod options;
 #[cfg(not(loom))]
+mod passive;
+#[cfg(not(loom))]
 mod selector;
 #[cfg(not(loom))]
 mod stranger;
@@ -94,6 +97,11 @@ pub use directory::{Holder, Listed, Unread, gc, gc_where, list, remove};
 pub use duplex::{Channel, PeerState};
 #[cfg(not(loom))]
 pub use options::{ChannelOptions, Side};
+#[cfg(not(loom))]
+pub use passive::{
+    Bytes, CallbackId, CallbackResult, Callbacks, Ended, Kind, Passive, PassiveStats, Report,
+    Running, StartError, StopError, Values,
+};
 #[cfg(not(loom))]
 pub use selector::{Event, Readiness, Selector, WaitBackend};
 #[cfg(not(loom))]

@@ -26,11 +26,15 @@ use crate::wakeup::{self, Waiter};
 mod call;
 mod decode;
 mod digest;
+#[cfg(not(loom))]
+mod interrupt;
 mod wait;
 
 #[cfg(not(loom))]
 pub(super) use call::Reply;
 use digest::Aside;
+#[cfg(not(loom))]
+pub(super) use interrupt::Signal;
 use wait::Look;
 
 /// The receiving end of a channel.

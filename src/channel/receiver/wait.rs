@@ -214,6 +214,18 @@ impl<M: Memory> Receiver<M> {
         deadline: Deadline,
         at: u64,
     ) -> Result<bool, RecvError> {
+        self.wait_unless(seen, deadline, at, || false)
+    }
+
+    /// The same, until somebody in this process has something to say as well, who then wakes.
+    #[cold]
+    pub(super) fn wait_unless(
+        &mut self,
+        seen: Seen,
+        deadline: Deadline,
+        at: u64,
+        interrupted: impl Fn() -> bool,
+    ) -> Result<bool, RecvError> {
         let Self { consumer, connection, waiter, cpu, closed_since, .. } = self;
         consumer.publish_counts();
         let (memory, geometry) = (connection.memory(), *consumer.geometry());
@@ -239,8 +251,9 @@ impl<M: Memory> Receiver<M> {
                     || connection.word() != seen.peer
                     || connection.peer_moved()
                     || connection.poisoned_by_peer()
-                    || memory.load_u32(closed, Ordering::Relaxed) != seen.closed)
-                    .then_some(())
+                    || memory.load_u32(closed, Ordering::Relaxed) != seen.closed
+                    || interrupted())
+                .then_some(())
             },
             || sleeps.set(sleeps.get() + 1),
         );

@@ -50,7 +50,7 @@ pub(super) fn recv_timeout<C: Decode>(
 }
 
 impl<C> TypedReceiver<C> {
-    pub(super) fn over(receiver: Receiver) -> Self {
+    pub(in crate::channel) fn over(receiver: Receiver) -> Self {
         Self { receiver, codec: PhantomData }
     }
 
