@@ -32,14 +32,10 @@ pub enum Op {
     Update,
     /// Removes a key, and puts it there again.
     Delete,
-    /// Adds one to a number.
+    /// Adds one to a number: a value of 8 bytes.
     Add,
-    /// Puts [`BATCH`] values in the place of others, at once.
-    Batch,
 }
 
-/// Keys of a batch.
-pub const BATCH: usize = 8;
 /// Keys where a work says nothing else.
 pub const KEYS: usize = 10_000;
 /// What a value needs beside itself, roughly.
@@ -112,6 +108,9 @@ pub trait Keyed: Sized {
 pub fn stamp_of(key: u64, turn: u64) -> u64 {
     key | turn << 32
 }
+
+/// What [`Op::Add`] adds to a value of 8 bytes: its key stays what it is.
+pub const ONE_TURN: u64 = 1 << 32;
 
 /// Sixteen bytes of a key.
 #[inline(always)]

@@ -11,7 +11,8 @@
 //! - [`link`]: what a message is, and the two drivers: round trip and one way
 //! - [`case`]: one row of a table; [`isolated`]: one that may fail; [`plan`]: all rows at all sizes, interleaved, against yardsticks;
 //!   [`goals`]: what was to be reached
-//! - [`keyed`]: values under keys that two sides share, and what is done with them
+//! - [`keyed`], [`works`]: values under keys that two sides share, and what is done with them;
+//!   [`ringway_store`], [`maps`]: where they lie
 //! - [`yardstick`], [`os_peers`], [`thread_peers`], [`fixed_slots`], [`plain_ring`],
 //!   [`ringway_ring`], [`ringway_channel`], [`ringway_slots`], [`ringway_lossy`], [`ringway_passive`], [`ringway_calls`]: what is measured
 #![allow(dead_code)]
@@ -25,6 +26,7 @@ pub mod goals;
 pub mod isolated;
 pub mod keyed;
 pub mod link;
+pub mod maps;
 pub mod os_peers;
 pub mod plain_ring;
 pub mod plan;
@@ -35,8 +37,10 @@ pub mod ringway_lossy;
 pub mod ringway_passive;
 pub mod ringway_ring;
 pub mod ringway_slots;
+pub mod ringway_store;
 pub mod shared;
 pub mod stats;
 pub mod table;
 pub mod thread_peers;
+pub mod works;
 pub mod yardstick;

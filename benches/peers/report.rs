@@ -11,7 +11,8 @@ use crate::common::table::{bytes, figure, render};
 const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../RESULTS.md");
 /// The versions that were measured.
 const LOCK: &str = include_str!("../../Cargo.lock");
-const PEERS: [&str; 10] = [
+const PEERS: [&str; 11] = [
+    "dashmap",
     "heed",
     "iceoryx2",
     "ipc-channel",

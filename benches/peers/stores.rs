@@ -7,10 +7,13 @@
 use crate::Run;
 use crate::common::case::Case;
 use crate::common::goals::Goals;
-use crate::common::keyed::{KEYS, Op, Work, processes};
+use crate::common::keyed::{KEYS, processes, threads};
 use crate::common::link::{Job, Spec};
+use crate::common::maps::Dashed;
 use crate::common::plan::Results;
+use crate::common::ringway_store::Handle;
 use crate::common::table::bytes;
+use crate::common::works::{Get, GetBesideSet, GetOne, Set, SetBesideGet, TwoOnMany, TwoOnOne};
 use crate::peer::{blackboard, lmdb, mmap_sync};
 use crate::report::Figures;
 
@@ -18,39 +21,23 @@ const SIZES: [usize; 5] = [8, 64, 4 << 10, 64 << 10, 1 << 20];
 const QUICK_SIZES: [usize; 1] = [64];
 const CAPACITY: usize = 64 << 20;
 
-/// Implements [`Work`].
-macro_rules! works {
-    ($($name:ident: $near:ident beside $far:ident, one: $one:literal;)*) => {$(
-        #[derive(Debug)]
-        struct $name;
-        impl Work for $name {
-            const NEAR: Op = Op::$near;
-            const FAR: Op = Op::$far;
-            const ONE: bool = $one;
-        }
-    )*};
-}
-
-works! {
-    Get: Get beside Rest, one: false;
-    GetOne: Get beside Rest, one: true;
-    Set: Set beside Rest, one: false;
-    TwoOnOne: Get beside Get, one: true;
-    TwoOnMany: Get beside Get, one: false;
-    GetBesideSet: Get beside Set, one: false;
-    SetBesideGet: Set beside Get, one: false;
-}
+const ONE_ALONE: &str = "one key: ringway in place, one reader";
+const ALL_ALONE: &str = "all keys: ringway in place, one reader";
+const UNDISTURBED: &str = "beside writer: ringway in place, no writer";
 
 /// What reads: each in a process of its own.
 macro_rules! readers {
     ($situation:literal, $work:ty) => {
         vec![
+            processes::<Handle<false>, $work>(concat!($situation, ": ringway")),
+            processes::<Handle<true>, $work>(concat!($situation, ": ringway in place")),
             processes::<lmdb::Thousand, $work>(concat!($situation, ": LMDB, 1000 a transaction")),
             processes::<lmdb::Each<true>, $work>(concat!($situation, ": LMDB in place")),
             blackboard::case::<$work, true>(concat!($situation, ": blackboard, kept handle")),
             blackboard::case::<$work, false>(concat!($situation, ": blackboard by key")),
             mmap_sync::case::<$work, false>(concat!($situation, ": mmap-sync in place, one value")),
             mmap_sync::case::<$work, true>(concat!($situation, ": mmap-sync copy, one value")),
+            threads::<Dashed, $work>(concat!($situation, ": dashmap (threads)")),
         ]
     };
 }
@@ -59,10 +46,12 @@ macro_rules! readers {
 macro_rules! writers {
     ($situation:literal, $work:ty) => {
         vec![
+            processes::<Handle<false>, $work>(concat!($situation, ": ringway")),
             processes::<lmdb::Thousand, $work>(concat!($situation, ": LMDB, 1000 a transaction")),
             blackboard::case::<$work, true>(concat!($situation, ": blackboard, kept handle")),
             blackboard::case::<$work, false>(concat!($situation, ": blackboard by key")),
             mmap_sync::case::<$work, false>(concat!($situation, ": mmap-sync, one value")),
+            threads::<Dashed, $work>(concat!($situation, ": dashmap (threads)")),
         ]
     };
 }
@@ -85,14 +74,19 @@ macro_rules! situation {
 }
 
 fn situations() -> Vec<Situation> {
-    vec![
+    let mut situations = vec![
         situation!("Get", "get", Get, readers),
         situation!("Set", "set", Set, writers),
         situation!("Two readers of one key", "one key", TwoOnOne, readers),
         situation!("Two readers of all keys", "all keys", TwoOnMany, readers),
         situation!("A reader beside a writer", "beside writer", GetBesideSet, readers),
         situation!("A writer beside a reader", "beside reader", SetBesideGet, writers),
-    ]
+    ];
+    // What their goals are measured by.
+    situations[2].rows.push(processes::<Handle<true>, GetOne>(ONE_ALONE));
+    situations[3].rows.push(processes::<Handle<true>, Get>(ALL_ALONE));
+    situations[4].rows.push(processes::<Handle<true>, Get>(UNDISTURBED));
+    situations
 }
 
 /// Every row there is, for the processes that measure one.
@@ -125,7 +119,47 @@ pub fn run(run: &mut Run, cpus: [usize; 2]) {
 
 /// ringway's row of the same kind.
 fn beside(name: &str) -> &str {
-    name
+    match name.split_once(": ") {
+        Some(("get", what)) => kind("get: ringway", "get: ringway in place", what, name),
+        Some(("set", what)) => kind("set: ringway", "", what, name),
+        Some(("one key", what)) => {
+            kind("one key: ringway", "one key: ringway in place", what, name)
+        }
+        Some(("all keys", what)) => {
+            kind("all keys: ringway", "all keys: ringway in place", what, name)
+        }
+        Some(("beside writer", what)) => {
+            kind("beside writer: ringway", "beside writer: ringway in place", what, name)
+        }
+        Some(("beside reader", what)) => kind("beside reader: ringway", "", what, name),
+        _ => name,
+    }
 }
 
-fn goals(_goals: &mut Goals, _results: &Results) {}
+fn kind<'a>(copied: &'a str, in_place: &'a str, what: &str, name: &'a str) -> &'a str {
+    match what {
+        own if own.starts_with("ringway") => name,
+        other if other.contains("in place") => in_place,
+        _ => copied,
+    }
+}
+
+fn goals(goals: &mut Goals, results: &Results) {
+    for size in SIZES {
+        if let Some((get, _)) = results.row("get: ringway in place", size) {
+            let what = format!("Get: ringway in place, {}, ns", bytes(size));
+            goals.at_most_of(what, get.value(), 20.0);
+        }
+        if size == 64
+            && let Some((set, _)) = results.row("set: ringway", size)
+        {
+            goals.at_most_of(format!("Set: ringway, {}, ns", bytes(size)), set.value(), 60.0);
+        }
+    }
+    goals.yardstick_at_most(results, "get: ringway in place", &SIZES, 0.1);
+    goals.yardstick_at_most(results, "set: ringway", &[64], 0.2);
+    // Each at 0.9 of the speed that one alone has.
+    goals.at_most(results, ["one key: ringway in place", ONE_ALONE], &SIZES, 1.0 / 0.9);
+    goals.at_most(results, ["all keys: ringway in place", ALL_ALONE], &SIZES, 1.0 / 0.9);
+    goals.at_most(results, ["beside writer: ringway in place", UNDISTURBED], &SIZES, 2.0);
+}
