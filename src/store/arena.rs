@@ -13,7 +13,8 @@ use crate::layout::store::page::{NEXT, PREVIOUS, STATE};
 use crate::layout::store::{CLASS_HEADS, block};
 use crate::memory::{Memory, Ordering};
 
-/// The word that links a free object to the next one: the number of that, plus one.
+/// The word that links a free object to the next one: the number of that, plus one. A new object is written
+/// behind a release: not before the note that [`take`] has made of the link.
 pub(super) const LINK: u64 = block::HASH;
 
 /// Objects of a span, as its descriptor counts them.
@@ -75,8 +76,9 @@ pub(super) fn take<M: Memory>(
             if next > u64::from(class.objects) {
                 return Err(Damage);
             }
-            // Noted, because the object's new content takes the link's place.
-            journal.put_u64(link, 0);
+            // Noted, because the object's new content takes the link's place; and by a value that no link
+            // has, because what changes nothing is not noted: the last free object's link is 0.
+            journal.put_u64(link, u64::MAX);
             state.free = next as u32;
             index
         }

@@ -51,7 +51,8 @@ impl Block {
         let (key_len, value_len) = (key.len() as u64, bytes.len() as u64);
         let block = Self { offset, version, hash, key_len, value_len, tag };
         let seed = block.checksum_seed();
-        memory.store_u64(offset + HASH, hash, Ordering::Relaxed);
+        // Release: it takes the place of a free object's link, which must have been noted by then.
+        memory.store_u64(offset + HASH, hash, Ordering::Release);
         memory.store_u32(offset + KEY_LEN, key.len() as u32, Ordering::Relaxed);
         memory.store_u32(offset + KIND, kind_of_value(tag), Ordering::Relaxed);
         memory.store_u64(offset + VALUE_LEN, value_len, Ordering::Relaxed);

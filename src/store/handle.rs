@@ -248,6 +248,14 @@ impl Store {
     pub fn reclaim(&self) -> Result<u64, WriteError> {
         self.locked(Deadline::NEVER, |store| store.reclaim())
     }
+
+    /// As [`reclaim`](Self::reclaim), waiting for other writers no longer than `timeout`.
+    ///
+    /// # Errors
+    /// [`WriteError::Deadline`] where another writer had the lock as long; else as there.
+    pub fn reclaim_timeout(&self, timeout: Duration) -> Result<u64, WriteError> {
+        self.locked(self.deadline(timeout)?, |store| store.reclaim())
+    }
 }
 
 /// A deadline that has come.

@@ -263,6 +263,23 @@ fn f04_a_writer_killed_anywhere_in_a_delete_leaves_the_old_or_nothing() {
 }
 
 #[test]
+fn f04_a_writer_killed_with_the_last_free_object_in_hand_puts_it_back() {
+    let prepare = |core: &mut Core<CrashMemory>| {
+        fill(core);
+        core.set(b"gone", &value(1, 1000)).unwrap();
+        core.set(b"stays", &value(2, 1000)).unwrap();
+        core.delete(b"gone").unwrap();
+        core.give_back().unwrap();
+    };
+    let [_, taken_back, ..] = crash_everywhere(
+        prepare,
+        |core| assert!(core.set(b"k", &value(3, 1000)).is_ok()),
+        |core| either(core, None, Some(&value(3, 1000))),
+    );
+    assert!(taken_back > 10);
+}
+
+#[test]
 fn f04_a_writer_killed_while_it_gives_back_or_grows_loses_nothing() {
     let given_back = crash_everywhere(fill, |core| core.give_back().unwrap(), others_are_untouched);
     assert!(given_back[1] > 10 && given_back[3] == 0, "{given_back:?}");
