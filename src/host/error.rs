@@ -12,6 +12,7 @@ use thiserror::Error;
 use super::control::VARIABLE;
 use super::isolation::IsolationStep;
 use crate::error::{Corruption, ExitReason, SegmentError};
+use crate::store::{HandleError as StoreHandleError, OpenError};
 
 /// Why a host could not be made.
 #[derive(Debug, Error)]
@@ -28,6 +29,37 @@ pub enum HostError {
     /// The channel over which the host's own threads talk could not be created.
     #[error("a channel of the host's own: {0}")]
     Bell(SegmentError),
+    /// The store could not be made.
+    #[error("the host's store: {0}")]
+    Store(#[from] OpenError),
+    /// There is no handle of the store for the host itself.
+    #[error("the host's store: {0}")]
+    Handle(#[from] StoreHandleError),
+}
+
+/// Why there is no handle of a host's store.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The host has no store, or the plugin is not to have it.
+    #[error(
+        "there is no store here: the host must be built with one, and the plugin may not be denied it"
+    )]
+    None,
+    /// The store is good, and there is no handle to be had.
+    #[error(transparent)]
+    Handle(#[from] StoreHandleError),
+    /// The plugin cannot attach the store.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// A system call failed.
+    #[error("{call}: {source}")]
+    Os {
+        /// Which call.
+        call: &'static str,
+        /// What it said.
+        source: io::Error,
+    },
 }
 
 /// What is wrong with a plugin's name.
@@ -71,6 +103,9 @@ pub enum SpawnError {
     /// A channel could not be created.
     #[error("the plugin's channels: {0}")]
     Segment(#[from] SegmentError),
+    /// There is no descriptor of the store for the plugin.
+    #[error("the host's store: {0}")]
+    Store(SegmentError),
     /// The program could not be executed.
     #[error("{program:?} could not be executed: {source}")]
     Exec {

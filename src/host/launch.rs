@@ -34,6 +34,9 @@ pub(super) struct Handed<'a> {
     pub(super) active: &'a OwnedFd,
     pub(super) passive: &'a OwnedFd,
     pub(super) service: Option<&'a OwnedFd>,
+    pub(super) store: Option<&'a OwnedFd>,
+    /// What it may do with the store.
+    pub(super) access: Grant,
 }
 
 /// A command that can be started again and again.
@@ -82,7 +85,7 @@ impl Launcher {
         name: &str,
         handed: &Handed<'_>,
     ) -> Result<(u32, PidFd), SpawnError> {
-        let &Handed { host, control, bell, active, passive, service } = handed;
+        let &Handed { host, control, bell, active, passive, service, store, access } = handed;
         let number = |fd: Option<&OwnedFd>| fd.map_or(-1, AsRawFd::as_raw_fd);
         let announced = Announcement {
             host: host.as_raw_fd(),
@@ -91,14 +94,14 @@ impl Launcher {
             active: active.as_raw_fd(),
             passive: passive.as_raw_fd(),
             service: number(service),
-            store: -1,
-            access: Grant::None,
+            store: number(store),
+            access,
             name: name.into(),
         };
         self.command.env(VARIABLE, announced.to_text());
         let always = [host, control, bell, active, passive].map(Some);
         let [host, control, bell, active, passive] = always;
-        self.inheritance.set([host, control, bell, active, passive, service, None]);
+        self.inheritance.set([host, control, bell, active, passive, service, store]);
         if let Some((progress, _)) = &self.isolated {
             progress.reset();
         }

@@ -17,6 +17,7 @@
 //! | `handle` | what the host program holds of a plugin |
 //! | `stop` | ending a plugin, for good or to make room for a successor |
 //! | `hooks` | telling the host program of the turning points |
+//! | `store` | the store that a host has |
 //! | `plugin`, `listener` | the plugin's side; what it hears from its host |
 //! | `service` | what plugins ask of their host, and the answers |
 //!
@@ -100,6 +101,7 @@ mod service;
 mod spec;
 mod start;
 mod stop;
+mod store;
 mod supervised;
 
 use std::collections::HashMap;
@@ -112,14 +114,16 @@ use crate::channel::ChannelOptions;
 use crate::error::ExitReason;
 use crate::os::fork;
 use crate::os::pidfd::PidFd;
+use crate::store::{Store, StoreOptions};
 use hooks::HookList;
-use service::Server;
+use service::{Server, Service, frame::SERVICE_STORE};
+use store::{HostStore, StoreService};
 use supervised::{Common, Supervised};
 
 pub use control::{StopCause, StopNotice};
 pub use error::{
     ConnectError, HandleError, HostError, NameError, RequestError, RequestProblem, SpawnError,
-    TakeChannelsError,
+    StoreError, TakeChannelsError,
 };
 pub use event::{HostEvent, HostEventKind};
 pub use handle::{PluginHandle, PluginState};
@@ -145,6 +149,7 @@ pub struct Host {
     own_pidfd: Arc<OwnedFd>,
     /// Where there is something to serve.
     server: Option<Arc<Server>>,
+    store: Option<Arc<HostStore>>,
     /// The fork generation it was made in.
     generation: u64,
     /// In the order in which they were started.
@@ -157,6 +162,7 @@ pub struct HostBuilder {
     options: ChannelOptions,
     hooks: HookList,
     serves: bool,
+    store: Option<StoreOptions>,
 }
 
 /// How a plugin ended in [`Host::shutdown`].
@@ -205,6 +211,32 @@ impl HostBuilder {
         self
     }
 
+    /// Gives the host a store without a name, and its plugins access to it: a plugin reads it, and has
+    /// the host write, unless its [`PluginSpec`] says otherwise ([`PluginSpec::no_store`],
+    /// [`PluginSpec::trust_with_store`]). [`Host::store`] and [`Plugin::store`] are the same calls on
+    /// both sides.
+    ///
+    /// The store's memory is the host's, and gone with its last user; it stays as it is through
+    /// restarts of plugins. Of [`StoreOptions::max_readers`] the host needs two, and one more for each
+    /// handle of its own and of plugins that it trusts.
+    ///
+    /// ```
+    /// use ringway::host::Host;
+    /// use ringway::store::StoreOptions;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let options = StoreOptions { capacity_bytes: 1 << 20, ..StoreOptions::default() };
+    /// let host = Host::builder().store(options).build()?;
+    /// host.store()?.set("motd", b"hello")?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn store(mut self, options: StoreOptions) -> Self {
+        self.store = Some(options);
+        self
+    }
+
     /// Gives every plugin a service channel, also where there is nothing else to ask for, so that
     /// [`Plugin::ping`] has an answer.
     #[must_use]
@@ -216,16 +248,23 @@ impl HostBuilder {
     /// Makes the host.
     ///
     /// # Errors
-    /// [`HostError::Os`] where the system has no pidfds, or descriptors have run out.
+    /// [`HostError::Os`] where the system has no pidfds, or descriptors have run out;
+    /// [`HostError::Store`] where there can be no such store, or no room for it.
     pub fn build(self) -> Result<Host, HostError> {
         let os = |call| move |source| HostError::Os { call, source };
         let generation = fork::generation().map_err(os("mmap"))?;
         let pidfd = PidFd::open(process::id()).map_err(os("pidfd_open"))?;
         let own_pidfd = pidfd.as_fd().try_clone_to_owned().map_err(os("dup"))?;
-        let server =
-            self.serves.then(|| Server::start(HashMap::new()).map(Arc::new)).transpose()?;
+        let store = self.store.as_ref().map(HostStore::new).transpose()?.map(Arc::new);
+        let mut services: HashMap<u16, Box<dyn Service>> = HashMap::new();
+        if let Some(store) = &store {
+            services.insert(SERVICE_STORE, Box::new(StoreService::new(store.handle_of_host()?)));
+        }
+        let serves = self.serves || !services.is_empty();
+        let server = serves.then(|| Server::start(services).map(Arc::new)).transpose()?;
         Ok(Host {
             server,
+            store,
             options: self.options,
             hooks: self.hooks,
             events: Arc::default(),
@@ -276,11 +315,21 @@ impl Host {
             events: &self.events,
             pidfd: &self.own_pidfd,
             server: self.server.as_ref(),
+            store: self.store.as_ref(),
             generation: self.generation,
         };
         let plugin = Arc::new(Supervised::new(spec, common)?);
         plugins.push(Arc::clone(&plugin));
         Ok(plugin)
+    }
+
+    /// A handle of the host's store, for this thread; each thread has one of its own.
+    ///
+    /// # Errors
+    /// [`StoreError::None`] where it has [none](HostBuilder::store); [`StoreError::Handle`] where all
+    /// reader records are in use, or this process has forked since.
+    pub fn store(&self) -> Result<Store, StoreError> {
+        Ok(self.store.as_ref().ok_or(StoreError::None)?.handle_of_host()?)
     }
 
     /// The next thing that happened to a plugin, waiting for it for at most `timeout`. Each event is

@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::control::{self, Announcement, StopNotice, VARIABLE};
-use super::error::{ConnectError, RequestError, TakeChannelsError};
+use super::control::{self, Announcement, Grant, StopNotice, VARIABLE};
+use super::error::{ConnectError, RequestError, StoreError, TakeChannelsError};
 use super::listener::Listener;
 use super::service::Client;
 use super::service::error::ServiceError;
@@ -21,6 +21,7 @@ use crate::channel::{Channel, ChannelOptions, Sender};
 use crate::error::ExitReason;
 use crate::os::doorbell;
 use crate::os::process::{exit_now, take_inherited};
+use crate::store::Store;
 use crate::supervisor::{self, WatchToken};
 use crate::sync::{AtomicU32, Ordering};
 
@@ -43,6 +44,8 @@ pub struct Plugin {
     listener: Listener,
     /// Where the host has something to serve.
     service: Option<Arc<Client>>,
+    /// A descriptor of the host's store, and what may be done with it.
+    store: Option<(OwnedFd, Grant)>,
     grace: Arc<Mutex<Option<Duration>>>,
 }
 
@@ -78,7 +81,8 @@ impl Plugin {
         if CONNECTED.swap(1, Ordering::Relaxed) != 0 {
             return Err(ConnectError::AlreadyConnected);
         }
-        let Taken { host, control, bell, active, passive, service } = take_all(&announced)?;
+        let Taken { host, control, bell, active, passive, service, store } = take_all(&announced)?;
+        let store = store.map(|fd| (fd, announced.access));
         let attach = |what, fd| {
             Channel::attach_unchecked_types(fd, options)
                 .map_err(|source| ConnectError::Segment { what, source })
@@ -103,7 +107,7 @@ impl Plugin {
         let (control, receiver) = control.split();
         let state = Mutex::new(State { control, bell, channels, ready: false, asked: false });
         let listener = Listener::new(receiver);
-        Ok(Self { name: announced.name, state, listener, service, grace })
+        Ok(Self { name: announced.name, state, listener, service, store, grace })
     }
 
     /// The name that the host gave this plugin.
@@ -166,6 +170,23 @@ impl Plugin {
     /// time that the host gives ([`PluginSpec::notice`](super::PluginSpec::notice)).
     pub fn wait_for_stop(&self, timeout: Duration) -> Option<StopNotice> {
         self.listener.wait(timeout)
+    }
+
+    /// A handle of the host's store. Each call maps the store once more: take one, and
+    /// [clone](Store::try_clone) it for other threads. [`Store::access`] tells how the handle gets at the
+    /// store; the calls are the same.
+    ///
+    /// # Errors
+    /// [`StoreError::None`] where the host has none, or this plugin is not to have it; otherwise as
+    /// [`Store::attach`].
+    pub fn store(&self) -> Result<Store, StoreError> {
+        let (fd, grant) = self.store.as_ref().ok_or(StoreError::None)?;
+        let fd = fd.try_clone().map_err(|source| StoreError::Os { call: "dup", source })?;
+        match grant {
+            Grant::None => Err(StoreError::None),
+            Grant::ReadOnly => Err(StoreError::None),
+            Grant::Writable => Ok(Store::attach(fd)?),
+        }
     }
 
     /// Asks the host for an answer, and tells how long it took: whether the thread that serves plugins
@@ -233,6 +254,7 @@ struct Taken {
     active: OwnedFd,
     passive: OwnedFd,
     service: Option<OwnedFd>,
+    store: Option<OwnedFd>,
 }
 
 /// Takes all descriptors, or none is left open.
@@ -248,6 +270,7 @@ fn take_all(announced: &Announcement) -> Result<Taken, ConnectError> {
         active: take("the active channel", announced.active)?,
         passive: take("the passive channel", announced.passive)?,
         service: take_if_any("the service channel", announced.service)?,
+        store: take_if_any("the store", announced.store)?,
     })
 }
 

@@ -8,6 +8,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::control::Grant;
 use super::error::NameError;
 use super::hooks::{HookList, Moment, Occasion};
 use super::isolation::Wanted;
@@ -124,6 +125,7 @@ pub struct PluginSpec {
     pub(super) channel_options: Option<ChannelOptions>,
     pub(super) max_redeliveries: u32,
     pub(super) isolation: Wanted,
+    pub(super) store: Grant,
     pub(super) hooks: HookList,
 }
 
@@ -155,6 +157,7 @@ impl PluginSpec {
             channel_options: None,
             max_redeliveries: 3,
             isolation: Wanted::default(),
+            store: Grant::ReadOnly,
             hooks: HookList::default(),
         }
     }
@@ -217,6 +220,31 @@ impl PluginSpec {
     #[must_use]
     pub fn channel_options(mut self, options: ChannelOptions) -> Self {
         self.channel_options = Some(options);
+        self
+    }
+
+    /// Keeps the host's store from it.
+    #[must_use]
+    pub fn no_store(mut self) -> Self {
+        self.store = Grant::None;
+        self
+    }
+
+    /// Lets it write the host's [store](super::HostBuilder::store) itself, and read it in place. Otherwise
+    /// it reads by copying, and the host writes what it asks for.
+    ///
+    /// It must run under the host's user id: another user's process is refused a store that the host's
+    /// user can write.
+    ///
+    /// # Safety
+    /// The plugin's process writes to the store by way of this library only, whatever its messages and
+    /// the store make it do: it is trusted like a part of the host. One that writes anything else can
+    /// make the host, and every other process that has the store writable, write anywhere and read
+    /// what was never written.
+    #[must_use]
+    #[allow(unsafe_code, reason = "declares what its caller must promise")]
+    pub unsafe fn trust_with_store(mut self) -> Self {
+        self.store = Grant::Writable;
         self
     }
 

@@ -92,6 +92,8 @@ impl Supervised {
         let mut channels = Channels::create(&self.options, self.longest_request())?;
         let [control_fd, active_fd, passive_fd] = channels.descriptors()?;
         let service_fd = channels.service_descriptor()?;
+        let store = self.store.as_ref().map(|store| store.descriptor(self.grant));
+        let store_fd = store.transpose()?.flatten();
         let bell = doorbell::new().map_err(os("eventfd"))?;
         let (connections, segments) = (channels.connections(), channels.segments()?);
         let service = channels.service.take();
@@ -104,9 +106,11 @@ impl Supervised {
             active: &active_fd,
             passive: &passive_fd,
             service: service_fd.as_ref(),
+            store: store_fd.as_ref(),
+            access: self.grant,
         };
         let pid = self.launch(&handed, connections)?;
-        drop((control_fd, active_fd, passive_fd, service_fd));
+        drop((control_fd, active_fd, passive_fd, service_fd, store_fd));
         let attached = || self.serve(service);
         let greeted = handshake(&mut control, &segments, self.ready_timeout, attached);
         // Before anybody hears of the outcome.

@@ -17,6 +17,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
+use super::control::Grant;
 use super::error::SpawnError;
 use super::event::{Events, HostEventKind};
 use super::hooks::{HookList, Hooks};
@@ -24,6 +25,7 @@ use super::launch::Launcher;
 use super::restart::Suspicion;
 use super::service::{Server, Visit};
 use super::spec::{Patience, PluginSpec, Restart};
+use super::store::HostStore;
 use crate::channel::{Channel, ChannelOptions, Connection};
 use crate::error::ExitReason;
 use crate::os::pidfd::PidFd;
@@ -55,6 +57,9 @@ pub(super) struct Supervised {
     pub(super) host: Arc<OwnedFd>,
     /// Where the host has something to serve.
     pub(super) server: Option<Arc<Server>>,
+    /// The host's store, where it has one, and what this plugin may do with it.
+    pub(super) store: Option<Arc<HostStore>>,
+    pub(super) grant: Grant,
     pub(super) launcher: Mutex<Launcher>,
     life: Mutex<Life>,
     changed: Condvar,
@@ -142,6 +147,7 @@ pub(super) struct Common<'a> {
     pub(super) events: &'a Arc<Events>,
     pub(super) pidfd: &'a Arc<OwnedFd>,
     pub(super) server: Option<&'a Arc<Server>>,
+    pub(super) store: Option<&'a Arc<HostStore>>,
     pub(super) generation: u64,
 }
 
@@ -159,6 +165,8 @@ impl Supervised {
             events: Arc::clone(common.events),
             host: Arc::clone(common.pidfd),
             server: common.server.map(Arc::clone),
+            store: common.store.map(Arc::clone),
+            grant: if common.store.is_some() { spec.store } else { Grant::None },
             launcher: Mutex::new(Launcher::new(spec.command, spec.isolation)?),
             life: Mutex::new(Life {
                 phase: Phase::Starting,

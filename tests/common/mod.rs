@@ -11,5 +11,6 @@ pub mod room;
 pub mod serving;
 pub mod steps;
 pub mod store;
+pub mod storing;
 pub mod stray;
 pub mod victim;

@@ -8,7 +8,7 @@ use std::process::{self, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use super::{asking, hostile, serving};
+use super::{asking, hostile, serving, storing};
 use ringway::channel::{Channel, TypedChannel};
 use ringway::error::{ExitReason, RecvError, SendError};
 use ringway::host::control::VARIABLE;
@@ -182,6 +182,9 @@ pub fn run_role() {
         "punch-first" => hostile::punch_first(),
         "scribble" => hostile::scribble(),
         "ping" => serving::ping(),
+        "use-store" => storing::use_store(),
+        "be-busy" => storing::be_busy(),
+        "pin" => storing::pin(),
         "misuse-service" => serving::misuse_service(),
         "host-of-a-pinger" => serving::host_of_a_pinger(),
         "ping-until-gone" => serving::ping_until_gone(),

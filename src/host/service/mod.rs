@@ -26,5 +26,6 @@ mod session;
 mod tests;
 
 pub(super) use client::Client;
+pub(super) use error::ServiceProblem;
 pub(super) use server::Server;
-pub(super) use session::Visit;
+pub(super) use session::{Request, Service, Session, Visit};

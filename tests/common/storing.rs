@@ -1,0 +1,121 @@
+//! Plugins that use their host's store.
+
+use std::fmt::Debug;
+use std::str;
+
+use ringway::error::RecvError;
+use ringway::host::Plugin;
+use ringway::store::Store;
+
+use super::plugin::hang;
+
+/// Does what each message says, and answers with what came of it.
+pub fn use_store() {
+    let plugin = Plugin::connect().unwrap();
+    let store = plugin.store();
+    let (mut active, _passive) = plugin.take_channels().unwrap();
+    loop {
+        let message = match active.recv_owned() {
+            Ok(message) => String::from_utf8(message.to_vec()).unwrap(),
+            Err(RecvError::Disconnected) => return,
+            Err(error) => panic!("{error}"),
+        };
+        active.receiver().release();
+        let answer = match &store {
+            Ok(store) => obey(store, &message),
+            Err(error) => error.to_string(),
+        };
+        active.send(answer.as_bytes()).unwrap();
+    }
+}
+
+fn told<E: Debug>(result: Result<impl Debug, E>) -> String {
+    result.map_or_else(|error| format!("{error:?}"), |value| format!("{value:?}"))
+}
+
+/// One order: a word for what to do, a key, a value.
+fn obey(store: &Store, order: &str) -> String {
+    let mut words = order.splitn(3, ' ');
+    let mut word = || words.next().unwrap_or_default();
+    let (what, key, value) = (word(), word(), word().as_bytes());
+    match what {
+        "access" => format!("{:?}", store.access()),
+        "get" => match store.get(key) {
+            Ok(Some(value)) => str::from_utf8(&value).unwrap().into(),
+            Ok(None) => "absent".into(),
+            Err(error) => format!("{error:?}"),
+        },
+        "set" => told(store.set(key, value).map(drop)),
+        "set_if_absent" => told(store.set_if_absent(key, value).map(|version| version.is_some())),
+        "swap" => told(store.swap(key, value).map(|old| old.map(|old| old.len()))),
+        "delete" => told(store.delete(key)),
+        "delete_existing" => told(store.delete_existing(key)),
+        "append" => {
+            let append = |old: Option<&[u8]>| Some([old.unwrap_or_default(), value].concat());
+            told(store.update(key, append).map(drop))
+        }
+        "exchange" => {
+            let version = store.get(key).unwrap().map(|value| value.version());
+            told(store.compare_exchange(key, version, Some(value)).map(drop))
+        }
+        "exchange_wrongly" => told(store.compare_exchange(key, Some(u64::MAX), Some(value))),
+        "add" => told(store.fetch_add(key, str::from_utf8(value).unwrap().parse().unwrap())),
+        "len" => told(store.len()),
+        "long" => {
+            let len = str::from_utf8(value).unwrap().parse().unwrap();
+            told(store.set(key, &vec![b'x'; len]).map(drop))
+        }
+        other => panic!("unknown order {other}"),
+    }
+}
+
+/// What lies under key `number` after its change number `round`.
+pub fn value(number: u64, round: u64) -> Vec<u8> {
+    let len = 8 + round.wrapping_mul(number.wrapping_mul(2_654_435_761) | 1) % 3000;
+    let mut value = vec![(number ^ round) as u8; len as usize];
+    value[..8].copy_from_slice(&round.to_ne_bytes());
+    value
+}
+
+/// Keys that a busy plugin changes.
+pub const BUSY_KEYS: u64 = 32;
+
+pub fn busy_key(name: &str, number: u64) -> String {
+    format!("{name}/{number}")
+}
+
+/// The key under which it counts.
+pub fn busy_count(name: &str) -> String {
+    format!("{name}/count")
+}
+
+/// Changes keys of its own as fast as it can, and says now and then how far it has got.
+pub fn be_busy() {
+    let plugin = Plugin::connect().unwrap();
+    let store = plugin.store().unwrap();
+    let (mut active, _passive) = plugin.take_channels().unwrap();
+    let count = busy_count(plugin.name());
+    loop {
+        let round = store.fetch_add(&count, 1).unwrap() as u64 + 1;
+        let number = round % BUSY_KEYS;
+        let key = busy_key(plugin.name(), number);
+        if round.is_multiple_of(7) {
+            store.delete(&key).unwrap();
+        } else {
+            store.set(&key, &value(number, round)).unwrap();
+        }
+        // The rings may be full while nobody listens.
+        let _ = active.try_send(&round.to_ne_bytes());
+    }
+}
+
+/// Pins the value that it is told, and keeps it.
+pub fn pin() {
+    let plugin = Plugin::connect().unwrap();
+    let store = plugin.store().unwrap();
+    let (mut active, _passive) = plugin.take_channels().unwrap();
+    let key = active.recv_owned().unwrap();
+    let value = store.get(&*key).unwrap().unwrap();
+    active.send(value.len().to_string().as_bytes()).unwrap();
+    hang();
+}

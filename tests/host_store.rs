@@ -1,0 +1,209 @@
+//! The host's store, used by plugins that are trusted and by plugins that are not; killed in the middle
+//! of it, restarted, outlived.
+//!
+//! This test binary is executed again as the plugin. What always holds: a plugin is ended by its
+//! host at the end of each test, also where the test fails.
+#![allow(unsafe_code, missing_docs)]
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::plugin::{self, KILLED, NEVER, restarts};
+use common::storing::{self, BUSY_KEYS, busy_count, busy_key};
+use ringway::channel::Channel;
+use ringway::error::RecvTimeoutError;
+use ringway::host::{Host, HostEventKind, PluginHandle, PluginSpec, StoreError};
+use ringway::store::{Store, StoreOptions};
+
+/// Where the plugin's process starts; does nothing in the process that runs the tests.
+#[test]
+fn plugin_entry() {
+    plugin::run_role();
+}
+
+fn host_with(options: StoreOptions) -> Host {
+    Host::builder().store(options).build().unwrap()
+}
+
+fn host() -> Host {
+    host_with(StoreOptions { capacity_bytes: 4 << 20, ..StoreOptions::default() })
+}
+
+fn trusted(spec: PluginSpec) -> PluginSpec {
+    // SAFETY: the plugin is this very program, which writes to the store by way of the library only.
+    unsafe { spec.trust_with_store() }
+}
+
+/// A plugin that does what it is told.
+struct Hand {
+    handle: PluginHandle,
+    active: Channel,
+}
+
+impl Hand {
+    fn start(host: &Host, spec: PluginSpec) -> Self {
+        let handle = host.spawn(spec).unwrap();
+        let (active, _passive) = handle.take_channels().unwrap();
+        Self { handle, active }
+    }
+
+    fn tell(&mut self, order: &str) -> String {
+        while self.active.send(order.as_bytes()).is_err() {}
+        loop {
+            match self.active.recv_timeout(NEVER) {
+                Ok(message) => return String::from_utf8(message.to_vec()).unwrap(),
+                Err(RecvTimeoutError::Restarted { .. }) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+}
+
+/// Waits until something has come to be.
+fn until(mut is_so: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < NEVER, "in vain");
+        std::thread::yield_now();
+    }
+}
+
+/// The next event that is not a start.
+fn event(host: &Host) -> HostEventKind {
+    loop {
+        let kind = host.next_event(NEVER).expect("an event").kind;
+        if !matches!(kind, HostEventKind::Started { .. }) {
+            return kind;
+        }
+    }
+}
+
+#[test]
+fn the_calls_are_the_same_whoever_writes() {
+    let host = host();
+    let store = host.store().unwrap();
+    for (name, access) in [("trusted", "Writable")] {
+        let spec = plugin::spec(name, "use-store").restart(restarts(3));
+        let spec = if name == "trusted" { trusted(spec) } else { spec };
+        let mut hand = Hand::start(&host, spec);
+        store.set("motd", b"hello").unwrap();
+        for (order, answer) in [
+            ("access", access),
+            ("get motd", "hello"),
+            ("get nothing", "absent"),
+            ("set a one", "()"),
+            ("get a", "one"),
+            ("set_if_absent a two", "false"),
+            ("set_if_absent b two", "true"),
+            ("swap a three", "Some(3)"),
+            ("append a !", "()"),
+            ("get a", "three!"),
+            ("append c new", "()"),
+            ("exchange c newer", "()"),
+            ("delete b", "true"),
+            ("delete b", "false"),
+            ("delete_existing b", "Missing"),
+            ("add n 40", "0"),
+            ("add n 2", "40"),
+            ("len", "4"),
+        ] {
+            assert_eq!(hand.tell(order), answer, "{name}: {order}");
+        }
+        let changed = hand.tell("exchange_wrongly c x");
+        assert!(changed.starts_with("Changed { found: Some("), "{changed}");
+        let full = hand.tell("long huge 100000000");
+        assert!(full.starts_with("OutOfSpace"), "{full}");
+        let key = format!("set {} x", "k".repeat(65537));
+        assert_eq!(hand.tell(&key), "KeyLength { found: 65537 }");
+        assert_eq!(&*store.get("c").unwrap().unwrap(), b"newer");
+        assert_eq!(store.fetch_add("n", 0), Ok(42));
+        // What is in the store outlives who wrote it.
+        hand.handle.kill().unwrap();
+        assert_eq!(hand.tell("get a"), "three!");
+        assert_eq!(hand.tell("set a four"), "()");
+        assert_eq!(&*store.get("a").unwrap().unwrap(), b"four");
+        store.check().unwrap();
+        store.clear().unwrap();
+    }
+}
+
+#[test]
+fn a_plugin_may_be_denied_the_store_and_a_host_need_not_have_one() {
+    let none = StoreError::None.to_string();
+    let with = host();
+    let mut hand = Hand::start(&with, plugin::spec("denied", "use-store").no_store());
+    assert_eq!(hand.tell("get motd"), none);
+    let without = plugin::host();
+    let mut hand = Hand::start(&without, plugin::spec("poor", "use-store"));
+    assert_eq!(hand.tell("get motd"), none);
+    assert!(matches!(without.store(), Err(StoreError::None)));
+}
+
+/// Looks at what a busy plugin has left: every value is whole, and of a round that was begun.
+fn look_at(store: &Store, name: &str, at_least: u64) -> u64 {
+    let count = store.fetch_add(busy_count(name), 0).unwrap() as u64;
+    assert!(count >= at_least, "{at_least} was committed, {count} is there");
+    for number in 0..BUSY_KEYS {
+        let Some(value) = store.get(busy_key(name, number)).unwrap() else { continue };
+        let round = u64::from_ne_bytes(value[..8].try_into().unwrap());
+        assert!(round <= count && round % BUSY_KEYS == number);
+        assert_eq!(&*value, storing::value(number, round));
+    }
+    count
+}
+
+/// Kills busy plugins so often, and looks at what they leave.
+fn kill_busy_plugins(spec: PluginSpec, name: &str, kills: u32) {
+    let host = host();
+    let store = host.store().unwrap();
+    let alone = store.stats().unwrap().readers;
+    let handle = host.spawn(spec.restart(restarts(kills + 1))).unwrap();
+    let (mut active, _passive) = handle.take_channels().unwrap();
+    let mut last = 0;
+    for kill in 0..kills {
+        // Some rounds of this process's.
+        let mut rounds = 0;
+        while rounds < 1 + kill % 20 {
+            if let Ok(message) = active.recv_timeout(NEVER) {
+                last = u64::from_ne_bytes(message.bytes().try_into().unwrap());
+                rounds += 1;
+            }
+        }
+        handle.kill().unwrap();
+        assert!(matches!(event(&host), HostEventKind::Died { reason: KILLED, .. }));
+        last = last.max(look_at(&store, name, last));
+        store.check().unwrap();
+        assert!(matches!(event(&host), HostEventKind::Restarted { .. }));
+    }
+    handle.terminate().unwrap();
+    store.check().unwrap();
+    // What the dead had is given back without anybody's asking.
+    until(|| store.stats().unwrap().readers == alone);
+    println!("{kills} kills, {last} rounds, {} recoveries", store.stats().unwrap().recoveries);
+}
+
+#[test]
+fn f04_f05_trusted_writers_are_killed_and_lose_nothing_that_was_committed() {
+    kill_busy_plugins(trusted(plugin::spec("busy", "be-busy")), "busy", 60);
+}
+
+#[test]
+fn f07_a_reader_that_dies_gives_back_what_it_had_pinned() {
+    let host = host();
+    let store = host.store().unwrap();
+    let before = store.stats().unwrap();
+    store.set("pinned", &[1; 5000]).unwrap();
+    let mut hand = Hand::start(&host, trusted(plugin::spec("pinner", "pin")));
+    assert_eq!(hand.tell("pinned"), "5000");
+    store.set("pinned", &[2; 10]).unwrap();
+    assert_eq!((store.reclaim(), store.stats().unwrap().pinned), (Ok(0), 1));
+    hand.handle.kill().unwrap();
+    assert!(matches!(event(&host), HostEventKind::Died { .. }));
+    until(|| {
+        let now = store.stats().unwrap();
+        (now.readers, now.pinned, now.retired) == (before.readers, 0, 0)
+    });
+    store.check().unwrap();
+    assert_eq!(host.next_event(Duration::ZERO), None);
+}
