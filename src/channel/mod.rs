@@ -99,8 +99,8 @@ pub use duplex::{Channel, PeerState};
 pub use options::{ChannelOptions, Side};
 #[cfg(not(loom))]
 pub use passive::{
-    Bytes, CallbackId, CallbackResult, Callbacks, Ended, Kind, Passive, PassiveStats, Report,
-    Running, StartError, StopError, Values,
+    Bytes, CallbackId, CallbackResult, Callbacks, Dispatcher, Ended, Kind, Passive, PassiveStats,
+    Report, Running, StartError, StopError, Values,
 };
 #[cfg(not(loom))]
 pub use selector::{Event, Readiness, Selector, WaitBackend};

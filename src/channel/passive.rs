@@ -39,20 +39,25 @@
 //! |---|---|
 //! | `callbacks` | filters and callbacks; calling them |
 //! | `kind` | what they are called with: messages, or values |
+//! | `caller` | the callbacks of one receiver, on the thread that calls them |
 //! | `dispatcher` | the thread: wait, call, do what is asked for |
+//! | `together` | one thread for several receivers |
 //! | `running` | handles on that thread |
 //! | `report` | what there is to tell, and to whom |
 //! | `watchdog` | noticing callbacks that do not return |
 
 mod callbacks;
+mod caller;
 mod dispatcher;
 mod kind;
 mod report;
 mod running;
+mod together;
 mod watchdog;
 
 use std::fmt;
 use std::io;
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,11 +67,13 @@ use super::{Receiver, TypedReceiver};
 use crate::typed::Decode;
 use callbacks::Entry;
 use report::Reporter;
+use running::Thread;
 
 pub use callbacks::{CallbackId, CallbackResult};
 pub use kind::{Bytes, Kind, Values};
 pub use report::{Ended, PassiveStats, Report};
 pub use running::{Callbacks, Running, StopError};
+pub use together::Dispatcher;
 
 /// How long a callback may run before it is reported as stuck, where nothing else is said.
 const STUCK_AFTER: Duration = Duration::from_secs(1);
@@ -167,9 +174,25 @@ impl<K: Kind> Passive<K> {
     ///
     /// # Errors
     /// [`StartError`], with the receiver, where there is no thread to be had.
-    pub fn start(self) -> Result<Running<K>, StartError<K::End>> {
-        let Self { receiver, entries, reporter, stuck_after, name } = self;
-        running::start(receiver, entries, Arc::new(reporter), stuck_after, name).map_err(
+    pub fn start(mut self) -> Result<Running<K>, StartError<K::End>> {
+        let name = mem::take(&mut self.name);
+        self.start_in(Thread::Own(name))
+    }
+
+    /// Brings the receiver to a thread that it shares with others. Messages of all of them are handled in
+    /// turn; a callback that does not return stalls all of them, and stopping one of them waits for the
+    /// others' callbacks too. Messages that the thread has found when [`Running::stop`] is called are
+    /// handled still.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_on(self, dispatcher: &Dispatcher) -> Result<Running<K>, StartError<K::End>> {
+        self.start_in(Thread::Shared(dispatcher.waker()))
+    }
+
+    fn start_in(self, on: Thread<'_>) -> Result<Running<K>, StartError<K::End>> {
+        let Self { receiver, entries, reporter, stuck_after, .. } = self;
+        running::start(receiver, entries, Arc::new(reporter), stuck_after, on).map_err(
             |(source, receiver)| StartError { source, receiver: Box::new(K::end(*receiver)) },
         )
     }

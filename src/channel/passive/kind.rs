@@ -29,6 +29,9 @@ pub(super) mod sealed {
             record: &Record,
         ) -> Result<Self::Item<'a>, RecvError>;
 
+        /// Looks at a message that was taken.
+        fn look(message: Message<'_>) -> Result<Self::Item<'_>, RecvError>;
+
         fn end(receiver: Receiver) -> Self::End;
     }
 }
@@ -46,6 +49,10 @@ impl sealed::Take for Bytes {
     #[inline]
     fn take<'a>(receiver: &'a mut Receiver, record: &Record) -> Result<Message<'a>, RecvError> {
         Ok(receiver.lend(record))
+    }
+
+    fn look(message: Message<'_>) -> Result<Message<'_>, RecvError> {
+        Ok(message)
     }
 
     fn end(receiver: Receiver) -> Receiver {
@@ -71,6 +78,10 @@ impl<C: Decode> sealed::Take for Values<C> {
     #[inline]
     fn take<'a>(receiver: &'a mut Receiver, record: &Record) -> Result<C::View<'a>, RecvError> {
         receiver.take_decoded(record, |bytes| Ok(C::decode(bytes)?))
+    }
+
+    fn look(message: Message<'_>) -> Result<C::View<'_>, RecvError> {
+        Ok(C::decode(message.bytes())?)
     }
 
     fn end(receiver: Receiver) -> TypedReceiver<C> {

@@ -14,9 +14,11 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 
 use super::callbacks::{CallbackId, CallbackResult, Entry, quietly};
-use super::dispatcher::Dispatcher;
+use super::caller::Caller;
+use super::dispatcher::Loop;
 use super::kind::{Bytes, Kind};
 use super::report::{Ended, PassiveStats, Reporter};
+use super::together::Waker;
 use super::watchdog::{self, Pulse};
 use crate::channel::Receiver;
 use crate::channel::receiver::Signal;
@@ -39,6 +41,8 @@ pub(super) struct Shared<K: Kind> {
     ended: Condvar,
     /// The fork generation that the thread runs in.
     generation: u64,
+    /// How the thread is woken where it is not the receiver's own.
+    waker: Option<Arc<Waker>>,
 }
 
 /// Callbacks that were registered or removed, and not yet by the dispatcher.
@@ -83,9 +87,26 @@ impl<K: Kind> Shared<K> {
         }
     }
 
-    fn change(&self, change: Change<K>) {
-        lock(&self.news).changes.push(change);
-        self.signal.raise(NEWS);
+    /// The thread that calls this is the one that calls the callbacks.
+    pub(super) fn runs_here(&self) {
+        *lock(&self.end) = End::Running(Some(thread::current().id()));
+    }
+
+    /// The thread has done with the receiver.
+    pub(super) fn give_back(&self, receiver: Receiver, ended: Ended) {
+        *lock(&self.end) = End::Ended(Box::new(receiver), ended);
+        self.ended.notify_all();
+    }
+
+    /// Asks the thread for something.
+    fn raise(&self, bits: u32) {
+        match &self.waker {
+            None => self.signal.raise(bits),
+            Some(waker) => {
+                self.signal.set(bits);
+                waker.wake();
+            }
+        }
     }
 
     fn ended(&self) -> Option<Ended> {
@@ -96,13 +117,14 @@ impl<K: Kind> Shared<K> {
     }
 }
 
-/// Starts the thread; gives the receiver back where there is none to be had.
+/// Starts a thread, or brings the receiver to one that is shared; gives it back where there is none to be
+/// had.
 pub(super) fn start<K: Kind>(
     receiver: Receiver,
     entries: Vec<Entry<K>>,
     reporter: Arc<Reporter>,
     stuck_after: Option<Duration>,
-    name: String,
+    on: Thread<'_>,
 ) -> Result<Running<K>, (io::Error, Box<Receiver>)> {
     let generation = match fork::generation() {
         Ok(generation) => generation,
@@ -112,35 +134,49 @@ pub(super) fn start<K: Kind>(
     if let Some(Err(error)) = pulse.as_ref().map(watchdog::watch) {
         return Err((error, Box::new(receiver)));
     }
-    let last_id = entries.len() as u64;
+    let waker = match on {
+        Thread::Own(_) => None,
+        Thread::Shared(waker) => Some(Arc::clone(waker)),
+    };
     let shared = Arc::new(Shared {
         signal: Signal::new(&receiver),
         reporter: Arc::clone(&reporter),
-        news: Mutex::new(News { last_id, changes: Vec::new() }),
-        end: Mutex::new(End::Running(None)),
+        news: Mutex::new(News { last_id: entries.len() as u64, changes: Vec::new() }),
+        end: Mutex::new(End::Running(waker.as_ref().map(|waker| waker.thread()))),
         ended: Condvar::new(),
         generation,
+        waker,
     });
+    let caller = Caller::new(entries, Arc::clone(&shared), reporter, pulse);
+    let name = match on {
+        Thread::Own(name) => name,
+        Thread::Shared(waker) => {
+            waker.bring(receiver, caller);
+            return Ok(Running { callbacks: Callbacks { shared } });
+        }
+    };
     // Here the thread finds it, or who could not start one.
-    let handed_over = Arc::new(Mutex::new(Some((receiver, entries))));
-    let (of_thread, taken) = (Arc::clone(&shared), Arc::clone(&handed_over));
+    let handed_over = Arc::new(Mutex::new(Some(Loop { receiver, caller })));
+    let taken = Arc::clone(&handed_over);
     let run = move || {
-        *lock(&of_thread.end) = End::Running(Some(thread::current().id()));
-        let Some((receiver, entries)) = lock(&taken).take() else { return };
-        let shared = Arc::clone(&of_thread);
-        let (messages, calls) = (0, 0);
-        let dispatcher = Dispatcher { receiver, entries, shared, reporter, pulse, messages, calls };
-        let (receiver, ended) = dispatcher.run();
-        *lock(&of_thread.end) = End::Ended(Box::new(receiver), ended);
-        of_thread.ended.notify_all();
+        let Some(taken) = lock(&taken).take() else { return };
+        taken.caller.shared.runs_here();
+        taken.run();
     };
     match thread::Builder::new().name(name).spawn(run) {
         Ok(_detached) => Ok(Running { callbacks: Callbacks { shared } }),
         Err(error) => {
-            let (receiver, _) = lock(&handed_over).take().expect("no thread has taken it");
+            let Loop { receiver, .. } = lock(&handed_over).take().expect("no thread has taken it");
             Err((error, Box::new(receiver)))
         }
     }
+}
+
+/// Where callbacks are called.
+pub(super) enum Thread<'a> {
+    /// On a thread of this name.
+    Own(String),
+    Shared(&'a Arc<Waker>),
 }
 
 /// A passive receiver at work. Dropping it stops it: it is closed when the callback that runs, if there
@@ -205,14 +241,15 @@ impl<K: Kind> Callbacks<K> {
         // Under the lock, so that ids are in the order of registration.
         news.changes.push(Change::Add(Entry::new(id, filter, callback)));
         drop(news);
-        self.shared.signal.raise(NEWS);
+        self.shared.raise(NEWS);
         id
     }
 
     /// Removes a callback, if it is still there. It is not called with messages that are received from
     /// now on, perhaps but for the one that is being handled.
     pub fn remove(&self, callback: CallbackId) {
-        self.shared.change(Change::Remove(callback));
+        lock(&self.shared.news).changes.push(Change::Remove(callback));
+        self.shared.raise(NEWS);
     }
 
     /// What was counted so far.
@@ -257,7 +294,7 @@ impl<K: Kind> Running<K> {
     /// # Errors
     /// [`StopError::OwnThread`], [`StopError::Forked`].
     pub fn stop(self) -> Result<K::End, StopError<K>> {
-        self.callbacks.shared.signal.raise(STOP);
+        self.callbacks.shared.raise(STOP);
         self.finish(None)
     }
 
@@ -266,7 +303,7 @@ impl<K: Kind> Running<K> {
     /// # Errors
     /// [`StopError::Timeout`] where a callback has not returned until then; the others as there.
     pub fn stop_timeout(self, timeout: Duration) -> Result<K::End, StopError<K>> {
-        self.callbacks.shared.signal.raise(STOP);
+        self.callbacks.shared.raise(STOP);
         self.finish(Some(timeout))
     }
 
@@ -276,7 +313,7 @@ impl<K: Kind> Running<K> {
     /// # Errors
     /// As there.
     pub fn drain(self) -> Result<K::End, StopError<K>> {
-        self.callbacks.shared.signal.raise(DRAIN);
+        self.callbacks.shared.raise(DRAIN);
         self.finish(None)
     }
 
@@ -285,7 +322,7 @@ impl<K: Kind> Running<K> {
     /// # Errors
     /// As [`stop_timeout`](Self::stop_timeout).
     pub fn drain_timeout(self, timeout: Duration) -> Result<K::End, StopError<K>> {
-        self.callbacks.shared.signal.raise(DRAIN);
+        self.callbacks.shared.raise(DRAIN);
         self.finish(Some(timeout))
     }
 
@@ -346,7 +383,7 @@ impl<K: Kind> Drop for Running<K> {
     fn drop(&mut self) {
         let shared = &self.callbacks.shared;
         if fork::is_current(shared.generation) {
-            shared.signal.raise(STOP);
+            shared.raise(STOP);
         }
     }
 }

@@ -37,7 +37,7 @@ impl Signal {
     /// The bits that are set.
     #[inline]
     pub(in crate::channel) fn bits(&self) -> u32 {
-        // Acquire pairs with the Release in `raise`: what came with a bit is visible.
+        // Acquire pairs with the Release in `set`: what came with a bit is visible.
         self.bits.load(Ordering::Acquire)
     }
 
@@ -46,9 +46,14 @@ impl Signal {
         self.bits.fetch_and(!bits, Ordering::AcqRel);
     }
 
+    /// Sets bits; for who is woken in another way.
+    pub(in crate::channel) fn set(&self, bits: u32) {
+        self.bits.fetch_or(bits, Ordering::AcqRel);
+    }
+
     /// Sets bits, and ends the wait that is going on.
     pub(in crate::channel) fn raise(&self, bits: u32) {
-        self.bits.fetch_or(bits, Ordering::AcqRel);
+        self.set(bits);
         // Behind the bits: a receiver that has moved on since has locked this after us, so it sees
         // them before it waits there.
         let connection = Arc::clone(&self.lock());

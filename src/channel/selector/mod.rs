@@ -213,6 +213,11 @@ impl Selector {
         Some(slot.receiver)
     }
 
+    /// Whether a receiver has ended, so that nothing will ever come of it.
+    pub(in crate::channel) fn has_ended(&self, token: usize) -> bool {
+        self.slots.get(token).and_then(Option::as_ref).is_some_and(Slot::is_ended)
+    }
+
     /// Number of receivers.
     pub fn len(&self) -> usize {
         self.len
