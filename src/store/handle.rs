@@ -8,7 +8,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::StoreGeometry;
+use super::doorbells::{self, Note};
 use super::error::{CheckError, HandleError, ReadError, WriteError};
+use super::interest::Truth;
 use super::lock::Recovery;
 use super::shared::Shared;
 use super::stats::StoreStats;
@@ -80,6 +83,13 @@ impl Store {
     pub(super) fn writable(&self) -> Result<&Writable, WriteError> {
         match &self.side {
             Side::Writable(writable) => Ok(writable),
+        }
+    }
+
+    /// Where watches look and sleep, and whether they can announce that they sleep.
+    pub(super) fn watched(&self) -> (&MappedMemory, &StoreGeometry, bool) {
+        match &self.side {
+            Side::Writable(Writable { shared, .. }) => (&shared.memory, &shared.geometry, true),
         }
     }
 
@@ -260,6 +270,33 @@ impl Store {
 
 /// A deadline that has come.
 const NOW: Deadline = Deadline::at_ns(0);
+
+impl Truth for Store {
+    type Error = ReadError;
+
+    fn version(&self, key: &[u8]) -> Result<Option<u64>, ReadError> {
+        self.memory()?;
+        match &self.side {
+            Side::Writable(writable) => Ok(writable.reader.version(key)?),
+        }
+    }
+
+    fn scan(&self, prefix: &[u8], found: &mut dyn FnMut(&[u8], u64)) -> Result<(), ReadError> {
+        self.memory()?;
+        match &self.side {
+            Side::Writable(writable) => Ok(writable.reader.scan(prefix, found)?),
+        }
+    }
+
+    fn noted(&self) -> u64 {
+        doorbells::noted(self.watched().0)
+    }
+
+    fn notes(&self, from: u64, to: u64, notes: &mut Vec<Note>) -> bool {
+        let (memory, geometry, _) = self.watched();
+        doorbells::read_notes(memory, geometry, from, to, notes)
+    }
+}
 
 #[cfg(test)]
 #[path = "handle_tests.rs"]

@@ -102,16 +102,6 @@ impl OneKey {
         let (deletions, hash) = (Deletions::from_now(truth), hash(key, geometry.seed()));
         Self { key: key.to_vec(), hash, known, newest: known.unwrap_or(0), deletions }
     }
-
-    /// The key.
-    pub(crate) fn key(&self) -> &[u8] {
-        &self.key
-    }
-
-    /// The version that was told last, or that was there at the beginning.
-    pub(crate) fn known(&self) -> Option<u64> {
-        self.known
-    }
 }
 
 impl Interest for OneKey {
@@ -166,17 +156,6 @@ impl Prefix {
         let known = scan(truth, prefix)?;
         let (prefix, gone, news) = (prefix.to_vec(), Vec::new(), VecDeque::new());
         Ok(Self { prefix, known, gone, deletions, news })
-    }
-
-    /// The prefix.
-    pub(crate) fn prefix(&self) -> &[u8] {
-        &self.prefix
-    }
-
-    /// The keys, and the versions that were told last or were there at the beginning; but for changes
-    /// that have been found and not told yet.
-    pub(crate) fn known(&self) -> &BTreeMap<Vec<u8>, u64> {
-        &self.known
     }
 
     fn look_at_all<T: Truth>(&mut self, truth: &T) -> Result<(), T::Error> {

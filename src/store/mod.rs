@@ -22,7 +22,8 @@
 //! | `value`, `error` | what they get |
 //! | `writable`, `shared` | a handle that may write; what the handles of a process have in common |
 //! | `doorbells` | telling watchers that something has changed |
-//! | `watch`, `interest` | waiting for it; for changes of what |
+//! | `watch`, `interest`, `interests` | waiting for it; for changes of what, or of many things |
+//! | `watching` | watches, as users have them |
 //! | `survey`, `recovery` | what the truth says; making the indexes say so |
 //!
 //! ```
@@ -58,7 +59,6 @@ mod clear;
 mod core;
 #[cfg(not(loom))]
 mod directory;
-#[allow(dead_code, reason = "for the handles that watch")]
 mod doorbells;
 mod error;
 mod geometry;
@@ -66,8 +66,8 @@ mod geometry;
 mod handle;
 #[cfg(not(loom))]
 mod header;
-#[allow(dead_code, reason = "for the handles that watch")]
 mod interest;
+mod interests;
 mod journal;
 mod limbo;
 mod local_lock;
@@ -105,10 +105,11 @@ mod typed;
 mod usage;
 #[cfg(not(loom))]
 mod value;
-#[allow(dead_code, reason = "for the handles that watch")]
 mod watch;
 #[cfg(all(test, not(loom)))]
 mod watch_tests;
+#[cfg(not(loom))]
+mod watching;
 #[cfg(not(loom))]
 mod writable;
 
@@ -124,6 +125,7 @@ pub use geometry::StoreGeometry;
 pub use handle::{Store, StoreAccess};
 #[cfg(not(loom))]
 pub use header::StoreHeader;
+pub use interests::WatchId;
 pub use local_lock::LocalLock;
 pub use lock::{AcquireError, Acquired, Lock, LockRefusal, Recovery, Writer};
 #[cfg(not(loom))]
@@ -142,3 +144,5 @@ pub use typed::Typed;
 #[cfg(not(loom))]
 pub use value::Value;
 pub use watch::Change;
+#[cfg(not(loom))]
+pub use watching::{Watch, WatchError, WatchInterrupter, Watches};

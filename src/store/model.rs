@@ -6,7 +6,7 @@
 
 use super::interest::OneKey;
 use super::table::Table;
-use super::watch::{Change, Watcher};
+use super::watch::{Change, Plain, Watcher};
 use super::{Core, Owner, Reader, StoreGeometry};
 use crate::layout::PAGE_BYTES;
 use crate::layout::store::{self as layout, bell, block, journal, note, page, reader};
@@ -90,13 +90,15 @@ pub struct Watch<'a> {
 /// Watches a key from now on.
 pub fn watch<'a>(reader: &'a Reader<ModelMemory>, key: &[u8]) -> Watch<'a> {
     let interest = OneKey::new(reader, &reader.geometry, key).expect("no damage");
-    Watch { reader, watcher: Watcher::new(reader.memory.clone(), &reader.geometry, interest) }
+    Watch { reader, watcher: Watcher::new(reader.memory.clone(), &reader.geometry, interest, 1) }
 }
 
 impl Watch<'_> {
     /// Sleeps until the key has changed; forever, if nobody wakes it.
     pub fn wait(&mut self) -> Change {
-        let told = self.watcher.wait(self.reader, Deadline::NEVER).expect("no damage");
+        let mut bed = Plain { memory: self.reader.memory.clone(), announces: true };
+        let told = self.watcher.wait(self.reader, Deadline::NEVER, &mut bed, || false);
+        let told = told.expect("no damage");
         told.expect("there is no deadline")
     }
 

@@ -47,31 +47,69 @@ pub struct Change {
     pub possibly: bool,
 }
 
+/// How a watcher says that it is about to sleep, and how it sleeps.
+pub(crate) trait Bed {
+    /// Says that somebody is about to sleep at this bell. Returns whether whoever rings it from now on
+    /// wakes him; otherwise he looks at intervals.
+    fn announce(&mut self, bell: u64) -> bool;
+
+    /// Sleeps while the `u32` at `word` is `expected`, until the deadline; may return early.
+    fn sleep(&mut self, word: u64, expected: u32, deadline: Deadline);
+}
+
+/// Says at a bell that somebody is about to sleep there.
+pub(crate) fn announce(memory: &impl Memory, bell: u64) {
+    // Relaxed: the fence orders it before the look. Its partner is the load in `doorbells`.
+    memory.store_u32(bell + WAITING, 1, Ordering::Relaxed);
+    memory.heavy_fence();
+}
+
+/// A bed in memory that can be written, by default; without announcements elsewhere.
+#[derive(Debug)]
+pub(crate) struct Plain<M> {
+    pub(crate) memory: M,
+    /// Whether the memory can be written.
+    pub(crate) announces: bool,
+}
+
+impl<M: Memory> Bed for Plain<M> {
+    fn announce(&mut self, bell: u64) -> bool {
+        if self.announces {
+            announce(&self.memory, bell);
+        }
+        self.announces
+    }
+
+    fn sleep(&mut self, word: u64, expected: u32, deadline: Deadline) {
+        self.memory.wait_u32(word, expected, deadline);
+    }
+}
+
 /// Waits for changes of one thing: a key, keys with a prefix, or many interests.
 #[derive(Debug)]
 pub(crate) struct Watcher<M, I> {
     memory: M,
     bell: u64,
-    /// Whether it can say that it sleeps.
-    announces: bool,
-    /// The longest that it sleeps without looking.
+    /// The longest that it sleeps without looking, where it is woken.
     pub(super) slice_ns: u64,
+    /// And where it is not.
+    poll_ns: u64,
     interest: I,
     /// The bell's generation before the last look, where nothing was in progress then.
     quiet: Option<u32>,
 }
 
 impl<M: Memory, I: Interest> Watcher<M, I> {
-    /// A watcher that sleeps until it is woken.
-    pub(crate) fn new(memory: M, geometry: &StoreGeometry, interest: I) -> Self {
+    /// A watcher that looks every `poll_ns` nanoseconds where nobody wakes it.
+    pub(crate) fn new(memory: M, geometry: &StoreGeometry, interest: I, poll_ns: u64) -> Self {
         let bell = interest.bell(geometry);
-        Self { memory, bell, announces: true, slice_ns: MAX_SLEEP_NS, interest, quiet: None }
+        let poll_ns = poll_ns.clamp(1, MAX_SLEEP_NS);
+        Self { memory, bell, slice_ns: MAX_SLEEP_NS, poll_ns, interest, quiet: None }
     }
 
-    /// For memory that this process cannot write: looks every `poll_ns` nanoseconds.
-    #[must_use]
-    pub(crate) fn polling(self, poll_ns: u64) -> Self {
-        Self { announces: false, slice_ns: poll_ns.clamp(1, MAX_SLEEP_NS), ..self }
+    /// How often to look where nobody wakes it.
+    pub(crate) fn set_poll_ns(&mut self, poll_ns: u64) {
+        self.poll_ns = poll_ns.clamp(1, MAX_SLEEP_NS);
     }
 
     /// What is watched.
@@ -101,6 +139,8 @@ impl<M: Memory, I: Interest> Watcher<M, I> {
         if !open && self.quiet == Some(generation) {
             return Ok(None);
         }
+        // Where the look fails, the next one looks again.
+        self.quiet = None;
         let news = self.interest.look(truth)?;
         self.quiet = (!open).then_some(generation);
         Ok(news)
@@ -111,7 +151,7 @@ impl<M: Memory, I: Interest> Watcher<M, I> {
         self.memory.load_u32(self.bell + GENERATION, Ordering::Acquire)
     }
 
-    /// Waits until something has changed, or until the deadline.
+    /// Waits until something has changed, until the deadline, or until `stop` says so between two sleeps.
     ///
     /// # Errors
     /// As [`look`](Self::look).
@@ -119,26 +159,25 @@ impl<M: Memory, I: Interest> Watcher<M, I> {
         &mut self,
         truth: &T,
         deadline: Deadline,
+        bed: &mut impl Bed,
+        stop: impl Fn() -> bool,
     ) -> Result<Option<I::News>, T::Error> {
         loop {
             if let Some(news) = self.look(truth)? {
                 return Ok(Some(news));
             }
             let generation = self.generation();
-            if self.announces {
-                // Relaxed: the fence orders it before the look. Its partner is the load in `doorbells`.
-                self.memory.store_u32(self.bell + WAITING, 1, Ordering::Relaxed);
-                self.memory.heavy_fence();
-            }
+            let is_woken = bed.announce(self.bell);
             if let Some(news) = self.look(truth)? {
                 return Ok(Some(news));
             }
             let now = self.memory.now_ns();
-            if now >= deadline.as_ns() {
+            if now >= deadline.as_ns() || stop() {
                 return Ok(None);
             }
-            let slice = deadline.min(Deadline::at_ns(now.saturating_add(self.slice_ns)));
-            self.memory.wait_u32(self.bell + GENERATION, generation, slice);
+            let slice_ns = if is_woken { self.slice_ns } else { self.poll_ns };
+            let slice = deadline.min(Deadline::at_ns(now.saturating_add(slice_ns)));
+            bed.sleep(self.bell + GENERATION, generation, slice);
         }
     }
 }

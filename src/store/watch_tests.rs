@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use super::interest::{Interest, OneKey, Prefix};
 use super::journal::{Journal, Operation};
 use super::reader::Reader;
-use super::watch::{Change, Watcher};
+use super::watch::{Change, Plain, Watcher};
 use super::{Core, Owner, StoreGeometry};
 use crate::layout::store::bell;
 use crate::memory::{Deadline, HeapMemory, Memory, Ordering};
@@ -27,12 +27,12 @@ fn rig() -> Rig {
 impl Rig {
     fn watch(&self, key: &[u8]) -> Watcher<HeapMemory, OneKey> {
         let interest = OneKey::new(&self.reader, &self.geometry, key).unwrap();
-        Watcher::new(self.core.memory.clone(), &self.geometry, interest)
+        Watcher::new(self.core.memory.clone(), &self.geometry, interest, 1_000_000)
     }
 
     fn watch_prefix(&self, prefix: &[u8]) -> Watcher<HeapMemory, Prefix> {
         let interest = Prefix::new(&self.reader, prefix).unwrap();
-        Watcher::new(self.core.memory.clone(), &self.geometry, interest)
+        Watcher::new(self.core.memory.clone(), &self.geometry, interest, 1_000_000)
     }
 
     fn told<I: Interest<News = Change>>(
@@ -95,7 +95,7 @@ fn a_watch_from_a_version_tells_what_differs_from_it() {
     let version = rig.core.set(b"k", b"1").unwrap();
     for (known, expected) in [(None, 1), (Some(version), 0), (Some(version - 1), 1)] {
         let interest = OneKey::since(&rig.reader, &rig.geometry, b"k", known);
-        let mut watch = Watcher::new(rig.core.memory.clone(), &rig.geometry, interest);
+        let mut watch = Watcher::new(rig.core.memory.clone(), &rig.geometry, interest, 1_000_000);
         let told = rig.told(&mut watch);
         assert_eq!(told, vec![news("k", Some(version)); expected]);
     }
@@ -131,10 +131,9 @@ fn clearing_is_told() {
 #[test]
 fn a_prefix_tells_which_keys() {
     let mut rig = rig();
-    let before = rig.core.set(b"a/1", b"1").unwrap();
+    rig.core.set(b"a/1", b"1").unwrap();
     rig.core.set(b"b/1", b"1").unwrap();
     let mut watch = rig.watch_prefix(b"a/");
-    assert_eq!(watch.interest().known().iter().collect::<Vec<_>>(), [(&b"a/1".to_vec(), &before)]);
     let second = rig.core.set(b"a/2", b"1").unwrap();
     rig.core.set(b"b/2", b"1").unwrap();
     assert_eq!(rig.told(&mut watch), [news("a/2", Some(second))]);
@@ -188,6 +187,10 @@ fn load(memory: &HeapMemory, bell: u64) -> u64 {
     memory.load_u32(bell, Ordering::Relaxed).into()
 }
 
+fn bed(memory: &HeapMemory) -> Plain<HeapMemory> {
+    Plain { memory: memory.clone(), announces: true }
+}
+
 /// Sets or deletes the key, as the number says; which version it has then.
 fn change(core: &mut Core<HeapMemory>, number: u64) -> Option<u64> {
     let version = if number % 3 == 2 {
@@ -213,7 +216,7 @@ fn a_writer_wakes_nobody_where_nobody_watches() {
     assert_eq!(memory.wakes(), 0);
     rig.told(&mut watch);
     let deadline = Deadline::at_ns(memory.now_ns());
-    assert_eq!(watch.wait(&rig.reader, deadline), Ok(None));
+    assert_eq!(watch.wait(&rig.reader, deadline, &mut bed(&memory), || false), Ok(None));
     (600..900).for_each(|number| _ = change(&mut rig.core, number));
     assert_eq!(memory.wakes(), 1);
 }
@@ -222,10 +225,12 @@ fn a_writer_wakes_nobody_where_nobody_watches() {
 fn who_cannot_announce_himself_is_told_at_his_interval() {
     let rig = rig();
     let memory = rig.core.memory.clone();
-    let mut watch = rig.watch(b"k").polling(1_000_000);
+    let mut watch = rig.watch(b"k");
     let Rig { mut core, reader, .. } = rig;
+    let mut polling = Plain { memory: memory.clone(), announces: false };
     let told = std::thread::scope(|scope| {
-        let waiting = scope.spawn(move || watch.wait(&reader, Deadline::NEVER));
+        let waiting =
+            scope.spawn(move || watch.wait(&reader, Deadline::NEVER, &mut polling, || false));
         change(&mut core, 0);
         waiting.join().unwrap().unwrap().unwrap()
     });
@@ -237,16 +242,17 @@ fn who_cannot_announce_himself_is_told_at_his_interval() {
 fn no_change_is_missed() {
     let rounds = if cfg!(debug_assertions) { 20_000 } else { 100_000 };
     let Rig { mut core, reader, geometry } = rig();
-    let seen = AtomicU64::new(0);
+    let (seen, mut bed) = (AtomicU64::new(0), bed(&core.memory));
     let interest = OneKey::new(&reader, &geometry, b"k").unwrap();
-    let mut watch = Watcher::new(core.memory.clone(), &geometry, interest);
+    let mut watch = Watcher::new(core.memory.clone(), &geometry, interest, 1_000_000);
     watch.slice_ns = u64::MAX;
     let versions = std::thread::scope(|scope| {
         let seen = &seen;
         let watching = scope.spawn(move || {
             let mut versions = Vec::new();
             for round in 1..=rounds {
-                let told = watch.wait(&reader, Deadline::NEVER).unwrap().unwrap();
+                let told =
+                    watch.wait(&reader, Deadline::NEVER, &mut bed, || false).unwrap().unwrap();
                 versions.push(told.version);
                 seen.store(round, SeqCst);
             }
@@ -271,14 +277,20 @@ fn no_change_is_missed() {
 fn what_is_told_never_goes_back_and_ends_with_the_last() {
     let rounds = if cfg!(debug_assertions) { 10_000 } else { 200_000 };
     let Rig { mut core, reader, geometry } = rig();
-    let mut watch =
-        Watcher::new(core.memory.clone(), &geometry, Prefix::new(&reader, b"k").unwrap());
+    let mut watch = Watcher::new(
+        core.memory.clone(),
+        &geometry,
+        Prefix::new(&reader, b"k").unwrap(),
+        1_000_000,
+    );
     watch.slice_ns = u64::MAX;
+    let mut bed = bed(&core.memory);
     std::thread::scope(|scope| {
         let watching = scope.spawn(move || {
             let mut last = 0;
             loop {
-                let told = watch.wait(&reader, Deadline::NEVER).unwrap().unwrap();
+                let told =
+                    watch.wait(&reader, Deadline::NEVER, &mut bed, || false).unwrap().unwrap();
                 assert!(told.version.is_none_or(|version| version > last), "{told:?} after {last}");
                 last = told.version.unwrap_or(last);
                 if told.key == b"k, the end" {

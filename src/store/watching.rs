@@ -1,0 +1,313 @@
+//! Watches, as users have them.
+//!
+//! [`Store::watch`] and its kin make them. What always holds: a watch tells every change since it was made, or since its
+//! last news, though several may come as one; waiting costs writers one system call a sleep, and nothing
+//! where nobody sleeps; a wait ends at its deadline.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use super::error::ReadError;
+use super::handle::Store;
+use super::interest::{Interest, OneKey, Prefix};
+use super::interests::{Interests, One, WatchId};
+use super::watch::{Bed, Change, POLL_NS, Plain, Watcher};
+use crate::layout::store::block::MAX_KEY_BYTES;
+use crate::memory::{Deadline, MappedMemory, Memory, Ordering};
+use crate::os::futex::{self, Woken};
+use crate::sync::AtomicU32;
+
+/// Why nothing was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum WatchError {
+    /// A key that no store can have.
+    #[error("a key of {found} bytes: must be from 1 to {}", MAX_KEY_BYTES)]
+    KeyLength {
+        /// How long it is.
+        found: u64,
+    },
+    /// [`WatchInterrupter::interrupt`] was called.
+    #[error("the wait was interrupted")]
+    Interrupted,
+    /// The store could not be looked at.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+/// A watch of a key, or of all keys with a prefix.
+///
+/// It knows the versions of what it watches, and tells what differs from them: a change that came between
+/// two waits is told by the second one, also when its writer was killed right after it. Several changes
+/// of a key that nobody waited for are told as one, with the last version.
+///
+/// Replacing tables and moving values to make room are no changes. Nor is a write of the same bytes
+/// none: it makes a new version.
+///
+/// It borrows its handle, which can be used for everything else meanwhile, by the same thread. A thread
+/// that waits without a timeout is woken by [`interrupter`](Self::interrupter).
+///
+/// ```
+/// use std::time::Duration;
+/// use ringway::store::{Store, StoreOptions};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let store = Store::anonymous(&StoreOptions { capacity_bytes: 1 << 20, ..Default::default() })?;
+/// let writer = store.try_clone()?;
+/// let mut watch = store.watch("motd")?;
+/// let writing = std::thread::spawn(move || writer.set("motd", b"hello"));
+/// let change = watch.wait(Duration::from_secs(60))?.expect("it is being set");
+/// assert_eq!(change.version, Some(writing.join().expect("no panic")?));
+/// assert_eq!(store.get("motd")?.expect("set"), b"hello");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Watch<'a>(Watching<'a, One>);
+
+/// Many watches in one, for a thread that waits for all of them.
+///
+/// One wait costs writers as much as one watch of a prefix does. Each news costs a look at every key, and a
+/// walk through the table for every prefix.
+#[derive(Debug)]
+pub struct Watches<'a>(Watching<'a, Interests>);
+
+/// Ends waits of one [`Watch`] or [`Watches`] from other threads.
+#[derive(Debug, Clone)]
+pub struct WatchInterrupter(Arc<AtomicU32>);
+
+impl WatchInterrupter {
+    /// Ends the wait in progress, or else the next one, with [`WatchError::Interrupted`].
+    pub fn interrupt(&self) {
+        // Release pairs with the Acquire of who is interrupted.
+        self.0.store(1, Ordering::Release);
+        futex::wake(&self.0, u32::MAX);
+    }
+}
+
+#[derive(Debug)]
+struct Watching<'a, I> {
+    store: &'a Store,
+    watcher: Watcher<MappedMemory, I>,
+    interrupted: Option<Arc<AtomicU32>>,
+}
+
+/// Sleeps on two words: the bell, and what interrupts.
+struct Interruptible<'a> {
+    plain: Plain<MappedMemory>,
+    interrupted: &'a AtomicU32,
+}
+
+impl Bed for Interruptible<'_> {
+    fn announce(&mut self, bell: u64) -> bool {
+        self.plain.announce(bell)
+    }
+
+    fn sleep(&mut self, word: u64, expected: u32, deadline: Deadline) {
+        let words = [(self.plain.memory.futex_word(word), expected), (self.interrupted, 0)];
+        if futex::wait_many(&words, deadline) == Woken::Unsupported {
+            // Then an interruption is seen when this sleep ends.
+            self.plain.sleep(word, expected, deadline);
+        }
+    }
+}
+
+impl<'a, I: Interest> Watching<'a, I> {
+    fn new(store: &'a Store, interest: I) -> Self {
+        let (memory, geometry, _) = store.watched();
+        let watcher = Watcher::new(memory.clone(), geometry, interest, POLL_NS);
+        Self { store, watcher, interrupted: None }
+    }
+
+    fn try_wait(&mut self) -> Result<Option<I::News>, WatchError> {
+        Ok(self.watcher.look(self.store)?)
+    }
+
+    fn wait(&mut self, deadline: Deadline) -> Result<Option<I::News>, WatchError> {
+        let (memory, _, announces) = self.store.watched();
+        let mut plain = Plain { memory: memory.clone(), announces };
+        let Some(interrupted) = &self.interrupted else {
+            return Ok(self.watcher.wait(self.store, deadline, &mut plain, || false)?);
+        };
+        let mut bed = Interruptible { plain, interrupted };
+        let stop = || interrupted.load(Ordering::Acquire) != 0;
+        let news = self.watcher.wait(self.store, deadline, &mut bed, stop)?;
+        if news.is_none() && interrupted.swap(0, Ordering::Acquire) != 0 {
+            return Err(WatchError::Interrupted);
+        }
+        Ok(news)
+    }
+
+    fn wait_timeout(&mut self, timeout: Duration) -> Result<Option<I::News>, WatchError> {
+        let timeout_ns = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
+        let now_ns = self.store.watched().0.now_ns();
+        self.wait(Deadline::at_ns(now_ns.saturating_add(timeout_ns)))
+    }
+
+    fn interrupter(&mut self) -> WatchInterrupter {
+        WatchInterrupter(Arc::clone(self.interrupted.get_or_insert_default()))
+    }
+}
+
+impl Store {
+    /// Watches a key from now on. Read it after this, not before, and no change falls in between.
+    ///
+    /// # Errors
+    /// [`WatchError::KeyLength`], or [`WatchError::Read`].
+    pub fn watch(&self, key: impl AsRef<[u8]>) -> Result<Watch<'_>, WatchError> {
+        let key = OneKey::new(self, self.watched().1, check_key(key.as_ref())?)?;
+        Ok(Watch(Watching::new(self, One::Key(key))))
+    }
+
+    /// Watches a key from what the caller knows of it: `known` is the version of the value that it has seen,
+    /// or `None` where it was absent. What differs from that is told at once.
+    ///
+    /// # Errors
+    /// As [`watch`](Self::watch).
+    pub fn watch_since(
+        &self,
+        key: impl AsRef<[u8]>,
+        known: Option<u64>,
+    ) -> Result<Watch<'_>, WatchError> {
+        let key = OneKey::since(self, self.watched().1, check_key(key.as_ref())?, known);
+        Ok(Watch(Watching::new(self, One::Key(key))))
+    }
+
+    /// Watches all keys that begin with these bytes, from now on. Keeps a copy of those keys; each news costs
+    /// a walk through the table, which many writes can share.
+    ///
+    /// # Errors
+    /// [`WatchError::Read`].
+    pub fn watch_prefix(&self, prefix: impl AsRef<[u8]>) -> Result<Watch<'_>, WatchError> {
+        let prefix = Prefix::new(self, prefix.as_ref())?;
+        Ok(Watch(Watching::new(self, One::Prefix(prefix))))
+    }
+
+    /// Watches nothing yet: keys and prefixes are added to it.
+    pub fn watches(&self) -> Watches<'_> {
+        Watches(Watching::new(self, Interests::default()))
+    }
+}
+
+fn check_key(key: &[u8]) -> Result<&[u8], WatchError> {
+    let found = key.len() as u64;
+    if (1..=MAX_KEY_BYTES).contains(&found) {
+        Ok(key)
+    } else {
+        Err(WatchError::KeyLength { found })
+    }
+}
+
+impl Watch<'_> {
+    /// What has changed and was not told yet, if anything. Does not wait.
+    ///
+    /// # Errors
+    /// [`WatchError::Read`].
+    pub fn try_wait(&mut self) -> Result<Option<Change>, WatchError> {
+        self.0.try_wait()
+    }
+
+    /// Waits for a change, no longer than `timeout`; then there is none. Looks at least once.
+    ///
+    /// # Errors
+    /// [`WatchError::Interrupted`] or [`WatchError::Read`].
+    pub fn wait(&mut self, timeout: Duration) -> Result<Option<Change>, WatchError> {
+        self.0.wait_timeout(timeout)
+    }
+
+    /// Waits for a change, however long it takes.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    pub fn wait_forever(&mut self) -> Result<Change, WatchError> {
+        loop {
+            if let Some(change) = self.0.wait(Deadline::NEVER)? {
+                return Ok(change);
+            }
+        }
+    }
+
+    /// How often to look where no writer can be asked for a wakeup: on a handle that is read-only. 10 ms
+    /// if nothing is said, at most 250 ms.
+    pub fn set_poll_interval(&mut self, interval: Duration) {
+        self.0.watcher.set_poll_ns(u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    /// What ends a wait from another thread.
+    pub fn interrupter(&mut self) -> WatchInterrupter {
+        self.0.interrupter()
+    }
+}
+
+impl Watches<'_> {
+    /// Watches a key from now on, as well.
+    ///
+    /// # Errors
+    /// As [`Store::watch`].
+    pub fn add(&mut self, key: impl AsRef<[u8]>) -> Result<WatchId, WatchError> {
+        let store = self.0.store;
+        let key = OneKey::new(store, store.watched().1, check_key(key.as_ref())?)?;
+        Ok(self.0.watcher.interest_mut().add(One::Key(key)))
+    }
+
+    /// Watches a key from what the caller knows of it, as [`Store::watch_since`] does.
+    ///
+    /// # Errors
+    /// As [`Store::watch`].
+    pub fn add_since(
+        &mut self,
+        key: impl AsRef<[u8]>,
+        known: Option<u64>,
+    ) -> Result<WatchId, WatchError> {
+        let store = self.0.store;
+        let key = OneKey::since(store, store.watched().1, check_key(key.as_ref())?, known);
+        Ok(self.0.watcher.interest_mut().add(One::Key(key)))
+    }
+
+    /// Watches all keys with a prefix from now on, as well.
+    ///
+    /// # Errors
+    /// As [`Store::watch_prefix`].
+    pub fn add_prefix(&mut self, prefix: impl AsRef<[u8]>) -> Result<WatchId, WatchError> {
+        let prefix = Prefix::new(self.0.store, prefix.as_ref())?;
+        Ok(self.0.watcher.interest_mut().add(One::Prefix(prefix)))
+    }
+
+    /// Watches this no more; returns whether it did.
+    pub fn remove(&mut self, id: WatchId) -> bool {
+        self.0.watcher.interest_mut().remove(id)
+    }
+
+    /// How many keys and prefixes it watches.
+    pub fn len(&self) -> usize {
+        self.0.watcher.interest().len()
+    }
+
+    /// Whether it watches nothing.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What has changed and was not told yet, if anything. Does not wait.
+    ///
+    /// # Errors
+    /// [`WatchError::Read`].
+    pub fn try_wait(&mut self) -> Result<Option<(WatchId, Change)>, WatchError> {
+        self.0.try_wait()
+    }
+
+    /// Waits for a change, no longer than `timeout`; then there is none. Looks at least once.
+    ///
+    /// # Errors
+    /// [`WatchError::Interrupted`] or [`WatchError::Read`].
+    pub fn wait(&mut self, timeout: Duration) -> Result<Option<(WatchId, Change)>, WatchError> {
+        self.0.wait_timeout(timeout)
+    }
+
+    /// What ends a wait from another thread.
+    pub fn interrupter(&mut self) -> WatchInterrupter {
+        self.0.interrupter()
+    }
+}
