@@ -76,9 +76,8 @@ pub(super) fn take<M: Memory>(
             if next > u64::from(class.objects) {
                 return Err(Damage);
             }
-            // Noted, because the object's new content takes the link's place; and by a value that no link
-            // has, because what changes nothing is not noted: the last free object's link is 0.
-            journal.put_u64(link, u64::MAX);
+            // The object's new content takes its place.
+            journal.give_up_u64(link);
             state.free = next as u32;
             index
         }

@@ -179,7 +179,8 @@ impl Store {
     /// [`WriteError`]; the old value stays.
     #[inline]
     pub fn set(&self, key: impl AsRef<[u8]>, bytes: &[u8]) -> Result<u64, WriteError> {
-        self.locked(Deadline::NEVER, |store| store.set(key.as_ref(), (bytes, 0)))
+        let key = key.as_ref();
+        self.locked(Deadline::NEVER, |store| store.set(key, (bytes, 0)))
     }
 
     /// As [`set`](Self::set), if no other writer is at it.
@@ -188,7 +189,8 @@ impl Store {
     /// [`WriteError::Deadline`] where one is; else as [`set`](Self::set).
     #[inline]
     pub fn try_set(&self, key: impl AsRef<[u8]>, bytes: &[u8]) -> Result<u64, WriteError> {
-        self.locked(NOW, |store| store.set(key.as_ref(), (bytes, 0)))
+        let key = key.as_ref();
+        self.locked(NOW, |store| store.set(key, (bytes, 0)))
     }
 
     /// As [`set`](Self::set), waiting for other writers no longer than `timeout`. What a dead writer left
@@ -202,8 +204,8 @@ impl Store {
         bytes: &[u8],
         timeout: Duration,
     ) -> Result<u64, WriteError> {
-        let deadline = self.deadline(timeout)?;
-        self.locked(deadline, |store| store.set(key.as_ref(), (bytes, 0)))
+        let (key, deadline) = (key.as_ref(), self.deadline(timeout)?);
+        self.locked(deadline, |store| store.set(key, (bytes, 0)))
     }
 
     /// The deadline of a call that may last as long.
@@ -219,7 +221,8 @@ impl Store {
     /// [`WriteError`]; the value stays.
     #[inline]
     pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool, WriteError> {
-        self.locked(Deadline::NEVER, |store| store.delete(key.as_ref()))
+        let key = key.as_ref();
+        self.locked(Deadline::NEVER, |store| store.delete(key))
     }
 
     /// As [`delete`](Self::delete), for a key that must be there.

@@ -71,6 +71,13 @@ impl<'a, M: Memory> Journal<'a, M> {
         }
     }
 
+    /// Notes a word that is an index no more, because its place is about to be used for something else.
+    pub(super) fn give_up_u64(&mut self, offset: u64) {
+        self.note(offset, self.memory.load_u64(offset, Ordering::Relaxed));
+        // Whatever is stored there next, with whichever ordering, comes behind the note.
+        self.memory.release_fence();
+    }
+
     /// Changes a `u32` of an index.
     pub(super) fn put_u32(&mut self, offset: u64, value: u32) {
         let former = self.memory.load_u32(offset, Ordering::Relaxed);

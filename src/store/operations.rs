@@ -78,6 +78,7 @@ impl Store {
         self.locked(Deadline::NEVER, |store| {
             let block = store.find(key)?;
             let new = change(block.as_ref().map(|block| store.bytes_of(block)));
+            store.still_ours()?;
             put(store, key, new.as_deref())
         })
     }

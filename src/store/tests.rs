@@ -242,7 +242,20 @@ fn f04_a_writer_killed_anywhere_in_a_set_leaves_the_old_or_the_new() {
         |core| assert!(core.set(b"k", &[2; 100]).is_ok()),
         |core| either(core, Some(&[1; 100]), Some(&[2; 100])),
     );
-    for outcomes in [first, again] {
+    // And where the last free object of its class is taken: it has a link that says 0.
+    let last = crash_everywhere(
+        |core| {
+            fill(core);
+            core.give_back().unwrap();
+            core.set(b"a", &[1; 700]).unwrap();
+            core.set(b"b", &[1; 700]).unwrap();
+            core.delete(b"a").unwrap();
+            core.give_back().unwrap();
+        },
+        |core| assert!(core.set(b"k", &[3; 700]).is_ok()),
+        |core| either(core, None, Some(&[3; 700])),
+    );
+    for outcomes in [first, again, last] {
         let [clean, taken_back, finished, rebuilt] = outcomes;
         assert!(clean > 0 && taken_back > 10 && finished > 3, "{outcomes:?}");
         assert_eq!(rebuilt, 0, "the journal is enough");

@@ -97,7 +97,8 @@ impl Store {
     ) -> Result<u64, TypedError> {
         check_alignment::<T>()?;
         let value = (bytemuck::bytes_of(value), const { tag_of(<Pod<T> as Codec>::FINGERPRINT) });
-        Ok(self.locked(Deadline::NEVER, |store| store.set(key.as_ref(), value))?)
+        let key = key.as_ref();
+        Ok(self.locked(Deadline::NEVER, |store| store.set(key, value))?)
     }
 
     /// The value of a key as plain data, where it lies; `None` where the key is absent.
@@ -151,10 +152,11 @@ impl Store {
     {
         check_alignment::<T::Archived>()?;
         // Before the lock is taken: it may take long, and runs what others have written.
+        let key = key.as_ref();
         let mut scratch = self.writable()?.take_scratch();
         let bytes = Archived::<T>::encode(value, &mut scratch)?;
         let tag = const { tag_of(<Archived<T> as Codec>::FINGERPRINT) };
-        let set = self.locked(Deadline::NEVER, |store| store.set(key.as_ref(), (bytes, tag)));
+        let set = self.locked(Deadline::NEVER, |store| store.set(key, (bytes, tag)));
         self.writable()?.keep_scratch(scratch);
         Ok(set?)
     }

@@ -137,6 +137,12 @@ impl Locked<'_> {
         &mut self.writer
     }
 
+    /// Refuses to go on in a child that was forked since the lock was got, by what the caller runs
+    /// under it: the lock is the parent's.
+    pub(super) fn still_ours(&self) -> Result<(), WriteError> {
+        if self.writer.memory.is_ours() { Ok(()) } else { Err(WriteError::Forked) }
+    }
+
     /// Makes `value`, bytes and their tag, the value of a key; returns its version.
     #[inline]
     pub(super) fn set(&mut self, key: &[u8], value: (&[u8], u32)) -> Result<u64, WriteError> {

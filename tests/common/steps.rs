@@ -15,8 +15,9 @@ pub fn kill_at_every_step(run: impl Fn(), mut after: impl FnMut(usize)) -> usize
     unreachable!("it ends")
 }
 
-/// False where it ended by itself before that.
-fn killed_at(steps: usize, run: &impl Fn()) -> bool {
+/// Runs `run` in a forked copy of this process that is killed at its n-th system call. False where it
+/// ended by itself before that.
+pub fn killed_at(steps: usize, run: &impl Fn()) -> bool {
     // SAFETY: the child runs on a copy of this thread; the library keeps its allocator usable.
     let pid = unsafe { libc::fork() };
     assert!(pid >= 0);
