@@ -67,7 +67,7 @@
 //! | [`wakeup`] | announce, fence, look, sleep; and its other side | no |
 //! | [`channel`] | blocking ends, callbacks, typed messages, selector, hand-over to a next incarnation | `trusted` |
 //! | [`segment`] | sealed memory files with a checked header | no |
-//! | [`store`] | the core of a hash table in a segment, over the seam; the lock and the segment are not there yet | no |
+//! | [`store`] | a hash table in a segment: read in place, written under a robust mutex, recovered after a death | lending values |
 //! | [`host`] | plugin processes: spawn, supervise, restart | spawning |
 //! | `os`, `supervisor` | system calls; the thread that learns of deaths | `os` |
 

@@ -1,9 +1,26 @@
 //! The store: a hash table in a segment of its own, changed under a lock, read without one.
 //!
-//! This is its core, over the [`Memory`] seam: what a writer does under a lock, what readers do
-//! without one, what recovery does after a death. The lock and the segment are not there yet.
+//! Processes get a [`Store`]; behind it stands a core over the [`Memory`] seam: what a writer does under the
+//! lock, what readers do without it, what recovery does after a death.
 //! What always holds: the table and what it names are the truth, and one store of one slot changes a key; all
 //! else is an index, which recovery can take back, finish, or compute anew.
+//!
+//! ```
+//! use ringway::store::{Store, StoreOptions};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let store = Store::anonymous(&StoreOptions { capacity_bytes: 1 << 20, ..Default::default() })?;
+//! store.set("motd", b"hello")?;
+//! let motd = store.get("motd")?.expect("just set"); // in the segment itself
+//! store.set("motd", b"good-bye")?; // beside the reader, who keeps what it has
+//! assert_eq!(&*motd, b"hello");
+//!
+//! store.fetch_add("visits", 1)?;
+//! store.set_archived("peers", &vec![String::from("alpha")])?;
+//! assert_eq!(store.get_archived::<Vec<String>>("peers")?.expect("just set")[0].as_str(), "alpha");
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! | file | what it holds |
 //! |---|---|
@@ -25,6 +42,8 @@
 //! | `watch`, `interest`, `interests` | waiting for it; for changes of what, or of many things |
 //! | `watching` | watches, as users have them |
 //! | `survey`, `recovery` | what the truth says; making the indexes say so |
+//!
+//! The core by itself, over memory of this process:
 //!
 //! ```
 //! use ringway::memory::HeapMemory;
