@@ -14,7 +14,7 @@ use common::storing::{self, BUSY_KEYS, busy_count, busy_key};
 use ringway::channel::Channel;
 use ringway::error::RecvTimeoutError;
 use ringway::host::{Host, HostEventKind, PluginHandle, PluginSpec, StoreError};
-use ringway::store::{Store, StoreOptions};
+use ringway::store::{Store, StoreOptions, WriteError};
 
 /// Where the plugin's process starts; does nothing in the process that runs the tests.
 #[test]
@@ -206,4 +206,39 @@ fn f07_a_reader_that_dies_gives_back_what_it_had_pinned() {
     });
     store.check().unwrap();
     assert_eq!(host.next_event(Duration::ZERO), None);
+}
+
+#[test]
+fn f27_a_trusted_plugin_that_is_stopped_with_the_lock_keeps_nobody_past_a_deadline() {
+    let host = host();
+    let store = host.store().unwrap();
+    store.set("held", b"old").unwrap();
+    let mut pinger = Hand::start(&host, plugin::spec("pinger", "ping"));
+    assert_eq!(pinger.tell("ping"), "Ok(())");
+    let mut other = Hand::start(&host, trusted(plugin::spec("other", "use-store")));
+    let handle = host.spawn(trusted(plugin::spec("stopped", "stop-with-the-lock"))).unwrap();
+    let (mut active, _passive) = handle.take_channels().unwrap();
+    assert_eq!(active.recv_timeout(NEVER).unwrap().bytes(), b"held");
+    assert_eq!(store.try_set("held", b"new"), Err(WriteError::Deadline));
+    let late = store.set_timeout("held", b"new", Duration::from_millis(20));
+    assert_eq!(late, Err(WriteError::Deadline));
+    assert_eq!(&*store.get("held").unwrap().unwrap(), b"old", "reading takes no lock");
+    assert_eq!(other.tell("get held"), "old");
+    // Another one dies meanwhile: what it leaves waits for the lock, and the server does not.
+    other.handle.kill().unwrap();
+    assert_eq!(pinger.tell("ping"), "Ok(())");
+    handle.kill().unwrap();
+    store.set("held", b"new").unwrap();
+    assert_eq!(&*store.get("held").unwrap().unwrap(), b"new");
+    store.check().unwrap();
+}
+
+#[test]
+fn f26_the_store_of_an_untrusted_plugin_cannot_be_written_through_its_descriptor() {
+    let host = host();
+    host.store().unwrap().set("motd", b"hello").unwrap();
+    let mut hand = Hand::start(&host, plugin::spec("untrusted", "write-anyway"));
+    assert_eq!(hand.tell("begin"), "0 of 6 attempts succeeded");
+    assert_eq!(&*host.store().unwrap().get("motd").unwrap().unwrap(), b"hello");
+    host.store().unwrap().check().unwrap();
 }

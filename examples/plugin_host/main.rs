@@ -1,4 +1,4 @@
-//! A host that streams every line of some files to plugin processes, kills one of them in the
+//! A host that streams every line of some files to plugin processes, kills two of them in the
 //! middle, and loses nothing.
 //!
 //! ```text
@@ -7,8 +7,9 @@
 //!
 //! The plugins are this very program, executed again: a process that finds itself started by a host
 //! becomes a plugin. The host sends each line once and never again; what a plugin had not finished
-//! with when it was killed, the ring delivers to its successor. At the end every total must equal
-//! what one process computes alone, or the program fails.
+//! with when it was killed, the ring delivers to its successor. The plugins keep running totals in the
+//! host's store, where one more plugin reads them meanwhile. At the end every total must equal what one process computes alone, in the answers
+//! and in the store, or the program fails.
 
 mod corpus;
 mod plugin;
@@ -24,7 +25,7 @@ use clap::Parser;
 
 use corpus::Corpus;
 
-/// Streams the lines of files through plugin processes, kills one, and checks that nothing is lost.
+/// Streams the lines of files through plugin processes, kills two, and checks that nothing is lost.
 #[derive(Debug, Parser)]
 #[command(name = "plugin_host")]
 pub struct Arguments {
@@ -39,7 +40,8 @@ pub struct Arguments {
     /// Lines in flight to each plugin.
     #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u64).range(1..=65536))]
     window: u64,
-    /// Kill a plugin when this many lines have been sent; a third of all unless given.
+    /// Kill the first plugin when this many lines have been sent; a third of all unless given. The second
+    /// one is killed halfway from there to the end.
     #[arg(long, conflicts_with = "no_kill", value_parser = clap::value_parser!(u64).range(1..))]
     kill_at: Option<u64>,
     /// Kill no plugin.

@@ -5,19 +5,28 @@ use std::error::Error;
 use comfy_table::Table;
 use hdrhistogram::Histogram;
 
-use crate::stream::Outcome;
+use crate::plugin::Observed;
+use crate::stream::{Kill, Outcome};
 use crate::work::Totals;
 
 /// Prints totals and figures.
 pub fn print(outcome: &Outcome, expected: &Totals) {
     let mut table = Table::new();
-    table.set_header(["total", "by the plugins", "by one process alone"]);
-    for ((name, found), (_, expected)) in rows(&outcome.totals).iter().zip(rows(expected)) {
-        table.add_row([(*name).into(), found.clone(), expected]);
+    table.set_header(["total", "by the plugins", "in the store", "by one process alone"]);
+    let columns = [&outcome.totals, &outcome.stored, expected].map(rows);
+    for (row, (name, _)) in rows(expected).iter().enumerate() {
+        let values = columns.iter().map(|column| column[row].1.clone());
+        table.add_row([(*name).to_string()].into_iter().chain(values));
     }
     println!("{table}");
     print_speed(outcome);
-    print_kill(outcome);
+    let Observed { looks, changes, .. } = outcome.observed;
+    println!("observed from another process: {changes} changes of totals in {looks} looks");
+    if outcome.kills.is_empty() {
+        println!("no plugin was killed");
+    }
+    outcome.kills.iter().for_each(print_kill);
+    println!("{} answers came again after kills", outcome.redelivered);
 }
 
 fn rows(totals: &Totals) -> [(&'static str, String); 6] {
@@ -61,17 +70,19 @@ fn percentiles(histogram: &Histogram<u64>) -> String {
     )
 }
 
-fn print_kill(outcome: &Outcome) {
-    let Some(kill) = &outcome.kill else { return println!("no plugin was killed") };
-    println!("killed process {} with {} messages in flight", kill.pid, kill.in_flight);
+fn print_kill(kill: &Kill) {
+    println!(
+        "killed {}, process {}, with {} messages in flight",
+        kill.plugin, kill.pid, kill.in_flight
+    );
     if let Some((after, reason)) = kill.noticed {
         println!("noticed after {after:?}: {reason}");
     }
     if let Some(restart) = kill.restart {
         println!(
             "restarted after {:?} as process {} ({:?} from noticing to ready); {} unread messages \
-             carried over, {} of them had been answered before",
-            restart.after, restart.pid, restart.downtime, restart.carried, outcome.redelivered
+             carried over",
+            restart.after, restart.pid, restart.downtime, restart.carried
         );
     }
 }
@@ -82,16 +93,19 @@ pub fn check(outcome: &Outcome, expected: &Totals) -> Result<(), Box<dyn Error>>
     if outcome.totals != *expected {
         wrong.push("the totals differ".into());
     }
-    let carried = match &outcome.kill {
-        None => 0,
-        Some(kill) => match kill.restart {
-            Some(restart) if kill.noticed.is_some() => restart.carried,
-            _ => {
-                wrong.push("the killed plugin was not restarted".into());
-                0
-            }
-        },
-    };
+    if outcome.stored != *expected {
+        wrong.push("the totals in the store differ".into());
+    }
+    if outcome.observed.wrong > 0 || outcome.observed.changes == 0 {
+        wrong.push(format!("the observer saw what cannot be: {:?}", outcome.observed));
+    }
+    let mut carried = 0;
+    for kill in &outcome.kills {
+        match kill.restart {
+            Some(restart) if kill.noticed.is_some() => carried += restart.carried,
+            _ => wrong.push("a killed plugin was not restarted".into()),
+        }
+    }
     if outcome.redelivered > carried {
         wrong.push(format!(
             "{} answers came again, but only {carried} messages were carried over",

@@ -9,12 +9,14 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressStyle};
-use ringway::channel::{ChannelOptions, Event, Selector, Sender};
+use ringway::channel::{Channel, ChannelOptions, Event, Selector, Sender};
 use ringway::error::{ExitReason, RecvError, TrySendError};
 use ringway::host::{Host, HostEventKind, PluginHandle, PluginSpec, Restart};
+use ringway::store::StoreOptions;
 
 use crate::Arguments;
 use crate::corpus::Corpus;
+use crate::plugin::{LINES_AT_ONCE, Number, OBSERVER, Observed, totals_key};
 use crate::work::{Answer, Totals};
 
 /// This many lines at the start are sent one at a time, to see what a round trip takes.
@@ -37,14 +39,18 @@ pub struct Outcome {
     pub stream_time: Duration,
     /// Answers that had come before.
     pub redelivered: u64,
-    pub kill: Option<Kill>,
+    pub kills: Vec<Kill>,
+    /// The totals that the readers have kept in the store.
+    pub stored: Totals,
+    pub observed: Observed,
     /// Deaths that nobody has asked for, and plugins that did not end well.
     pub mishaps: Vec<String>,
 }
 
 /// What became of the plugin that was killed.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Kill {
+    pub plugin: String,
     pub pid: u32,
     pub at: Instant,
     /// Sent and not answered when it was killed, as the host saw it.
@@ -132,12 +138,30 @@ pub fn run(
     total: u64,
     kill_at: Option<u64>,
 ) -> Result<Outcome, Box<dyn Error>> {
-    let host = Host::builder().channel_options(options(corpus)?).build()?;
+    let options = options(corpus)?;
+    let store_options = StoreOptions { capacity_bytes: 1 << 20, ..StoreOptions::default() };
+    let lines_at_once = Number(lines_at_once(&options, corpus));
+    let host = Host::builder().channel_options(options).store(store_options).build()?;
+    let store = host.store()?;
+    store.set_pod(LINES_AT_ONCE, &lines_at_once)?;
     let (workers, selector) = start(&host, arguments.plugins)?;
+    let observer = Observer::start(&host)?;
     let bar = progress_bar(total);
     let window = arguments.window;
-    let mut stream =
-        Stream { corpus, total, kill_at, window, workers, selector, sent: 0, answered: 0 };
+    let mut stream = Stream {
+        corpus,
+        total,
+        kill_at,
+        second_kill_at: kill_at
+            .filter(|_| workers.len() > 1)
+            .map(|at| at + (total - at).div_ceil(2))
+            .filter(|at| kill_at != Some(*at)),
+        window,
+        workers,
+        selector,
+        sent: 0,
+        answered: 0,
+    };
     let mut outcome = Outcome::new()?;
     let mut streaming_since = None;
     let mut last_answer = Instant::now();
@@ -146,8 +170,8 @@ pub fn run(
             streaming_since = Some((Instant::now(), stream.answered, outcome.totals.bytes));
         }
         stream.fill()?;
-        if kill_at == Some(stream.sent) && outcome.kill.is_none() {
-            outcome.kill = Some(kill(&stream.workers[0])?);
+        if let Some(victim) = stream.victim(outcome.kills.len()) {
+            outcome.kills.push(kill(victim)?);
         }
         if stream.collect(&mut outcome)? > 0 {
             last_answer = Instant::now();
@@ -164,17 +188,57 @@ pub fn run(
         outcome.stream_bytes = outcome.totals.bytes - bytes;
     }
     outcome.finish(&host, stream);
+    outcome.observed = observer.finish()?;
+    for number in 0..arguments.plugins {
+        let totals = store.get_pod::<Totals>(totals_key(&reader(number)))?;
+        outcome.stored = totals.map_or(outcome.stored, |totals| outcome.stored.and(&totals));
+    }
+    store.check()?;
     Ok(outcome)
 }
 
-/// Starts the plugins.
+fn reader(number: u16) -> String {
+    format!("reader-{number}")
+}
+
+/// The plugin that looks at the totals while the readers work.
+struct Observer(PluginHandle, Channel);
+
+impl Observer {
+    fn start(host: &Host) -> Result<Self, Box<dyn Error>> {
+        let spec = PluginSpec::new(OBSERVER, Command::new(env::current_exe()?));
+        let handle = host.spawn(trusted(spec))?;
+        let (active, _passive) = handle.take_channels()?;
+        Ok(Self(handle, active))
+    }
+
+    fn finish(self) -> Result<Observed, Box<dyn Error>> {
+        let Self(handle, mut active) = self;
+        active.send(b"what have you seen?")?;
+        let observed = bytemuck::try_pod_read_unaligned(&active.recv_timeout(PATIENCE)?)
+            .map_err(|error| error.to_string())?;
+        match handle.wait_exit(PATIENCE)? {
+            ExitReason::Code(0) => Ok(observed),
+            reason => Err(format!("{OBSERVER}: {reason}").into()),
+        }
+    }
+}
+
+/// Lets a plugin use the store as the host does.
+#[allow(unsafe_code)]
+fn trusted(spec: PluginSpec) -> PluginSpec {
+    // SAFETY: it is this very program, which writes to the store by way of the library only.
+    unsafe { spec.trust_with_store() }
+}
+
+/// Starts the readers.
 fn start(host: &Host, plugins: u16) -> Result<(Vec<Worker>, Selector), Box<dyn Error>> {
     let mut selector = Selector::new();
     let mut workers = Vec::new();
     for number in 0..plugins {
-        let spec = PluginSpec::new(format!("reader-{number}"), Command::new(env::current_exe()?))
+        let spec = PluginSpec::new(reader(number), Command::new(env::current_exe()?))
             .restart(Restart::on_failure());
-        let handle = host.spawn(spec)?;
+        let handle = host.spawn(trusted(spec))?;
         let (active, _passive) = handle.take_channels()?;
         let (sender, receiver) = active.split();
         // Tokens count up from 0, as the workers do.
@@ -190,6 +254,7 @@ struct Stream<'a> {
     corpus: &'a Corpus,
     total: u64,
     kill_at: Option<u64>,
+    second_kill_at: Option<u64>,
     window: u64,
     workers: Vec<Worker>,
     selector: Selector,
@@ -213,7 +278,8 @@ impl Stream<'_> {
             }
             return Ok(());
         }
-        let until = self.kill_at.filter(|&at| *sent < at).unwrap_or(self.total);
+        let ahead = [self.kill_at, self.second_kill_at].into_iter().flatten();
+        let until = ahead.filter(|at| *sent < *at).min().unwrap_or(self.total);
         for worker in workers {
             while *sent < until
                 && worker.in_flight() < self.window
@@ -223,6 +289,13 @@ impl Stream<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Who is to be killed now: the first reader where as much has been sent as was asked for, and the
+    /// second one, if there is one, halfway from there to the end.
+    fn victim(&self, killed: usize) -> Option<&Worker> {
+        let at = [self.kill_at, self.second_kill_at].get(killed).copied().flatten()?;
+        (self.sent == at).then(|| self.workers.get(killed))?
     }
 
     /// Waits for answers and takes what is there. Returns how many events there were.
@@ -266,12 +339,18 @@ fn options(corpus: &Corpus) -> Result<ChannelOptions, String> {
     })
 }
 
+/// How many lines a reader may take before it gives their room back: fewer than make it do so by itself.
+fn lines_at_once(options: &ChannelOptions, corpus: &Corpus) -> u64 {
+    (options.capacity_bytes / 8 / (corpus.longest() as u64 + 32)).clamp(1, 256)
+}
+
 /// Kills a plugin with SIGKILL.
 fn kill(worker: &Worker) -> Result<Kill, String> {
     let pid = worker.handle.pid().ok_or("the plugin to be killed is dead already")?;
     let (at, in_flight) = (Instant::now(), worker.in_flight());
     worker.handle.kill().map_err(|error| error.to_string())?;
-    Ok(Kill { pid, at, in_flight, noticed: None, restart: None })
+    let plugin = worker.handle.name().into();
+    Ok(Kill { plugin, pid, at, in_flight, noticed: None, restart: None })
 }
 
 impl Outcome {
@@ -284,7 +363,9 @@ impl Outcome {
             stream_bytes: 0,
             stream_time: Duration::ZERO,
             redelivered: 0,
-            kill: None,
+            kills: Vec::new(),
+            stored: Totals::default(),
+            observed: Observed::default(),
             mishaps: Vec::new(),
         })
     }
@@ -294,16 +375,21 @@ impl Outcome {
         while let Some(event) = host.next_event(timeout) {
             timeout = Duration::ZERO;
             let name = &event.plugin;
-            match (event.kind, &mut self.kill) {
-                (HostEventKind::Started { .. }, _) => {}
-                (HostEventKind::Died { pid, reason }, Some(kill)) if pid == kill.pid => {
-                    let after = event.at.duration_since(kill.at);
-                    kill.noticed = Some((after, reason));
-                    bar.println(format!(
-                        "{name} (process {pid}) {reason}: noticed after {after:?}"
-                    ));
-                }
-                (HostEventKind::Restarted { pid, downtime, carried, .. }, Some(kill)) => {
+            let mut kills = self.kills.iter_mut();
+            match event.kind {
+                HostEventKind::Started { .. } => {}
+                HostEventKind::Died { pid, reason } => match kills.find(|kill| kill.pid == pid) {
+                    Some(kill) => {
+                        let after = event.at.duration_since(kill.at);
+                        kill.noticed = Some((after, reason));
+                        bar.println(format!(
+                            "{name} (process {pid}) {reason}: noticed after {after:?}"
+                        ));
+                    }
+                    None => self.mishaps.push(format!("{name}: {reason}")),
+                },
+                HostEventKind::Restarted { pid, downtime, carried, .. } => {
+                    let Some(kill) = kills.find(|kill| kill.plugin == *name) else { continue };
                     let after = event.at.duration_since(kill.at);
                     kill.restart = Some(Restarted { pid, after, downtime, carried });
                     bar.println(format!(
@@ -311,7 +397,7 @@ impl Outcome {
                          messages"
                     ));
                 }
-                (kind, _) => self.mishaps.push(format!("{name}: {kind:?}")),
+                kind => self.mishaps.push(format!("{name}: {kind:?}")),
             }
         }
     }
@@ -320,7 +406,7 @@ impl Outcome {
     fn finish(&mut self, host: &Host, stream: Stream<'_>) {
         let Stream { workers, selector, .. } = stream;
         let bar = ProgressBar::hidden();
-        if self.kill.is_some_and(|kill| kill.restart.is_none()) {
+        if self.kills.iter().any(|kill| kill.restart.is_none()) {
             self.hear(host, PATIENCE, &bar);
         }
         drop(selector);

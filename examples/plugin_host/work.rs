@@ -1,6 +1,7 @@
 //! What is computed about each line, by the plugins and, to compare, by one process alone.
 
 use bytemuck::{Pod, Zeroable};
+use ringway::Schema;
 
 use crate::corpus::Corpus;
 
@@ -42,7 +43,8 @@ pub fn look_at(line: &[u8]) -> Findings {
 }
 
 /// Sums over lines; the order does not matter.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Pod, Zeroable, Schema)]
+#[repr(C)]
 pub struct Totals {
     pub lines: u64,
     pub words: u64,
@@ -61,6 +63,28 @@ impl Totals {
         self.longest_line = self.longest_line.max(findings.bytes);
         self.longest_word = self.longest_word.max(findings.longest_word);
         self.digest = self.digest.wrapping_add(findings.hash);
+    }
+}
+
+impl Totals {
+    /// The totals of all lines that these two are of.
+    pub fn and(self, other: &Self) -> Self {
+        Self {
+            lines: self.lines + other.lines,
+            words: self.words + other.words,
+            bytes: self.bytes + other.bytes,
+            longest_line: self.longest_line.max(other.longest_line),
+            longest_word: self.longest_word.max(other.longest_word),
+            digest: self.digest.wrapping_add(other.digest),
+        }
+    }
+
+    /// Whether further lines, or none, can have made these of `before`.
+    pub fn may_follow(&self, before: &Self) -> bool {
+        let grows = |of: fn(&Self) -> u64| of(self) >= of(before);
+        let sums = grows(|totals| totals.lines) && grows(|totals| totals.words);
+        let rest = grows(|totals| totals.bytes) && grows(|totals| totals.longest_line);
+        sums && rest && (self.lines > before.lines || self == before)
     }
 }
 

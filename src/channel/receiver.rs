@@ -189,7 +189,8 @@ impl<M: Memory> Receiver<M> {
     }
 
     /// Waits for a message, then hands up to `budget` messages that are there to `each`. Returns
-    /// how many. Space is given back as they are handed out.
+    /// how many. Space is given back as they are handed out, whenever they have taken a quarter of the ring;
+    /// the rest by the next call.
     ///
     /// # Errors
     /// As [`recv`](Self::recv), only where there was no message at all; an error behind the first

@@ -19,6 +19,9 @@ use super::random::Random;
 /// Its channels; hosts of such plugins have something to serve.
 const KEYS: [&str; 4] = ["control", "active", "passive", "service"];
 
+/// Those and its host's store.
+const FILES: [&str; 5] = ["control", "active", "passive", "service", "store"];
+
 /// What a call of the system said: 0, or the number of the error.
 fn errno(result: libc::c_long) -> i32 {
     if result >= 0 { 0 } else { io::Error::last_os_error().raw_os_error().unwrap() }
@@ -76,7 +79,7 @@ fn attack_process(pid: i32, fd: i32) -> Vec<(String, i32)> {
 }
 
 /// What can be tried with the descriptors that a plugin inherits.
-fn attack_descriptors(host_fd: i32, pidfd: i32, files: [i32; 4]) -> Vec<(String, i32)> {
+fn attack_descriptors(host_fd: i32, pidfd: i32, files: [i32; 5]) -> Vec<(String, i32)> {
     let none = null_mut::<libc::siginfo_t>();
     // SAFETY: the calls take numbers and no information.
     let (killed, taken) = unsafe {
@@ -86,7 +89,7 @@ fn attack_descriptors(host_fd: i32, pidfd: i32, files: [i32; 4]) -> Vec<(String,
         )
     };
     let mut found = vec![("kill by pidfd".into(), killed), ("take a descriptor".into(), taken)];
-    for (key, fd) in KEYS.into_iter().zip(files) {
+    for (key, fd) in FILES.into_iter().zip(files) {
         let path = format!("/proc/self/fd/{fd}");
         let hole = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
         let (write, shared) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
@@ -121,6 +124,33 @@ fn attack_identity() -> Vec<(String, i32)> {
     tries.map(|(what, errno)| (what.into(), errno)).into()
 }
 
+/// Tries to change the store through the descriptor that it was given; tells how often it could.
+pub fn write_anyway() {
+    let fd = announced("store");
+    let hole = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    let (write, shared) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
+    // SAFETY: numbers, one byte that outlives the call, and new mappings wherever there is room.
+    let tries = unsafe {
+        let readable = libc::mmap(null_mut(), 4096, libc::PROT_READ, shared, fd, 0);
+        assert_ne!(readable, libc::MAP_FAILED);
+        [
+            errno(libc::ftruncate(fd, 0).into()),
+            errno(libc::fallocate(fd, hole, 0, 4096).into()),
+            errno(libc::pwrite(fd, [0_u8].as_ptr().cast(), 1, 0) as _),
+            errno(libc::mmap(null_mut(), 4096, write, shared, fd, 0) as _),
+            errno(libc::mprotect(readable, 4096, write).into()),
+            errno(libc::fcntl(fd, libc::F_ADD_SEALS, libc::F_SEAL_WRITE).into()),
+        ]
+    };
+    let succeeded = tries.iter().filter(|errno| **errno == 0).count();
+    let plugin = Plugin::connect().unwrap();
+    let (mut active, _passive) = plugin.take_channels().unwrap();
+    while active.recv_owned().is_ok() {
+        let told = format!("{succeeded} of {} attempts succeeded", tries.len());
+        active.send(told.as_bytes()).unwrap();
+    }
+}
+
 /// Told a process and a descriptor of the host, and a process and a descriptor of a neighbour, tries
 /// everything and reports.
 pub fn attack() {
@@ -131,7 +161,7 @@ pub fn attack() {
         assert!(fd >= 0);
         fd
     };
-    let (pidfd, files) = (keep("host"), KEYS.map(keep));
+    let (pidfd, files) = (keep("host"), FILES.map(keep));
     let plugin = Plugin::connect().unwrap();
     let (mut active, _passive) = plugin.take_channels().unwrap();
     while let Ok(targets) = active.recv_pod::<[i32; 4]>() {

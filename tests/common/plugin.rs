@@ -185,6 +185,8 @@ pub fn run_role() {
         "use-store" => storing::use_store(),
         "be-busy" => storing::be_busy(),
         "pin" => storing::pin(),
+        "write-anyway" => hostile::write_anyway(),
+        "stop-with-the-lock" => storing::stop_with_the_lock(),
         "misuse-service" => serving::misuse_service(),
         "host-of-a-pinger" => serving::host_of_a_pinger(),
         "ping-until-gone" => serving::ping_until_gone(),

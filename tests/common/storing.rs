@@ -7,7 +7,7 @@ use ringway::error::RecvError;
 use ringway::host::Plugin;
 use ringway::store::Store;
 
-use super::plugin::hang;
+use super::plugin::{hang, raise};
 
 /// Does what each message says, and answers with what came of it.
 pub fn use_store() {
@@ -107,6 +107,18 @@ pub fn be_busy() {
         // The rings may be full while nobody listens.
         let _ = active.try_send(&round.to_ne_bytes());
     }
+}
+
+/// Stops in the middle of a change, with the lock.
+pub fn stop_with_the_lock() {
+    let plugin = Plugin::connect().unwrap();
+    let store = plugin.store().unwrap();
+    let (mut active, _passive) = plugin.take_channels().unwrap();
+    let _ = store.update("held", |_| {
+        active.send(b"held").unwrap();
+        raise(libc::SIGSTOP);
+        None
+    });
 }
 
 /// Pins the value that it is told, and keeps it.
