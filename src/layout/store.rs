@@ -8,7 +8,7 @@
 //! 256         lock, 64 bytes; then how often recovered     holders of the lock
 //! 384         root word                                    holder of the lock, when a table is replaced
 //! 512         writer's words: next version, counts, batch  holder of the lock, in every operation
-//! 640         epoch of the pages                           holder of the lock, when pages change class
+//! 640         epoch of the pages                           holder of the lock, when pages are taken
 //! 768         journal: head, intent, undo pairs            holder of the lock, in every operation
 //! 1536        classes: first span with room, 96 × u32      holder of the lock
 //! 2048        doorbells: one for everything, 128 others    generations: holder of the lock;
@@ -115,7 +115,8 @@ pub const NEXT_PAGE: u64 = 568;
 /// `u64`: offset of the block of the batch that is being made or committed; 0 where none is.
 pub const BATCH: u64 = 576;
 
-/// `u64`: bumped before pages change their class. Readers that copy without pins look at it.
+/// `u64`: how often pages were taken for a span. Never lowered, so that no page has the same
+/// [`page::EPOCH`] twice.
 pub const EPOCH: u64 = 640;
 
 /// The journal of the operation in progress.
@@ -230,6 +231,10 @@ pub mod page {
     pub const NEXT: u64 = 16;
     /// `u32`: the one before.
     pub const PREVIOUS: u64 = 20;
+    /// `u64`: what [`EPOCH`](super::EPOCH) was raised to when the page was last taken. Stored before
+    /// anything is written into the page. Readers that copy without pins look at it: while it stays,
+    /// blocks start where they started.
+    pub const EPOCH: u64 = 24;
 
     /// The word of a span, or, with no pages, of a page inside of one.
     pub const fn pack_span(pages: u32, class_or_back: u32) -> u64 {
@@ -404,4 +409,5 @@ const _: () = {
     assert!(note::NOTES.is_power_of_two());
     assert!(reader::PINS + reader::MAX_PINS * WORD_BYTES <= reader::BYTES);
     assert!(READERS.is_multiple_of(PAGE_BYTES));
+    assert!(page::EPOCH + WORD_BYTES <= page::BYTES);
 };

@@ -51,8 +51,12 @@ impl Block {
         let (key_len, value_len) = (key.len() as u64, bytes.len() as u64);
         let block = Self { offset, version, hash, key_len, value_len, tag };
         let seed = block.checksum_seed();
-        // Release: it takes the place of a free object's link, which must have been noted by then.
-        memory.store_u64(offset + HASH, hash, Ordering::Release);
+        // Whoever sees any of what follows, and then executes an acquire fence, sees this zero, or the
+        // version at the end: readers that copy without pins find out that the block was another's. The hash
+        // takes the place of a free object's link, which has been noted before the fence.
+        memory.store_u64(offset + VERSION, 0, Ordering::Relaxed);
+        memory.release_fence();
+        memory.store_u64(offset + HASH, hash, Ordering::Relaxed);
         memory.store_u32(offset + KEY_LEN, key.len() as u32, Ordering::Relaxed);
         memory.store_u32(offset + KIND, kind_of_value(tag), Ordering::Relaxed);
         memory.store_u64(offset + VALUE_LEN, value_len, Ordering::Relaxed);

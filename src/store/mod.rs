@@ -41,6 +41,8 @@
 //! | `doorbells` | telling watchers that something has changed |
 //! | `watch`, `interest`, `interests` | waiting for it; for changes of what, or of many things |
 //! | `watching` | watches, as users have them |
+//! | `watch`, `interest` | waiting for it; for changes of what |
+//! | `copying` | get, iterate, for who has the store read-only |
 //! | `survey`, `recovery` | what the truth says; making the indexes say so |
 //!
 //! The core by itself, over memory of this process:
@@ -75,6 +77,7 @@ mod batch_tests;
 mod block;
 mod classes;
 mod clear;
+mod copying;
 mod core;
 #[cfg(not(loom))]
 mod directory;
@@ -134,6 +137,7 @@ mod writable;
 
 pub use self::core::{Core, Refusal};
 pub use batch::Change as BatchChange;
+pub use copying::{Copied, CopyRefusal, CopyingIter, CopyingReader};
 #[cfg(not(loom))]
 pub use directory::{Listed, gc, gc_where, list, remove};
 pub use error::{

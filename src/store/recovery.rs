@@ -135,7 +135,8 @@ fn rebuild_span<M: Memory>(
         }
         let object = arena::object(geometry, *span, class, index as u32);
         memory.store_u64(object + block::VERSION, 0, Ordering::Relaxed);
-        memory.store_u64(object + LINK, state.free.into(), Ordering::Relaxed);
+        // Release: whoever copies without a pin, and sees the link, sees the zero before it.
+        memory.store_u64(object + LINK, state.free.into(), Ordering::Release);
         state.free = index as u32 + 1;
     }
     memory.store_u64(geometry.descriptor(span.page, STATE), state.pack(), Ordering::Relaxed);

@@ -7,7 +7,7 @@
 use super::StoreGeometry;
 use super::journal::Journal;
 use crate::layout::store::page::{
-    NEXT, PAGE_BYTES, PREVIOUS, SPAN, class_or_back, pack_span, pages,
+    self, NEXT, PAGE_BYTES, PREVIOUS, SPAN, class_or_back, pack_span, pages,
 };
 use crate::layout::store::{CLASS_HEADS, EPOCH, FREE_PAGES, NEXT_PAGE};
 use crate::memory::{Memory, Ordering};
@@ -74,14 +74,22 @@ pub(super) fn take<M: Memory>(
         None => find_run(memory, geometry, 0..geometry.pages(), wanted)?,
     };
     let Some(page) = found else { return Ok(None) };
+    let epoch = memory.load_u64(EPOCH, Ordering::Relaxed).wrapping_add(1);
+    memory.store_u64(EPOCH, epoch, Ordering::Release);
     // Until the span is there, these words say that none starts here. Release: not before the
     // operation that gave the pages back was over.
-    for inside in 1..wanted {
-        let word = geometry.descriptor(page + inside, SPAN);
-        memory.store_u64(word, pack_span(0, inside as u32), Ordering::Release);
+    for inside in 0..wanted {
+        if inside > 0 {
+            let word = geometry.descriptor(page + inside, SPAN);
+            memory.store_u64(word, pack_span(0, inside as u32), Ordering::Release);
+        }
+        // Release: whoever sees it sees that no slot names what was here before. Pairs with the first
+        // Acquire in CopyingReader::look.
+        memory.store_u64(geometry.descriptor(page + inside, page::EPOCH), epoch, Ordering::Release);
     }
-    let epoch = memory.load_u64(EPOCH, Ordering::Relaxed);
-    memory.store_u64(EPOCH, epoch.wrapping_add(1), Ordering::Release);
+    // Whoever sees anything that is written into the pages from here on, and then executes an acquire
+    // fence, sees that they were taken. Pairs with the fences of CopyingReader.
+    memory.release_fence();
     let free = memory.load_u64(FREE_PAGES, Ordering::Relaxed);
     journal.put_u64(FREE_PAGES, free.saturating_sub(wanted));
     journal.put_u64(NEXT_PAGE, page + wanted);
