@@ -15,7 +15,8 @@ use std::time::Duration;
 use common::plugin::{self, KILLED, NEVER, host, restarts};
 use common::stray::{Stray, pidfd_of};
 use ringway::error::{ExitReason, RecvTimeoutError, SendError};
-use ringway::host::{HostEventKind, SpawnError};
+use ringway::host::{Host, HostEventKind, SpawnError};
+use ringway::store::StoreOptions;
 
 /// Where the plugin's process starts; does nothing in the process that runs the tests.
 #[test]
@@ -28,6 +29,11 @@ fn holdings() -> (usize, usize) {
     let descriptors = fs::read_dir("/proc/self/fd").unwrap().count();
     let maps = fs::read_to_string("/proc/self/maps").unwrap();
     (descriptors, maps.lines().filter(|line| line.contains("memfd:ringway")).count())
+}
+
+fn host_with_a_store() -> Host {
+    let options = StoreOptions { capacity_bytes: 1 << 20, ..StoreOptions::default() };
+    Host::builder().store(options).build().unwrap()
 }
 
 /// Whether this process has a child, dead or alive.
@@ -49,27 +55,29 @@ fn f08_killed_during_the_handshake_nothing_is_left() {
     if !plugin::alone("f08_killed_during_the_handshake_nothing_is_left") {
         return;
     }
-    let host = host();
     // What stays for the life of the process: the supervisor.
-    drop(host.spawn(plugin::spec("first", "exit-7")).unwrap_err());
+    drop(host().spawn(plugin::spec("first", "exit-7")).unwrap_err());
     let before = holdings();
-    for round in 0..5 {
-        let name = format!("victim-{round}");
-        let error = host.spawn(plugin::spec(&name, "killed-in-handshake")).unwrap_err();
-        assert!(matches!(error, SpawnError::Exited { reason: KILLED }), "{error}");
-        let late = plugin::spec(&name, "never-ready").ready_timeout(Duration::from_millis(100));
-        assert!(matches!(host.spawn(late).unwrap_err(), SpawnError::NotReady { .. }));
-        drop(host.spawn(plugin::spec(&name, "exit-7")).unwrap_err());
-        drop(host.spawn(plugin::spec_of(&name, Command::new("/nonexistent"))).unwrap_err());
-        let handle = host.spawn(plugin::spec(&name, "fail-when-ready").restart(restarts(2)));
-        assert_eq!(handle.unwrap().wait_exit(NEVER), Ok(ExitReason::Code(3)));
-        assert!(!has_children(), "everything has been reaped");
+    for make in [host as fn() -> Host, host_with_a_store] {
+        let host = make();
+        for round in 0..5 {
+            let name = format!("victim-{round}");
+            let error = host.spawn(plugin::spec(&name, "killed-in-handshake")).unwrap_err();
+            assert!(matches!(error, SpawnError::Exited { reason: KILLED }), "{error}");
+            let late = plugin::spec(&name, "never-ready").ready_timeout(Duration::from_millis(100));
+            assert!(matches!(host.spawn(late).unwrap_err(), SpawnError::NotReady { .. }));
+            drop(host.spawn(plugin::spec(&name, "exit-7")).unwrap_err());
+            drop(host.spawn(plugin::spec_of(&name, Command::new("/nonexistent"))).unwrap_err());
+            let handle = host.spawn(plugin::spec(&name, "fail-when-ready").restart(restarts(2)));
+            assert_eq!(handle.unwrap().wait_exit(NEVER), Ok(ExitReason::Code(3)));
+            assert!(!has_children(), "everything has been reaped");
+        }
+        // Joins the restart threads, which may be about to close what they hold, and the server's.
+        drop(host);
+        let after = holdings();
+        assert_eq!(after.1, before.1, "mappings");
+        assert!(after.0 <= before.0, "{} descriptors, {} before", after.0, before.0);
     }
-    // Joins the restart threads, which may be about to close what they hold.
-    drop(host);
-    let after = holdings();
-    assert_eq!(after.1, before.1, "mappings");
-    assert!(after.0 <= before.0, "{} descriptors, {} before", after.0, before.0);
 }
 
 #[test]
@@ -104,34 +112,36 @@ fn f39_without_descriptors_spawn_fails_and_leaves_nothing() {
     if !plugin::alone("f39_without_descriptors_spawn_fails_and_leaves_nothing") {
         return;
     }
-    let host = host();
-    drop(host.spawn(plugin::spec("first", "exit-7")).unwrap_err());
-    let before = holdings();
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the struct outlives the call.
-    assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) }, 0);
-    let mut failures = 0;
-    loop {
-        // One of those counted was the directory being read.
-        let tight = libc::rlimit { rlim_cur: (before.0 - 1 + failures) as u64, ..limit };
+    for make in [host as fn() -> Host, host_with_a_store] {
+        let host = make();
+        drop(host.spawn(plugin::spec("first", "exit-7")).unwrap_err());
+        let before = holdings();
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
         // SAFETY: the struct outlives the call.
-        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &tight) }, 0);
-        let result = host.spawn(plugin::spec("hungry", "echo"));
-        // SAFETY: the struct outlives the call.
-        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, 0);
-        match result {
-            Ok(handle) => {
-                handle.terminate().unwrap();
-                break;
-            }
-            Err(_) => {
-                assert!(!has_children());
-                assert_eq!(holdings(), before, "after {failures} failures");
-                failures += 1;
+        assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) }, 0);
+        let mut failures = 0;
+        loop {
+            // One of those counted was the directory being read.
+            let tight = libc::rlimit { rlim_cur: (before.0 - 1 + failures) as u64, ..limit };
+            // SAFETY: the struct outlives the call.
+            assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &tight) }, 0);
+            let result = host.spawn(plugin::spec("hungry", "echo"));
+            // SAFETY: the struct outlives the call.
+            assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) }, 0);
+            match result {
+                Ok(handle) => {
+                    handle.terminate().unwrap();
+                    break;
+                }
+                Err(_) => {
+                    assert!(!has_children());
+                    assert_eq!(holdings(), before, "after {failures} failures");
+                    failures += 1;
+                }
             }
         }
+        assert!(failures >= 6, "three segments and three descriptors for the plugin need room");
     }
-    assert!(failures >= 6, "three segments and three descriptors for the plugin need room");
 }
 
 /// A child that is killed and waited for when the test is over.

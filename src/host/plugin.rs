@@ -177,14 +177,15 @@ impl Plugin {
     /// store; the calls are the same.
     ///
     /// # Errors
-    /// [`StoreError::None`] where the host has none, or this plugin is not to have it; otherwise as
+    /// [`StoreError::None`] where the host has none, or this plugin is not to have it;
+    /// [`StoreError::Untrusted`] where it was not declared trusted with it; otherwise as
     /// [`Store::attach`].
     pub fn store(&self) -> Result<Store, StoreError> {
         let (fd, grant) = self.store.as_ref().ok_or(StoreError::None)?;
         let fd = fd.try_clone().map_err(|source| StoreError::Os { call: "dup", source })?;
         match grant {
             Grant::None => Err(StoreError::None),
-            Grant::ReadOnly => Err(StoreError::None),
+            Grant::ReadOnly => Err(StoreError::Untrusted),
             Grant::Writable => Ok(Store::attach(fd)?),
         }
     }

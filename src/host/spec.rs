@@ -230,8 +230,7 @@ impl PluginSpec {
         self
     }
 
-    /// Lets it write the host's [store](super::HostBuilder::store) itself, and read it in place. Otherwise
-    /// it reads by copying, and the host writes what it asks for.
+    /// Lets it read the host's [store](super::HostBuilder::store) in place, and write it.
     ///
     /// It must run under the host's user id: another user's process is refused a store that the host's
     /// user can write.
