@@ -67,6 +67,9 @@ macro_rules! table {
     };
 }
 
+/// What nine tenths of the speed take.
+const LOSS: f64 = 1.11;
+
 const ONE_ALONE: &str = "one key: in place, one reader";
 const ALL_ALONE: &str = "all keys: in place, one reader";
 const UNDISTURBED: &str = "beside writer: in place, no writer";
@@ -127,7 +130,7 @@ fn main() {
         "Median of {} runs; in brackets the ratio to the yardstick measured beside it. Keys of 16 \
          bytes, {KEYS} of them, or as many as fill half of the capacity of {}, visited in an order that \
          is no sequence. CPU {near_cpu} and CPU {far_cpu}. In place: the first and last 8 bytes are \
-         read; all else copies whole values.\n",
+         read; all else copies whole values, but that updates of maps change them where they lie.\n",
         options.runs,
         table::bytes(CAPACITY)
     );
@@ -144,7 +147,7 @@ fn main() {
     let cpus = [near_cpu, far_cpu];
     let results = measure(&title, growth.yardstick, growth.rows, sizes, LARGE, &options, cpus);
     goals.yardstick_at_most(&results, MANY, &LARGE_SIZES, 3.0);
-    store_parts::run(&options, &mut goals);
+    store_parts::run(&options, &mut goals, far_cpu);
     goals.print();
 }
 
@@ -186,8 +189,8 @@ fn check(goals: &mut Goals, results: &Results) {
     }
     // Each at 0.9 of the speed that one alone has.
     let one = ["one key: in place", ONE_ALONE];
-    goals.at_most(results, one, &SIZES, 0.9_f64.recip());
+    goals.at_most(results, one, &SIZES, LOSS);
     let all = ["all keys: in place", ALL_ALONE];
-    goals.at_most(results, all, &SIZES, 0.9_f64.recip());
+    goals.at_most(results, all, &SIZES, LOSS);
     goals.at_most(results, ["beside writer: in place", UNDISTURBED], &SIZES, 2.0);
 }

@@ -42,6 +42,10 @@ const LINE: Case = Case::processes::<Line>("line round trip");
 const STREAMING: Case = Case::processes::<Streaming>("streaming limit");
 const FUTEX: Case = Case::processes::<Futex>("raw futex round trip");
 
+/// Peers by the names of their crates.
+const MESSAGES: [&str; 8] =
+    ["iceoryx2", "ipc-channel", "ipmpsc", "raw_sync", "rtrb", "shm_ring", "shmem-ipc", "shmring"];
+
 const SPIN: &str = "ringway";
 const IN_PLACE: &str = "ringway in place";
 const BATCHES: &str = "ringway batches of 32";
@@ -59,7 +63,7 @@ struct Args {
     #[arg(long)]
     part: Option<Part>,
     /// Keep what is printed in `benches/RESULTS.md`.
-    #[arg(long, conflicts_with_all = ["quick", "part"])]
+    #[arg(long, conflicts_with = "quick")]
     write_results: bool,
 }
 
@@ -122,26 +126,26 @@ fn main() {
         return;
     };
     let started = Instant::now();
-    let mut run = Run { options, report: Report::default(), goals: Goals::default() };
     isolated::sweep_dead();
-    introduce(&mut run.report, &run.options);
-    if args.part != Some(Part::Stores) {
-        run.round_trips([first, second]);
-        run.one_way([first, second]);
-        run.asleep("two CPUs", [first, second]);
-        run.asleep("one CPU", [first, first]);
+    for part in [Part::Channels, Part::Stores] {
+        if args.part.is_some_and(|only| only != part) {
+            continue;
+        }
+        let options = options.clone();
+        let mut run = Run { options, report: Report::default(), goals: Goals::default() };
+        match part {
+            Part::Channels => run.channels([first, second]),
+            Part::Stores => stores::run(&mut run, [first, second]),
+        }
+        run.report.say(&format!("## Goals\n\n{}", run.goals.render()));
+        if args.write_results && !run.options.quick {
+            run.report.write();
+        }
     }
-    if args.part != Some(Part::Channels) {
-        stores::run(&mut run, [first, second]);
-    }
-    run.report.say(&format!("## Goals\n\n{}", run.goals.render()));
     println!("It took {} s.", started.elapsed().as_secs());
-    if args.write_results && !run.options.quick {
-        run.report.write();
-    }
 }
 
-/// One run of everything.
+/// One run of a part.
 struct Run {
     options: Options,
     report: Report,
@@ -149,6 +153,36 @@ struct Run {
 }
 
 impl Run {
+    fn channels(&mut self, [first, second]: [usize; 2]) {
+        self.introduce("ringway and its peers");
+        self.report.say(&format!(
+            "All bytes are copied in and out; in place and on loan, the first and last 8 are written \
+             and read where they lie. iceoryx2 holds at most {} messages whatever the capacity. What \
+             leaves polling to its user polls four times and then with the processor's pause. \
+             rigtorp's SPSCQueue (C++) is its algorithm, written anew over shared memory. \
+             Versions: {}.",
+            iceoryx2::MOST_SAMPLES,
+            report::versions(&MESSAGES)
+        ));
+        self.round_trips([first, second]);
+        self.one_way([first, second]);
+        self.asleep("two CPUs", [first, second]);
+        self.asleep("one CPU", [first, first]);
+    }
+
+    fn introduce(&mut self, heading: &str) {
+        self.report.say(&format!(
+            "# {heading}\n\nWritten by `{}`.\n\n{}; two processes, pinned. Medians of {} \
+             interleaved runs of {} ms a cell. In brackets: the ratio to the yardstick, which every \
+             run measures before and after the rows of each size, then ringway's figure divided by \
+             the row's, run by run.",
+            report::command(),
+            report::machine(),
+            self.options.runs,
+            self.options.millis
+        ));
+    }
+
     fn round_trips(&mut self, cpus: [usize; 2]) {
         let least = CAPACITIES[0];
         self.report.say(&format!(
@@ -191,7 +225,7 @@ impl Run {
         let specs = self.specs(&SLEEPING_SIZES, least);
         let title = format!("asleep, {place}");
         let results = self.measure(&title, Job::RoundTrip, FUTEX, sleeping(), specs, cpus);
-        self.report.table(&results, Figures::Nanoseconds, |_| PARK);
+        self.report.table(&results, Figures::Nanoseconds, beside_asleep);
         self.goals.yardstick_at_most(&results, PARK, &SLEEPING_SIZES, 1.05);
     }
 
@@ -216,31 +250,18 @@ impl Run {
     }
 }
 
-fn introduce(report: &mut Report, options: &Options) {
-    report.say(&format!(
-        "# ringway and its peers\n\nWritten by `{}`.\n\n{}; two processes, pinned. Medians of {} \
-         interleaved runs of {} ms a cell. In brackets: the ratio to the yardstick, which every \
-         run measures before and after the rows of each size, then ringway's figure divided by \
-         the row's, run by run.",
-        report::command(),
-        report::machine(),
-        options.runs,
-        options.millis
-    ));
-    report.say(&format!(
-        "All bytes are copied in and out; in place and on loan, the first and last 8 are written \
-         and read where they lie. iceoryx2 holds at most {} messages whatever the capacity. What \
-         leaves polling to its user polls four times and then with the processor's pause. \
-         rigtorp's SPSCQueue (C++) is its algorithm, written anew over shared memory. \
-         Versions: {}.",
-        iceoryx2::MOST_SAMPLES,
-        report::versions()
-    ));
-}
-
 /// ringway's row of the same kind.
 fn beside(name: &str) -> &str {
-    if name == LOAN { IN_PLACE } else { SPIN }
+    match name {
+        LOAN => IN_PLACE,
+        own if own.starts_with("ringway") => name,
+        yardstick if [LINE.name, STREAMING.name].contains(&yardstick) => name,
+        _ => SPIN,
+    }
+}
+
+fn beside_asleep(name: &str) -> &str {
+    if name == FUTEX.name { name } else { PARK }
 }
 
 fn round_trip_goals(goals: &mut Goals, results: &Results) {

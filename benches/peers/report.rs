@@ -1,7 +1,8 @@
 //! What a run found, printed as it comes and, where that was asked for, kept in `RESULTS.md`.
 //!
 //! `peers.rs` fills it.
-//! What always holds: the file holds what one run printed, and the command that prints it again.
+//! What always holds: each part of the file holds what one run printed, and the command that prints it
+//! again.
 
 use std::fs;
 
@@ -11,19 +12,6 @@ use crate::common::table::{bytes, figure, render};
 const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../RESULTS.md");
 /// The versions that were measured.
 const LOCK: &str = include_str!("../../Cargo.lock");
-const PEERS: [&str; 11] = [
-    "dashmap",
-    "heed",
-    "iceoryx2",
-    "ipc-channel",
-    "ipmpsc",
-    "mmap-sync",
-    "raw_sync",
-    "rtrb",
-    "shm_ring",
-    "shmem-ipc",
-    "shmring",
-];
 
 /// How the cells of a table read.
 #[derive(Debug, Clone, Copy)]
@@ -48,20 +36,19 @@ impl Report {
 
     /// Prints a table, and below it what failed.
     ///
-    /// `ringway` names the row of ringway's that a row stands beside.
+    /// `ringway` names the row of ringway's that a row stands beside: itself where there is none.
     pub fn table(&mut self, results: &Results, figures: Figures, ringway: fn(&str) -> &str) {
         let heading = match figures {
             Figures::Nanoseconds => "ns (× yardstick; ringway ÷ row)",
             Figures::Rate => "M/s (× yardstick; ringway ÷ row)",
         };
-        let yardstick = |name: &str| results.plan.yardsticks.iter().any(|case| case.name == name);
         let table = render(heading, results, |name, series, size| {
             let value = match figures {
                 Figures::Nanoseconds => figure(series.value()),
                 Figures::Rate => figure(series.value() / 1e6),
             };
             match results.row(ringway(name), size) {
-                _ if ringway(name) == name || yardstick(name) => {
+                _ if ringway(name) == name => {
                     format!("{value} ({})", figure(series.ratio()))
                 }
                 Some((mine, _)) => {
@@ -78,9 +65,24 @@ impl Report {
         }
     }
 
-    /// Keeps everything printed so far in the file.
+    /// Keeps everything printed so far in the file, in the place of what has the same heading.
     pub fn write(&self) {
-        fs::write(PATH, self.0.trim_end().to_owned() + "\n").expect("writing the results");
+        let mine = self.0.trim();
+        let heading = mine.lines().next().expect("a heading");
+        let before = fs::read_to_string(PATH).unwrap_or_default();
+        let mut parts: Vec<&str> = Vec::new();
+        let starts = before.match_indices("# ").map(|(at, _)| at);
+        let starts: Vec<usize> =
+            starts.filter(|at| *at == 0 || before[..*at].ends_with("\n\n")).collect();
+        for (index, start) in starts.iter().enumerate() {
+            let end = starts.get(index + 1).copied().unwrap_or(before.len());
+            parts.push(before[*start..end].trim());
+        }
+        match parts.iter_mut().find(|part| part.lines().next() == Some(heading)) {
+            Some(part) => *part = mine,
+            None => parts.push(mine),
+        }
+        fs::write(PATH, parts.join("\n\n") + "\n").expect("writing the results");
         println!("written to benches/RESULTS.md");
     }
 }
@@ -109,16 +111,16 @@ fn failures(results: &Results) -> Vec<String> {
     lines
 }
 
-/// The peers and their versions.
-pub fn versions() -> String {
+/// The versions of these crates.
+pub fn versions(crates: &[&str]) -> String {
     let version = |name: &str| {
         let entry = LOCK
             .split("[[package]]")
             .find(|entry| entry.lines().any(|line| line == format!("name = \"{name}\"")))?;
         entry.lines().find_map(|line| line.strip_prefix("version = ")).map(|v| v.replace('"', ""))
     };
-    let each = |name| format!("{name} {}", version(name).expect("a peer in Cargo.lock"));
-    PEERS.map(each).join(", ")
+    let each = |name: &&str| format!("{name} {}", version(name).expect("a peer in Cargo.lock"));
+    crates.iter().map(each).collect::<Vec<_>>().join(", ")
 }
 
 /// Kernel and processor.

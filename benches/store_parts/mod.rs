@@ -1,8 +1,10 @@
-//! What happens to a store once: a writer dies, somebody attaches.
+//! What happens to a store once: a writer dies, somebody attaches, a watcher is told.
 //!
 //! `store.rs` runs it after the operations.
 //! What always holds: writers are processes that are killed with SIGKILL, and what recovery says it had to
 //! do is what its time is counted under.
+
+mod watching;
 
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -27,10 +29,10 @@ const CAPACITY: usize = 64 << 20;
 /// Set by each writer before anything else.
 const ALIVE: &[u8] = b"alive";
 /// Stores to attach.
-const ATTACHED: [(u64, usize); 2] = [(1_000, 512 << 20), (1_000_000, 512 << 20)];
+const ATTACHED: [(u64, usize); 2] = [(1_000, 256 << 20), (1_000_000, 256 << 20)];
 
 /// Measures and prints everything.
-pub fn run(options: &Options, goals: &mut Goals) {
+pub fn run(options: &Options, goals: &mut Goals, far_cpu: usize) {
     println!("## once\n");
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN);
@@ -38,6 +40,7 @@ pub fn run(options: &Options, goals: &mut Goals) {
     deaths(options, goals, &mut table);
     rebuilds(options, goals, &mut table);
     attachments(options, goals, &mut table);
+    watching::run(options, goals, &mut table, far_cpu);
     println!("{table}\n");
 }
 
@@ -128,7 +131,7 @@ fn attachments(options: &Options, goals: &mut Goals, table: &mut Table) {
             store.set(key_bytes(key), &[1; 64]).expect("setting");
         }
         let mut latencies = Latencies::new();
-        let times = if options.quick { 2 } else { 20 };
+        let times = if options.quick { 2 } else { 10 };
         for _ in 0..times {
             let fd = descriptor(&store);
             let started = Instant::now();
