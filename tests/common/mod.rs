@@ -4,6 +4,7 @@
 pub mod asking;
 pub mod forked;
 pub mod hostile;
+pub mod ledger;
 pub mod meeting;
 pub mod name;
 pub mod plugin;

@@ -4,6 +4,7 @@
 
 use ringway::layout::segment;
 use ringway::segment::ChannelGeometry;
+use ringway::store::StoreHeader;
 
 /// Length of a header.
 pub const HEADER_BYTES: usize = segment::HEADER_BYTES as usize;
@@ -19,6 +20,11 @@ pub fn attach_header(data: &[u8]) {
         correct_checksum(&mut header);
     }
     let len_bytes = if flags & 2 != 0 { word(&header, segment::LEN_BYTES) } else { 12 << 10 };
+    if let Ok(store) = StoreHeader::from_header(header, len_bytes) {
+        assert_eq!(store.geometry.len_bytes(), len_bytes);
+        let again = StoreHeader::from_header(store.to_header(), len_bytes).expect("its own header");
+        assert_eq!(again, store);
+    }
     let Ok(geometry) = ChannelGeometry::from_header(header, len_bytes) else { return };
     let layout = geometry.layout().expect("checked");
     assert_eq!(layout.len_bytes, len_bytes);
