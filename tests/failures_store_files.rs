@@ -8,13 +8,14 @@ use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use common::meeting::process;
+use common::meeting::{NEVER, lock, process};
 use common::name::Name;
 use common::room::{in_a_small_file_system, with_ever_more_descriptors};
 use common::store::{name_error, segment_error};
 use common::victim::{Victim, become_nobody};
 use ringway::error::{NameError, SegmentError};
-use ringway::layout::store::usage;
+use ringway::layout::claim;
+use ringway::layout::store::{LOCK, usage};
 use ringway::segment::Access;
 use ringway::store::{self, OpenError, Store, StoreOptions};
 
@@ -296,12 +297,48 @@ fn f04_a_lock_that_was_saved_while_it_was_held_keeps_nobody_out() {
     fs::copy(&path, &copy).unwrap();
     let file = File::options().write(true).open(&copy).unwrap();
     let held_by_somebody_who_lives = 1_u32.to_ne_bytes();
-    file.write_all_at(&held_by_somebody_who_lives, ringway::layout::store::LOCK).unwrap();
+    file.write_all_at(&held_by_somebody_who_lives, LOCK).unwrap();
     reboot(&copy);
     let after = Store::open(&*copy, &options()).unwrap();
-    after.set_timeout("8", &value(8), common::meeting::NEVER).unwrap();
+    after.set_timeout("8", &value(8), NEVER).unwrap();
     check_all(&after);
     // The pin of that reader is nobody's here.
     let all: Vec<_> = (0..3).map(|_| after.try_clone().unwrap()).collect();
     drop((all, guard));
+}
+
+#[test]
+fn f44_a_strange_lock_hides_no_death_and_no_reboot() {
+    let directory = Directory::new("store-f44");
+    let path = directory.file();
+    let readable = StoreOptions { access: Access { mode: 0o644, owner: None }, ..options() };
+    drop(process(|| {
+        let store = Store::create(&*path, &readable).unwrap();
+        write_some(&store);
+        std::mem::forget(store.get("7"));
+        store
+    }));
+    // Somebody who may read, and therefore lock.
+    let stranger = process(|| {
+        let file = File::open(&path).unwrap();
+        lock(&file, libc::F_RDLCK, claim::SIDE[0], claim::SIDES_BYTES);
+        file
+    });
+    for rebooted in [false, true] {
+        if rebooted {
+            let file = File::options().write(true).open(&path).unwrap();
+            file.write_all_at(&1_u32.to_ne_bytes(), LOCK).unwrap();
+            reboot(&path);
+        }
+        let store = Store::open(&*path, &readable).unwrap();
+        let version = store.set_timeout("8", &value(8), NEVER).unwrap();
+        assert_eq!(version >= 1 << 40, rebooted);
+        check_all(&store);
+        let all: Vec<_> = (0..3).map(|_| store.try_clone().unwrap()).collect();
+        drop((all, store));
+        assert!(!is_clean(&path), "as far as anybody can tell it is in use");
+    }
+    drop(stranger);
+    check_all(&Store::open(&*path, &readable).unwrap());
+    assert!(is_clean(&path));
 }

@@ -47,6 +47,12 @@ pub(super) fn check_namespace(memory: &MappedMemory) -> Result<(), SegmentError>
     if found == expected { Ok(()) } else { Err(SegmentError::PidNamespace { found, expected }) }
 }
 
+/// Whether it was last in use in another boot, so that whoever has a lock on it now is none of its users.
+pub(super) fn is_of_another_boot(memory: &MappedMemory) -> bool {
+    let (found, boot) = (memory.load_u64(BOOT, Ordering::Relaxed), boot::boot());
+    found != 0 && boot != 0 && found != boot
+}
+
 /// Brings a store in order that this process has for itself, under the gate. `sync` gets what was stored to
 /// where it outlives the machine's uptime. Can be killed, and done again by the next one.
 pub(super) fn begin(
