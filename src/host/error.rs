@@ -34,7 +34,7 @@ pub enum HostError {
     Store(#[from] OpenError),
     /// There is no handle of the store for the host itself.
     #[error("the host's store: {0}")]
-    Handle(#[from] StoreHandleError),
+    Handle(#[from] StoreError),
 }
 
 /// Why there is no handle of a host's store.

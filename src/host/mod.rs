@@ -329,7 +329,7 @@ impl Host {
     /// [`StoreError::None`] where it has [none](HostBuilder::store); [`StoreError::Handle`] where all
     /// reader records are in use, or this process has forked since.
     pub fn store(&self) -> Result<Store, StoreError> {
-        Ok(self.store.as_ref().ok_or(StoreError::None)?.handle_of_host()?)
+        self.store.as_ref().ok_or(StoreError::None)?.handle_of_host()
     }
 
     /// The next thing that happened to a plugin, waiting for it for at most `timeout`. Each event is
@@ -411,6 +411,9 @@ impl Drop for Host {
         if let Some(server) = &self.server {
             // Handles of plugins keep it; there is nobody left to serve.
             server.stop();
+        }
+        if let Some(store) = &self.store {
+            store.close();
         }
     }
 }

@@ -13,9 +13,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::control::Grant;
-use super::error::{HostError, SpawnError};
+use super::error::{HostError, SpawnError, StoreError};
 use super::service::{Request, Service, ServiceProblem, Session, frame};
-use crate::store::{HandleError, Store, StoreOptions};
+use crate::store::{Store, StoreOptions};
 
 /// How long the thread that serves plugins waits for the lock, at most: whoever has it may have been
 /// stopped.
@@ -24,29 +24,36 @@ const LOCK_PATIENCE: Duration = Duration::from_millis(100);
 /// See the module.
 #[derive(Debug)]
 pub(super) struct HostStore {
-    /// To make others of.
-    handle: Mutex<Store>,
+    /// To make others of; `None` once the host has been dropped.
+    handle: Mutex<Option<Store>>,
 }
 
 impl HostStore {
     /// # Errors
     /// The store could not be made.
     pub(super) fn new(options: &StoreOptions) -> Result<Self, HostError> {
-        Ok(Self { handle: Mutex::new(Store::anonymous(options)?) })
+        Ok(Self { handle: Mutex::new(Some(Store::anonymous(options)?)) })
     }
 
-    fn handle(&self) -> MutexGuard<'_, Store> {
+    fn handle(&self) -> MutexGuard<'_, Option<Store>> {
         self.handle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A handle for another thread of the host's process.
-    pub(super) fn handle_of_host(&self) -> Result<Store, HandleError> {
-        self.handle().try_clone()
+    pub(super) fn handle_of_host(&self) -> Result<Store, StoreError> {
+        Ok(self.handle().as_ref().ok_or(StoreError::None)?.try_clone()?)
+    }
+
+    /// Lets go of the store: nothing more is started. Threads that are about to end may keep `self` for
+    /// a moment.
+    pub(super) fn close(&self) {
+        *self.handle() = None;
     }
 
     /// A new descriptor for a plugin that may do so much.
     pub(super) fn descriptor(&self, grant: Grant) -> Result<Option<OwnedFd>, SpawnError> {
         let store = self.handle();
+        let store = store.as_ref().ok_or(SpawnError::Stopped)?;
         let descriptor = match grant {
             Grant::None => return Ok(None),
             Grant::ReadOnly => store.descriptor_read_only(),

@@ -43,8 +43,8 @@ struct Inbox {
 #[derive(Debug)]
 struct Letters {
     commands: Vec<Command>,
-    /// Sent to after a command.
-    bell: Sender,
+    /// Sent to after a command; `None` once the server has been stopped.
+    bell: Option<Sender>,
     /// Nobody reads any more.
     closed: bool,
 }
@@ -70,8 +70,10 @@ impl Inbox {
             return;
         }
         letters.commands.push(command);
-        // A bell that has no room has been rung.
-        let _ = letters.bell.try_send(&[]);
+        if let Some(bell) = &mut letters.bell {
+            // One that has no room has been rung.
+            let _ = bell.try_send(&[]);
+        }
     }
 }
 
@@ -89,7 +91,7 @@ impl Server {
         let options = ChannelOptions { capacity_bytes: 4096, ..ChannelOptions::default() };
         let (ours, theirs) = Channel::pair(&options).map_err(HostError::Bell)?;
         let (bell, _) = ours.split();
-        let letters = Letters { commands: Vec::new(), bell, closed: false };
+        let letters = Letters { commands: Vec::new(), bell: Some(bell), closed: false };
         let inbox = Arc::new(Inbox { letters: Mutex::new(letters) });
         let (_, heard) = theirs.split();
         let serving = {
@@ -126,6 +128,8 @@ impl Server {
         if let Some(thread) = thread {
             self.inbox.put(Command::Stop);
             let _ = thread.join();
+            // Threads that are about to end may keep the server for a moment, and not its memory.
+            self.inbox.letters().bell = None;
         }
     }
 }
