@@ -1,7 +1,7 @@
 //! What travels on a service channel: frames.
 //!
-//! The plugin's [`Client`](super::Client) writes requests and reads replies, the host's
-//! [`Server`](super::Server) the reverse. What always holds: a frame is a header of sixteen bytes and
+//! The plugin's `Client` writes requests and reads replies, the host's
+//! `Server` the reverse. What always holds: a frame is a header of sixteen bytes and
 //! a payload that belongs to the operation; whoever reads one has checked its length first.
 //!
 //! ```text
