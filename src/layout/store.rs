@@ -288,7 +288,7 @@ pub mod table {
 /// ```text
 /// 63          48 47                                    0
 /// +-------------+--------------------------------------+
-/// | hash, 16 b  | offset of the block / 16             |   0 = never used, 1 = deleted
+/// | hash, low   | offset of the block / 16             |   0 = never used, 1 = deleted
 /// +-------------+--------------------------------------+
 /// ```
 pub mod slot {
@@ -302,7 +302,7 @@ pub mod slot {
 
     /// The word for a block of a key with this hash.
     pub const fn pack(block: u64, hash: u64) -> u64 {
-        (block / UNIT) | (hash >> OFFSET_BITS << OFFSET_BITS)
+        (block / UNIT) | (hash << OFFSET_BITS)
     }
     /// Offset of the block.
     pub const fn block(slot: u64) -> u64 {
@@ -310,7 +310,7 @@ pub mod slot {
     }
     /// Whether the block can be that of a key with this hash.
     pub const fn may_be(slot: u64, hash: u64) -> bool {
-        slot >> OFFSET_BITS == hash >> OFFSET_BITS && slot > TOMBSTONE
+        slot >> OFFSET_BITS == hash << OFFSET_BITS >> OFFSET_BITS && slot > TOMBSTONE
     }
 }
 

@@ -49,6 +49,8 @@ impl<'a> Change<'a> {
 
 /// A change, and where it goes.
 struct Placed<'a> {
+    /// Its number among all that were asked for.
+    number: usize,
     change: Change<'a>,
     hash: u64,
     slot: u64,
@@ -74,24 +76,31 @@ struct Batch {
 
 impl<M: Memory> Core<M> {
     /// Makes all changes at once, or none. Of several changes to one key the last one counts. Returns the
-    /// version that all new values share; no value of another batch or call ever gets it.
+    /// versions of the new values, in the order of the changes; `None` for deletions, and for
+    /// what a later change of the same key replaces.
     ///
     /// # Errors
     /// [`Refusal::OutOfSpace`]: nothing has changed. [`Refusal::Damage`]: [`recover`](Self::recover).
     ///
     /// # Panics
     /// Where a key is empty or longer than 64 KiB.
-    pub fn commit(&mut self, changes: &[Change<'_>]) -> Result<u64, Refusal> {
+    pub fn commit(&mut self, changes: &[Change<'_>]) -> Result<Vec<Option<u64>>, Refusal> {
         self.tidy()?;
+        let mut versions = vec![None; changes.len()];
         let changes = last_of_each_key(changes);
-        match self.try_commit(&changes) {
+        match self.try_commit(&changes, &mut versions) {
             // Once more, with all that no reader looks at given back.
-            Err(Refusal::OutOfSpace) => self.try_commit(&changes),
-            done => done,
+            Err(Refusal::OutOfSpace) => self.try_commit(&changes, &mut versions)?,
+            done => done?,
         }
+        Ok(versions)
     }
 
-    fn try_commit(&mut self, changes: &[Change<'_>]) -> Result<u64, Refusal> {
+    fn try_commit(
+        &mut self,
+        changes: &[(usize, Change<'_>)],
+        versions: &mut [Option<u64>],
+    ) -> Result<(), Refusal> {
         let placed = match self.place(changes) {
             Ok(placed) => placed,
             Err(Refusal::OutOfSpace) => {
@@ -100,8 +109,11 @@ impl<M: Memory> Core<M> {
             }
             Err(refusal) => return Err(refusal),
         };
-        match self.prepare(&placed) {
-            Ok(Some((batch, version))) => {
+        if placed.is_empty() {
+            return Ok(());
+        }
+        match self.prepare(&placed, versions) {
+            Ok(batch) => {
                 publish(&self.memory, batch, &placed);
                 note_deletions(&self.memory, &self.geometry, &placed)?;
                 // The commit. Pairs with the Acquire in pending::state: who sees it sees the blocks.
@@ -112,9 +124,8 @@ impl<M: Memory> Core<M> {
                     self.rung.ring_behind_fence(&self.memory, placed.hash);
                 }
                 settle(self)?;
-                Ok(version)
+                Ok(())
             }
-            Ok(None) => Ok(next_version(&self.memory)),
             Err(Refusal::OutOfSpace) => {
                 if self.memory.load_u64(BATCH, Ordering::Relaxed) != 0 {
                     settle(self)?;
@@ -127,9 +138,9 @@ impl<M: Memory> Core<M> {
     }
 
     /// Makes room in the table, and finds each change's slot. Deletions of what is absent fall away.
-    fn place<'a>(&mut self, changes: &[Change<'a>]) -> Result<Vec<Placed<'a>>, Refusal> {
+    fn place<'a>(&mut self, changes: &[(usize, Change<'a>)]) -> Result<Vec<Placed<'a>>, Refusal> {
         let mut more = 0;
-        for change in changes.iter().filter(|change| change.value.is_some()) {
+        for (_, change) in changes.iter().filter(|(_, change)| change.value.is_some()) {
             more += u64::from(matches!(self.find(change.key)?.1, Place::Absent { .. }));
         }
         self.make_room_for_keys(more)?;
@@ -138,7 +149,7 @@ impl<M: Memory> Core<M> {
         // Slots for keys that are absent yet: no other one of the batch may go there.
         let mut taken = HashSet::new();
         let mut placed = Vec::with_capacity(changes.len());
-        for &change in changes {
+        for &(number, change) in changes {
             let hash = hash(change.key, geometry.seed());
             let (slot, old) =
                 match table
@@ -151,16 +162,17 @@ impl<M: Memory> Core<M> {
                         (slot, word)
                     }
                 };
-            placed.push(Placed { change, hash, slot, old });
+            placed.push(Placed { number, change, hash, slot, old });
         }
         Ok(placed)
     }
 
-    /// Takes and writes all blocks. `None` where there is nothing to change.
-    fn prepare(&mut self, placed: &[Placed<'_>]) -> Result<Option<(Batch, u64)>, Refusal> {
-        if placed.is_empty() {
-            return Ok(None);
-        }
+    /// Takes and writes all blocks.
+    fn prepare(
+        &mut self,
+        placed: &[Placed<'_>],
+        versions: &mut [Option<u64>],
+    ) -> Result<Batch, Refusal> {
         let Self { memory, geometry, .. } = self;
         let capacity = placed.len() as u64;
         let mut journal = Journal::begin(memory, Operation::Slot, 0, 0);
@@ -170,27 +182,27 @@ impl<M: Memory> Core<M> {
             return Err(Refusal::OutOfSpace);
         };
         let batch = Batch { offset, capacity };
-        let version = next_version(memory);
-        batch.write(memory, version);
+        batch.write(memory, next_version(memory));
         // From here on the batch's block says what there is to do.
         journal.put_u64(BATCH, offset);
         journal.end();
         for (index, placed) in (0..).zip(placed) {
-            batch.take(memory, geometry, index, placed, version)?;
+            let version = batch.take(memory, geometry, index, placed)?;
+            versions[placed.number] = placed.change.value.map(|_| version);
         }
-        Ok(Some((batch, version)))
+        Ok(batch)
     }
 }
 
-/// Of several changes to one key, the last one; otherwise in their order.
-fn last_of_each_key<'a>(changes: &[Change<'a>]) -> Vec<Change<'a>> {
+/// Of several changes to one key, the last one; all with their numbers, in their order.
+fn last_of_each_key<'a>(changes: &[Change<'a>]) -> Vec<(usize, Change<'a>)> {
     let mut last = HashMap::with_capacity(changes.len());
     for (index, change) in changes.iter().enumerate() {
         assert_key(change.key);
         last.insert(change.key, index);
     }
-    let counts = |(index, change): &(usize, &Change<'a>)| last[change.key] == *index;
-    changes.iter().enumerate().filter(counts).map(|(_, change)| *change).collect()
+    let counts = |(index, change): &(usize, Change<'a>)| last[change.key] == *index;
+    changes.iter().copied().enumerate().filter(counts).collect()
 }
 
 /// Puts the pending blocks into the slots. Readers still see the old values.
@@ -256,16 +268,16 @@ impl Batch {
         Entry { slot: word(0), pending: word(1), value: word(2) }
     }
 
-    /// Takes what a change needs, and writes it; notes it as the next entry.
+    /// Takes what a change needs, and writes it; notes it as the next entry. Returns the version that
+    /// the new value has.
     fn take<M: Memory>(
         self,
         memory: &M,
         geometry: &StoreGeometry,
         index: u64,
         placed: &Placed<'_>,
-        version: u64,
-    ) -> Result<(), Refusal> {
-        let Placed { change: Change { key, value }, hash, slot, old } = *placed;
+    ) -> Result<u64, Refusal> {
+        let Placed { change: Change { key, value }, hash, slot, old, .. } = *placed;
         let mut noted = Journal::begin(memory, Operation::Slot, 0, 0);
         let object = match value {
             None => 0,
@@ -293,6 +305,7 @@ impl Batch {
         }
         noted.put_u64(self.offset + COUNT, index + 1);
         noted.end();
+        let version = next_version(memory);
         let new = match value {
             None => slot::TOMBSTONE,
             Some(value) => {
@@ -301,7 +314,7 @@ impl Batch {
             }
         };
         Pending { hash, old, new, batch: self.offset }.write(memory, pending, version);
-        Ok(())
+        Ok(version)
     }
 }
 

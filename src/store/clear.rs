@@ -4,7 +4,7 @@
 //! readers and for whoever recovers; what they had is free afterwards, but for what readers look at.
 
 use super::arena;
-use super::core::{Core, Refusal};
+use super::core::{Core, Refusal, next_version};
 use super::doorbells::note_many_deletions;
 use super::journal::{Journal, Operation};
 use super::table::{Table, block_at};
@@ -28,6 +28,7 @@ impl<M: Memory> Core<M> {
             return Err(Refusal::OutOfSpace);
         };
         Table::write_empty(memory, object, log2_slots);
+        next_version(memory);
         let word = root::pack(object, root::generation(table.root).wrapping_add(1));
         note_many_deletions(memory);
         // Pairs with the Acquire of a look at the root: the new slots are visible.

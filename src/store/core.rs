@@ -147,6 +147,8 @@ impl<M: Memory> Core<M> {
             return Ok(false);
         };
         let mut journal = Journal::begin(&self.memory, Operation::Slot, slot, word);
+        // Nobody gets it; whoever looks at the counter sees that something changes.
+        next_version(&self.memory);
         note_deletion(&self.memory, &self.geometry, key, hash, block.version);
         journal.commit(slot, slot::TOMBSTONE);
         self.rung.ring(&self.memory, hash);
@@ -261,7 +263,8 @@ pub(super) fn assert_key(key: &[u8]) {
 }
 
 /// The version of the next value. The store comes before any use of it, so that a version is never
-/// given out twice.
+/// given out twice; and in every operation, behind the journal's beginning and before the store that changes
+/// a key: see [`Quiet`](super::cut::Quiet).
 pub(super) fn next_version(memory: &impl Memory) -> u64 {
     let version = memory.load_u64(NEXT_VERSION, Ordering::Relaxed);
     memory.store_u64(NEXT_VERSION, version + 1, Ordering::Release);

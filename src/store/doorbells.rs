@@ -33,7 +33,7 @@ pub(super) fn of(hash: u64) -> u64 {
 
 fn bucket(hash: u64) -> u64 {
     // Not the bits that choose a slot, nor those that a slot keeps.
-    (hash >> 40) % BUCKETS
+    (hash >> 20) % BUCKETS
 }
 
 /// The bells that were rung and at which somebody waits, to be woken without the lock.

@@ -17,6 +17,10 @@ pub enum ReadError {
     /// What was found is no table or no block, and still there at a second look.
     #[error("the store is damaged")]
     Damaged,
+    /// Writers left no moment to read in: they changed what was being read again and again, or one of them
+    /// had the lock all the time.
+    #[error("writers left no moment to read in")]
+    Busy,
     /// The process has forked since this handle was made; it belongs to the parent.
     #[error("this handle belongs to the process that this one was forked from")]
     Forked,

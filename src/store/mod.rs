@@ -33,9 +33,10 @@
 //! | `limbo` | blocks that readers may still look at |
 //! | `lock`, `local_lock` | the lock of writers, and recovery before anything else; one for tests |
 //! | `core`, `clear` | set, delete, grow: under the lock |
+//! | `cut`, `iterate` | several keys as they were at one moment; all keys, beside writers |
 //! | `batch`, `pending` | several keys at once; what their slots say meanwhile |
 //! | `reader`, `owner` | get: without it; whose a reader is, and taking back what the dead had |
-//! | `handle`, `operations`, `typed`, `stats` | what users call |
+//! | `handle`, `operations`, `many`, `typed`, `stats` | what users call |
 //! | `value`, `error` | what they get |
 //! | `writable`, `shared` | a handle that may write; what the handles of a process have in common |
 //! | `doorbells` | telling watchers that something has changed |
@@ -79,6 +80,9 @@ mod classes;
 mod clear;
 mod copying;
 mod core;
+mod cut;
+#[cfg(all(test, not(loom)))]
+mod cut_tests;
 #[cfg(not(loom))]
 mod directory;
 mod doorbells;
@@ -90,10 +94,13 @@ mod handle;
 mod header;
 mod interest;
 mod interests;
+mod iterate;
 mod journal;
 mod limbo;
 mod local_lock;
 mod lock;
+#[cfg(not(loom))]
+mod many;
 #[cfg(loom)]
 pub mod model;
 #[cfg(not(loom))]
@@ -138,6 +145,7 @@ mod writable;
 pub use self::core::{Core, Refusal};
 pub use batch::Change as BatchChange;
 pub use copying::{Copied, CopyRefusal, CopyingIter, CopyingReader};
+pub use cut::{Read, ReadCopy};
 #[cfg(not(loom))]
 pub use directory::{Listed, gc, gc_where, list, remove};
 pub use error::{
@@ -149,8 +157,11 @@ pub use handle::{Store, StoreAccess};
 #[cfg(not(loom))]
 pub use header::StoreHeader;
 pub use interests::WatchId;
+pub use iterate::Entries;
 pub use local_lock::LocalLock;
 pub use lock::{AcquireError, Acquired, Lock, LockRefusal, Recovery, Writer};
+#[cfg(not(loom))]
+pub use many::{Batch, Entry, Iter};
 #[cfg(not(loom))]
 pub use open::OpenError;
 #[cfg(not(loom))]

@@ -66,8 +66,8 @@ impl<M: Memory> Reader<M> {
     /// # Errors
     /// [`ReadRefusal`].
     pub fn get(&self, key: &[u8]) -> Result<Option<Pinned<'_, M>>, ReadRefusal> {
-        let pin = self.used.get().trailing_ones();
-        if u64::from(pin) >= reader::HELD_PINS {
+        let pin = self.free_pin();
+        if is_to_copy(pin) {
             return Err(ReadRefusal::OutOfPins);
         }
         self.get_at(pin, key)
@@ -89,8 +89,7 @@ impl<M: Memory> Reader<M> {
             let found = self.search(root, key, hash, self.pin(pin));
             match found {
                 Search::Found(block) => {
-                    self.used.set(self.used.get() | 1 << pin);
-                    return Ok(Some(Pinned { reader: self, pin, block }));
+                    return Ok(Some(self.pinned(pin, block)));
                 }
                 Search::Changed => self.memory.pause(),
                 Search::Absent | Search::Damage if self.root() != root => self.memory.pause(),
@@ -100,15 +99,35 @@ impl<M: Memory> Reader<M> {
         }
     }
 
-    fn root(&self) -> u64 {
+    /// The memory that it reads.
+    pub(super) fn memory(&self) -> &M {
+        &self.memory
+    }
+
+    /// A pin that is free; the one for what is copied, where no other is.
+    #[inline]
+    pub(super) fn free_pin(&self) -> u32 {
+        self.used.get().trailing_ones().min(reader::COPY_PIN as u32)
+    }
+
+    /// A block that was pinned with this pin.
+    #[inline]
+    pub(super) fn pinned(&self, pin: u32, block: Block) -> Pinned<'_, M> {
+        self.used.set(self.used.get() | 1 << pin);
+        Pinned { reader: self, pin, block }
+    }
+
+    pub(super) fn root(&self) -> u64 {
         self.memory.load_u64(ROOT, Ordering::Acquire)
     }
 
-    fn pin(&self, index: u32) -> u64 {
+    /// Offset of a pin.
+    pub(super) fn pin(&self, index: u32) -> u64 {
         self.record + reader::PINS + u64::from(index) * WORD_BYTES
     }
 
-    fn table(&self, root: u64) -> Option<Table> {
+    /// The table that this root word names.
+    pub(super) fn table(&self, root: u64) -> Option<Table> {
         if let Some(table) = self.table.get()
             && table.root == root
         {
@@ -119,12 +138,18 @@ impl<M: Memory> Reader<M> {
         Some(table)
     }
 
+    /// What a slot says.
+    #[inline]
+    pub(super) fn word(&self, slot: u64) -> u64 {
+        // Pairs with the Release of Journal::commit: the block is visible.
+        self.memory.load_u64(slot, Ordering::Acquire)
+    }
+
     fn search(&self, root: u64, key: &[u8], hash: u64, pin: u64) -> Search {
         let Some(table) = self.table(root) else { return Search::Damage };
         for index in 0..table.len() {
             let slot = table.slot(hash, index);
-            // Pairs with the Release of Journal::commit: the block is visible.
-            let word = self.memory.load_u64(slot, Ordering::Acquire);
+            let word = self.word(slot);
             if word == slot::EMPTY {
                 // Whether it was the current table's, the caller finds out. The load of the root comes
                 // behind this one, which is an Acquire.
@@ -133,29 +158,31 @@ impl<M: Memory> Reader<M> {
             if !slot::may_be(word, hash) {
                 continue;
             }
-            if !pin_current(&self.memory, pin, slot::block(word), (slot, word), (ROOT, root)) {
-                return Search::Changed;
-            }
-            match self.look_at(slot::block(word), key, hash) {
-                Look::Same(block) => return Search::Found(block),
-                Look::Other => unpin(&self.memory, pin),
-                Look::Damage => match self.resolve((slot, word), root, pin) {
-                    Resolved::Block(block) => match self.look_at(block, key, hash) {
-                        Look::Same(block) => return Search::Found(block),
-                        Look::Other => unpin(&self.memory, pin),
-                        Look::Damage => {
-                            unpin(&self.memory, pin);
-                            return Search::Damage;
-                        }
-                    },
-                    // Whatever it says, the key is not here; it may be further on.
-                    Resolved::Nothing => {}
-                    Resolved::Changed => return Search::Changed,
-                    Resolved::Damage => return Search::Damage,
-                },
+            match self.pin_block((slot, word), root, pin) {
+                InSlot::Block(block) if block.has_key(&self.memory, key, hash) => {
+                    return Search::Found(block);
+                }
+                InSlot::Block(_) => unpin(&self.memory, pin),
+                // The key is not here; it may be further on.
+                InSlot::Nothing => {}
+                InSlot::Changed => return Search::Changed,
+                InSlot::Damage => return Search::Damage,
             }
         }
         Search::Damage
+    }
+
+    /// Pins the block of the value that a slot names or stands for. It is there as long as it is
+    /// pinned, if it was current afterwards.
+    #[inline]
+    pub(super) fn pin_block(&self, (slot, word): (u64, u64), root: u64, pin: u64) -> InSlot {
+        if !pin_current(&self.memory, pin, slot::block(word), (slot, word), (ROOT, root)) {
+            return InSlot::Changed;
+        }
+        match self.block_at(slot::block(word)) {
+            Ok(block) => InSlot::Block(block),
+            Err(Damage) => self.resolve((slot, word), root, pin),
+        }
     }
 
     /// What a slot stands for that names no value: the pending block of a batch, which is pinned. Pins
@@ -167,7 +194,7 @@ impl<M: Memory> Reader<M> {
     /// then. Without a pin of its own, the pending block could have come back to the slot for another
     /// batch while its place is taken by the pin of the value.
     #[cold]
-    fn resolve(&self, (slot, word): (u64, u64), root: u64, pin: u64) -> Resolved {
+    fn resolve(&self, (slot, word): (u64, u64), root: u64, pin: u64) -> InSlot {
         let Self { memory, geometry, .. } = self;
         let pending = slot::block(word);
         let stands_for = Pending::read(memory, geometry, pending)
@@ -178,9 +205,9 @@ impl<M: Memory> Reader<M> {
                 let same = memory.load_u64(slot, Ordering::Acquire) == word && self.root() == root;
                 unpin(memory, pin);
                 return match nothing {
-                    _ if !same => Resolved::Changed,
-                    Some(_) => Resolved::Nothing,
-                    None => Resolved::Damage,
+                    _ if !same => InSlot::Changed,
+                    Some(_) => InSlot::Nothing,
+                    None => InSlot::Damage,
                 };
             }
         };
@@ -190,34 +217,23 @@ impl<M: Memory> Reader<M> {
         memory.store_u64(second, pending, Ordering::Release);
         let same = pin_current(memory, pin, slot::block(target), (slot, word), (ROOT, root));
         unpin(memory, second);
-        if same { Resolved::Block(slot::block(target)) } else { Resolved::Changed }
-    }
-
-    /// Pins the value that a slot names, or that its batch says.
-    fn pin_value(&self, (slot, word): (u64, u64), root: u64, pin: u64) -> Resolved {
-        let offset = slot::block(word);
-        if !pin_current(&self.memory, pin, offset, (slot, word), (ROOT, root)) {
-            return Resolved::Changed;
+        if !same {
+            return InSlot::Changed;
         }
-        match self.block_at(offset) {
-            Ok(_) => Resolved::Block(offset),
-            Err(Damage) => self.resolve((slot, word), root, pin),
+        match self.block_at(slot::block(target)) {
+            Ok(block) => InSlot::Block(block),
+            Err(Damage) => {
+                unpin(memory, pin);
+                InSlot::Damage
+            }
         }
-    }
-
-    /// The header of a block that is pinned.
-    fn block_at(&self, offset: u64) -> Result<Block, Damage> {
-        let room = self.geometry.page_of(offset).map(|_| self.geometry.len_bytes() - offset);
-        Block::read(&self.memory, offset, room.ok_or(Damage)?)
     }
 
     /// Looks at a block that is pinned.
-    fn look_at(&self, offset: u64, key: &[u8], hash: u64) -> Look {
-        match self.block_at(offset) {
-            Ok(block) if block.has_key(&self.memory, key, hash) => Look::Same(block),
-            Ok(_) => Look::Other,
-            Err(_) => Look::Damage,
-        }
+    #[inline]
+    fn block_at(&self, offset: u64) -> Result<Block, Damage> {
+        self.geometry.page_of(offset).ok_or(Damage)?;
+        Block::read(&self.memory, offset, self.geometry.len_bytes() - offset)
     }
 }
 
@@ -229,19 +245,18 @@ enum Search {
     Damage,
 }
 
-enum Resolved {
-    /// This block is pinned.
-    Block(u64),
-    /// No key is here. Nothing is pinned.
+/// What a look at a slot has found. Nothing is pinned, but for a block.
+pub(super) enum InSlot {
+    Block(Block),
+    /// No key, before or after a batch.
     Nothing,
+    /// The slot or the root has changed meanwhile.
     Changed,
     Damage,
 }
 
-enum Look {
-    Same(Block),
-    Other,
-    Damage,
+fn is_to_copy(pin: u32) -> bool {
+    u64::from(pin) == reader::COPY_PIN
 }
 
 /// Pins `block`, which `slot` named. Returns whether slot and root say the same afterwards; if not,
@@ -291,26 +306,21 @@ impl<M: Memory> Truth for Reader<M> {
             let table = self.table(root);
             for index in 0..table.map_or(0, |table| table.len()) {
                 let slot = table.expect("it has slots").slot(0, index);
-                // As in `search`.
-                let word = self.memory.load_u64(slot, Ordering::Acquire);
+                let word = self.word(slot);
                 if word <= slot::TOMBSTONE {
                     continue;
                 }
-                let block = match self.pin_value((slot, word), root, pin) {
-                    Resolved::Block(offset) => self.block_at(offset),
-                    Resolved::Nothing => continue,
-                    Resolved::Changed => continue 'again,
-                    Resolved::Damage => return Err(ReadRefusal::Damage),
+                let block = match self.pin_block((slot, word), root, pin) {
+                    InSlot::Block(block) => block,
+                    InSlot::Nothing => continue,
+                    InSlot::Changed => continue 'again,
+                    InSlot::Damage => return Err(ReadRefusal::Damage),
                 };
-                if let Ok(block) = block {
-                    key.resize(block.key_len as usize, 0);
-                    self.memory.copy_out(block.key(), &mut key);
-                }
+                key.resize(block.key_len as usize, 0);
+                self.memory.copy_out(block.key(), &mut key);
                 unpin(&self.memory, pin);
-                match block {
-                    Ok(block) if key.starts_with(prefix) => found(&key, block.version),
-                    Ok(_) => {}
-                    Err(Damage) => return Err(ReadRefusal::Damage),
+                if key.starts_with(prefix) {
+                    found(&key, block.version);
                 }
             }
             match (self.root() == root, table) {
@@ -349,6 +359,11 @@ impl<M: Memory> Pinned<'_, M> {
     /// The memory that it lies in.
     pub(super) fn memory(&self) -> &M {
         &self.reader.memory
+    }
+
+    /// Whether it has the pin for what is copied and unpinned at once.
+    pub(super) fn is_to_be_copied(&self) -> bool {
+        is_to_copy(self.pin)
     }
 
     /// What its header says.

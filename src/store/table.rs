@@ -101,10 +101,22 @@ impl Table {
         self.slots - HEADER_BYTES
     }
 
+    /// The number of the slot where a search for `hash` begins: its high bits, so that the order of
+    /// these is that of the hashes, in a table of any length.
+    #[inline]
+    pub(super) fn home(&self, hash: u64) -> u64 {
+        hash >> self.mask.leading_zeros()
+    }
+
+    /// The first hash whose search begins behind `home`; `None` behind the last.
+    pub(super) fn first_hash_behind(&self, home: u64) -> Option<u64> {
+        (home < self.mask).then(|| (home + 1) << self.mask.leading_zeros())
+    }
+
     /// Offset of the `index`th slot from where a search for `hash` begins.
     #[inline]
     pub(super) fn slot(&self, hash: u64, index: u64) -> u64 {
-        self.slots + (hash.wrapping_add(index) & self.mask) * WORD_BYTES
+        self.slots + (self.home(hash).wrapping_add(index) & self.mask) * WORD_BYTES
     }
 
     /// Whether a slot lies at `offset`.

@@ -11,8 +11,10 @@ use std::sync::Arc;
 
 use rkyv::util::AlignedVec;
 
+use super::batch::Change;
 use super::block::{Block, block_bytes};
 use super::core::{Core, Refusal};
+use super::cut::{Read, ReadCopy};
 use super::error::{HandleError, ReadError, WriteError};
 use super::lock::{Recovery, Writer};
 use super::owner;
@@ -97,6 +99,15 @@ impl Writable {
         }
     }
 
+    /// What this handle's reader has read.
+    pub(super) fn value_of<'a>(&'a self, read: Read<'a, MappedMemory>) -> Value<'a> {
+        match read {
+            // SAFETY: as in `get`: no other reader's values come here.
+            Read::Pinned(pinned) => unsafe { Value::pinned(pinned) },
+            Read::Copied(ReadCopy { bytes, version, tag }) => Value::copied(bytes, version, tag),
+        }
+    }
+
     #[cold]
     fn copy(&self, key: &[u8]) -> Result<Option<Value<'_>>, ReadError> {
         let Some(pinned) = self.reader.get_to_copy(key)? else { return Ok(None) };
@@ -163,6 +174,27 @@ impl Locked<'_> {
         let needed_bytes = block_bytes(key.len() as u64, value.0.len() as u64).unwrap_or(u64::MAX);
         self.help(refusal, needed_bytes)?;
         self.writer.set_tagged(key, value).map_err(|refusal| self.refused(refusal, needed_bytes))
+    }
+
+    /// Makes all changes at once; returns the versions of the new values.
+    pub(super) fn commit(
+        &mut self,
+        changes: &[Change<'_>],
+    ) -> Result<Vec<Option<u64>>, WriteError> {
+        let mut needed_bytes = 0_u64;
+        for change in changes {
+            check_key(change.key)?;
+            let value_len = change.value.map_or(0, |(bytes, _)| bytes.len() as u64);
+            let bytes = block_bytes(change.key.len() as u64, value_len).unwrap_or(u64::MAX);
+            needed_bytes = needed_bytes.saturating_add(bytes);
+        }
+        match self.writer.commit(changes) {
+            Ok(versions) => Ok(versions),
+            Err(refusal) => {
+                self.help(refusal, needed_bytes)?;
+                self.writer.commit(changes).map_err(|refusal| self.refused(refusal, needed_bytes))
+            }
+        }
     }
 
     /// Removes a key; returns whether it was there.
