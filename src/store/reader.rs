@@ -305,7 +305,7 @@ impl<M: Memory> Truth for Reader<M> {
             let root = self.root();
             let table = self.table(root);
             for index in 0..table.map_or(0, |table| table.len()) {
-                let slot = table.expect("it has slots").slot(0, index);
+                let slot = table.expect("it has slots").numbered(index);
                 let word = self.word(slot);
                 if word <= slot::TOMBSTONE {
                     continue;

@@ -116,7 +116,13 @@ impl Table {
     /// Offset of the `index`th slot from where a search for `hash` begins.
     #[inline]
     pub(super) fn slot(&self, hash: u64, index: u64) -> u64 {
-        self.slots + (self.home(hash).wrapping_add(index) & self.mask) * WORD_BYTES
+        self.numbered(self.home(hash).wrapping_add(index))
+    }
+
+    /// Offset of the slot with this number; behind the last one comes the first.
+    #[inline]
+    pub(super) fn numbered(&self, number: u64) -> u64 {
+        self.slots + (number & self.mask) * WORD_BYTES
     }
 
     /// Whether a slot lies at `offset`.

@@ -63,7 +63,8 @@ struct Done {
 
 impl Done {
     fn has(&self, hash: u64) -> bool {
-        (hash & self.mask).wrapping_sub(self.start) & self.mask < self.slots
+        // As `Table::home` in that table.
+        (hash >> self.mask.leading_zeros()).wrapping_sub(self.start) & self.mask < self.slots
     }
 }
 
@@ -125,7 +126,7 @@ impl<M: Memory> CopyingIter<'_, M> {
                 return Ok(None);
             }
             self.budget.step()?;
-            let slot = walk.table.slot(walk.done.start, walk.at);
+            let slot = walk.table.numbered(walk.done.start + walk.at);
             // Pairs with the Release of Journal::commit: the block is visible.
             let word = memory.load_u64(slot, Ordering::Acquire);
             let step = match word {
@@ -168,7 +169,7 @@ impl<M: Memory> CopyingIter<'_, M> {
         let Some(table) = self.reader.table_of(root) else { return refuse(CopyRefusal::Damage) };
         for index in 0..table.len() {
             self.budget.step()?;
-            let word = self.reader.memory.load_u64(table.slot(0, index), Ordering::Acquire);
+            let word = self.reader.memory.load_u64(table.numbered(index), Ordering::Acquire);
             if word == slot::EMPTY {
                 let mask = table.len() - 1;
                 let done = Done { start: (index + 1) & mask, slots: 0, mask };
