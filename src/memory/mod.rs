@@ -140,6 +140,29 @@ pub trait Memory: Clone {
     /// seen in part: every byte read was there at some time during the call.
     fn copy_out(&self, offset: u64, bytes: &mut [u8]);
 
+    /// Whether these bytes lie at `offset`, which is on a word, copied there by
+    /// [`copy_in`](Self::copy_in). Ordered like Relaxed loads.
+    #[inline]
+    fn has_bytes(&self, offset: u64, bytes: &[u8]) -> bool {
+        let (words, rest) = bytes.as_chunks::<8>();
+        let mut offset = offset;
+        for word in words {
+            if self.load_u64(offset, Ordering::Relaxed) != u64::from_ne_bytes(*word) {
+                return false;
+            }
+            offset += 8;
+        }
+        if rest.is_empty() {
+            return true;
+        }
+        // What lies behind them in their last word is theirs too, and zero.
+        let last = match bytes.last_chunk() {
+            Some(last) => u64::from_le_bytes(*last) >> (64 - 8 * rest.len()),
+            None => rest.iter().rev().fold(0, |last, byte| last << 8 | u64::from(*byte)),
+        };
+        self.load_u64(offset, Ordering::Relaxed).to_le() == last
+    }
+
     /// The hot side of an asymmetric fence: between its own store and its load of the other side's
     /// word.
     ///

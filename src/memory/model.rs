@@ -198,6 +198,13 @@ impl Memory for ModelMemory {
         }
     }
 
+    fn has_bytes(&self, offset: u64, bytes: &[u8]) -> bool {
+        // As payload is read, so that a comparison that races is reported too.
+        let mut found = vec![0; bytes.len()];
+        self.copy_out(offset, &mut found);
+        found == bytes
+    }
+
     fn copy_out(&self, offset: u64, bytes: &mut [u8]) {
         for (at, chunk) in (offset..).step_by(8).zip(bytes.chunks_mut(8)) {
             if self.inner.racing {
