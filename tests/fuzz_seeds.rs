@@ -213,3 +213,26 @@ fn slot_rings() {
     ];
     seeds("slots", &inputs, rig::slots::run);
 }
+
+#[test]
+fn stores_of_bytes() {
+    let change = |place: u16, value: u64| {
+        place.to_le_bytes().into_iter().chain(value.to_le_bytes()).collect::<Vec<u8>>()
+    };
+    let changes = [
+        change(0, 0),
+        change(48, 1 << 32),
+        change(1 << 15, u64::MAX),
+        change(1 << 15 | 9, 0x4100_0000_0000_0040),
+        change(1 << 14 | 3, 0x4100_0000_0000_0001),
+    ];
+    let mut inputs: Vec<Vec<u8>> = changes.to_vec();
+    inputs.push(changes.concat());
+    seeds("store_readonly", &inputs, rig::store::readonly);
+    let inputs: Vec<_> = inputs
+        .into_iter()
+        .zip([0, 1].into_iter().cycle())
+        .map(|(input, flags)| std::iter::once(flags).chain(input).collect())
+        .collect();
+    seeds("store_recovery", &inputs, rig::store::recovery);
+}

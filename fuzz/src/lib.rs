@@ -23,3 +23,5 @@ pub mod op;
 pub mod ops;
 #[path = "../../tests/rig/slots.rs"]
 pub mod slots;
+#[path = "../../tests/rig/store.rs"]
+pub mod store;

@@ -71,7 +71,6 @@ impl Copied {
 
     /// As a handle returns it.
     #[cfg(not(loom))]
-    #[allow(dead_code, reason = "for the handles that read")]
     pub(super) fn into_value<'a>(self) -> Value<'a> {
         Value::copied(self.bytes, self.version, self.tag)
     }

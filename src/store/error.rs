@@ -21,6 +21,12 @@ pub enum ReadError {
     /// had the lock all the time.
     #[error("writers left no moment to read in")]
     Busy,
+    /// By a read-only handle: there is no memory for a copy.
+    #[error("no memory for a copy of {len_bytes} bytes")]
+    NoMemory {
+        /// Length of the value, as the store says.
+        len_bytes: u64,
+    },
     /// The process has forked since this handle was made; it belongs to the parent.
     #[error("this handle belongs to the process that this one was forked from")]
     Forked,

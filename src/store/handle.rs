@@ -13,6 +13,7 @@ use super::doorbells::{self, Note};
 use super::error::{CheckError, HandleError, ReadError, WriteError};
 use super::interest::Truth;
 use super::lock::Recovery;
+use super::read_only::ReadOnly;
 use super::shared::Shared;
 use super::stats::StoreStats;
 use super::value::Value;
@@ -42,6 +43,8 @@ pub struct Store {
 pub(super) enum Side {
     /// All.
     Writable(Writable),
+    /// Reading.
+    ReadOnly(ReadOnly),
 }
 
 /// How a handle gets at its store.
@@ -69,6 +72,7 @@ impl Store {
     pub fn try_clone(&self) -> Result<Self, HandleError> {
         match &self.side {
             Side::Writable(writable) => Self::writable_over(Arc::clone(&writable.shared)),
+            Side::ReadOnly(reading) => Ok(Self::read_only_over(Arc::clone(&reading.segment))),
         }
     }
 
@@ -76,6 +80,7 @@ impl Store {
     pub fn access(&self) -> StoreAccess {
         match &self.side {
             Side::Writable(_) => StoreAccess::Writable,
+            Side::ReadOnly(_) => StoreAccess::ReadOnly,
         }
     }
 
@@ -83,6 +88,7 @@ impl Store {
     pub(super) fn writable(&self) -> Result<&Writable, WriteError> {
         match &self.side {
             Side::Writable(writable) => Ok(writable),
+            Side::ReadOnly(_) => Err(WriteError::ReadOnly),
         }
     }
 
@@ -90,6 +96,9 @@ impl Store {
     pub(super) fn watched(&self) -> (&MappedMemory, &StoreGeometry, bool) {
         match &self.side {
             Side::Writable(Writable { shared, .. }) => (&shared.memory, &shared.geometry, true),
+            Side::ReadOnly(ReadOnly { segment, .. }) => {
+                (segment.memory(), segment.geometry(), false)
+            }
         }
     }
 
@@ -97,6 +106,7 @@ impl Store {
     fn memory(&self) -> Result<&MappedMemory, ReadError> {
         let memory = match &self.side {
             Side::Writable(writable) => &writable.shared.memory,
+            Side::ReadOnly(reading) => reading.segment.memory(),
         };
         if memory.is_ours() { Ok(memory) } else { Err(ReadError::Forked) }
     }
@@ -110,6 +120,7 @@ impl Store {
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value<'_>>, ReadError> {
         match &self.side {
             Side::Writable(writable) => writable.get(key.as_ref()),
+            Side::ReadOnly(reading) => reading.get(key.as_ref()),
         }
     }
 
@@ -159,6 +170,7 @@ impl Store {
         let memory = self.memory()?;
         match &self.side {
             Side::Writable(writable) => Ok(StoreStats::of(memory, &writable.shared.geometry)),
+            Side::ReadOnly(reading) => Ok(StoreStats::of(memory, reading.segment.geometry())),
         }
     }
 
@@ -238,6 +250,7 @@ impl Store {
     pub fn take_recovery(&self) -> Option<Recovery> {
         match &self.side {
             Side::Writable(writable) => writable.take_recovery(),
+            Side::ReadOnly(_) => None,
         }
     }
 
@@ -281,6 +294,7 @@ impl Truth for Store {
         self.memory()?;
         match &self.side {
             Side::Writable(writable) => Ok(writable.reader.version(key)?),
+            Side::ReadOnly(reading) => Ok(reading.reader.version(key)?),
         }
     }
 
@@ -288,6 +302,7 @@ impl Truth for Store {
         self.memory()?;
         match &self.side {
             Side::Writable(writable) => Ok(writable.reader.scan(prefix, found)?),
+            Side::ReadOnly(reading) => reading.scan(prefix, found),
         }
     }
 

@@ -8,9 +8,11 @@ use std::fmt;
 use std::time::Duration;
 
 use super::batch::Change;
+use super::copying::{Copied, CopyingIter};
 use super::error::{ReadError, WriteError};
 use super::handle::{Side, Store};
 use super::iterate::Entries;
+use super::read_only::ReadOnly;
 use super::reader::ReadRefusal;
 use super::value::Value;
 use super::writable::Writable;
@@ -126,6 +128,7 @@ pub struct Iter<'a> {
 #[derive(Debug)]
 enum Inner<'a> {
     InPlace { writable: &'a Writable, entries: Entries<'a, MappedMemory> },
+    Copied { reading: &'a ReadOnly, entries: CopyingIter<'a, MappedMemory> },
 }
 
 impl<'a> Iterator for Iter<'a> {
@@ -139,6 +142,15 @@ impl<'a> Iterator for Iter<'a> {
                 }
                 Some(match entries.next()? {
                     Ok((key, read)) => Ok(Entry { key, value: writable.value_of(read) }),
+                    Err(refusal) => Err(refusal.into()),
+                })
+            }
+            Inner::Copied { reading, entries } => {
+                if let Err(error) = reading.check_ours() {
+                    return Some(Err(error));
+                }
+                Some(match entries.next()? {
+                    Ok((key, copied)) => Ok(Entry { key, value: copied.into_value() }),
                     Err(refusal) => Err(refusal.into()),
                 })
             }
@@ -191,6 +203,11 @@ impl Store {
                 };
                 Ok(found.into_iter().map(|read| read.map(|read| writable.value_of(read))).collect())
             }
+            Side::ReadOnly(reading) => {
+                reading.check_ours()?;
+                let found = reading.reader.read_many(keys)?;
+                Ok(found.into_iter().map(|copied| copied.map(Copied::into_value)).collect())
+            }
         }
     }
 
@@ -230,6 +247,9 @@ impl Store {
                 let entries = writable.reader.entries(prefix.as_ref());
                 Inner::InPlace { writable, entries }
             }
+            Side::ReadOnly(reading) => {
+                Inner::Copied { reading, entries: reading.reader.prefix(prefix.as_ref()) }
+            }
         };
         Iter { inner }
     }
@@ -248,6 +268,11 @@ impl Store {
                     None => writable.between_writers(|| writable.reader.read_all_locked())?,
                 };
                 Ok(all.into_iter().map(|(key, read)| (key, read.bytes.to_vec())).collect())
+            }
+            Side::ReadOnly(reading) => {
+                reading.check_ours()?;
+                let all = reading.reader.get_all()?;
+                Ok(all.into_iter().map(|(key, copied)| (key, copied.to_vec())).collect())
             }
         }
     }

@@ -43,6 +43,7 @@
 //! | `watch`, `interest`, `interests` | waiting for it; for changes of what, or of many things |
 //! | `watching` | watches, as users have them |
 //! | `watch`, `interest` | waiting for it; for changes of what |
+//! | `read_only` | a handle that only reads |
 //! | `copying` | get, iterate, for who has the store read-only |
 //! | `survey`, `recovery` | what the truth says; making the indexes say so |
 //!
@@ -115,6 +116,8 @@ mod operations;
 mod options;
 mod owner;
 mod pending;
+#[cfg(not(loom))]
+mod read_only;
 mod reader;
 mod recovery;
 #[cfg(not(loom))]

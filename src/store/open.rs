@@ -121,6 +121,7 @@ impl Store {
     fn segment(&self) -> &StoreSegment {
         match &self.side {
             Side::Writable(writable) => &writable.shared.segment,
+            Side::ReadOnly(reading) => &reading.segment,
         }
     }
 

@@ -9,7 +9,8 @@ use super::limbo;
 use super::owner;
 use crate::layout::store::page::PAGE_BYTES;
 use crate::layout::store::{
-    FREE_PAGES, LIMBO_BYTES, LIMBO_LEN, LIVE_BYTES, LIVE_KEYS, RECOVERIES, TOMBSTONES, reader,
+    FREE_PAGES, LIMBO_BYTES, LIMBO_LEN, LIVE_BYTES, LIVE_KEYS, RECOVERIES, TOMBSTONES, block,
+    reader, slot,
 };
 use crate::memory::{Memory, Ordering};
 
@@ -54,6 +55,9 @@ impl StoreStats {
         // A pin may be on its way, and name what is no block by now.
         let blocks = pinned.iter().filter_map(|offset| {
             geometry.page_of(*offset)?;
+            // Or nothing that any reader has written, where nothing can be believed.
+            let whole = geometry.len_bytes() - offset >= block::KEY;
+            (whole && offset.is_multiple_of(slot::UNIT)).then_some(())?;
             Block::read(memory, *offset, geometry.len_bytes() - offset).ok()?.bytes()
         });
         let owned = |record: &u64| word(record + reader::OWNER) != 0;

@@ -7,6 +7,7 @@ pub mod lossy;
 pub mod op;
 pub mod ops;
 pub mod slots;
+pub mod store;
 
 /// The seed of a random run: from `RINGWAY_SEED`, which replays a run, or from the clock. Printed
 /// where the test fails.

@@ -40,6 +40,8 @@ pub struct CopyingIter<'a, M> {
     /// Hashes of keys that had done so when their table was replaced.
     stray: HashSet<u64>,
     over: bool,
+    /// Whether values are copied.
+    values: bool,
 }
 
 /// Where in a table the iterator is.
@@ -95,7 +97,18 @@ impl<M: Memory> CopyingReader<M> {
             cluster: HashSet::new(),
             stray: HashSet::new(),
             over: false,
+            values: true,
         }
+    }
+
+    /// As [`prefix`](Self::prefix), keys and versions only.
+    #[cfg(not(loom))]
+    pub(in crate::store) fn versions(
+        &self,
+        prefix: &[u8],
+    ) -> impl Iterator<Item = Result<(Vec<u8>, u64), CopyRefusal>> {
+        let entries = CopyingIter { values: false, ..self.prefix(prefix) };
+        entries.map(|entry| entry.map(|(key, copied)| (key, copied.version())))
     }
 }
 
@@ -211,9 +224,11 @@ impl<M: Memory> CopyingIter<'_, M> {
         if !key.starts_with(&self.prefix) {
             return Ok(Step::Next);
         }
-        let Some(copied) = self.reader.copy_value(&seen, &mut self.budget)? else {
-            return Ok(Step::Again);
+        let copied = match self.values {
+            true => self.reader.copy_value(&seen, &mut self.budget)?,
+            false => Some(Copied::of(&seen.block, AlignedVec::new())),
         };
+        let Some(copied) = copied else { return Ok(Step::Again) };
         if self.cluster.len() == MAX_CLUSTER {
             return Err(CopyRefusal::Busy);
         }

@@ -54,6 +54,31 @@ impl<M: Memory> CopyingReader<M> {
         }
     }
 
+    /// All keys and their values at one moment: one at which no writer is at work, and behind which none sets a
+    /// key until all are copied.
+    ///
+    /// # Errors
+    /// [`CopyRefusal`].
+    pub fn get_all(&self) -> Result<Vec<(Vec<u8>, Copied)>, CopyRefusal> {
+        let mut budget = Budget::of_keys(&self.geometry, 1);
+        loop {
+            // As in `are_absent`: nothing is set from here until the version is looked at again.
+            let next_version = self.memory.load_u64(NEXT_VERSION, Ordering::Acquire);
+            if self.memory.load_u64(journal::HEAD, Ordering::Acquire) == 0 {
+                let all: Vec<_> = self.iter().collect::<Result<_, _>>()?;
+                // What is still there was there when all had been copied; the rest was not.
+                let mut same = true;
+                for (key, copied) in &all {
+                    same = same && self.version(key)? == Some(copied.version());
+                }
+                if same && self.memory.load_u64(NEXT_VERSION, Ordering::Acquire) == next_version {
+                    return Ok(all);
+                }
+            }
+            budget.again(&self.memory)?;
+        }
+    }
+
     /// Whether all of them are absent at one moment.
     fn are_absent(&self, keys: &[&[u8]], budget: &mut Budget) -> Result<bool, CopyRefusal> {
         let next_version = self.memory.load_u64(NEXT_VERSION, Ordering::Acquire);
