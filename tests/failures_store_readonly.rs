@@ -172,7 +172,7 @@ fn f17_garbage_in_a_store_does_no_harm_to_who_reads_it_by_copying() {
             let at = 8 * if below(2) == 0 { 32 + below(1000) } else { 16 + below(words - 16) };
             let word = match below(3) {
                 0 => below(u64::MAX),
-                1 => below(len) / 16 | below(1 << 16) << 48,
+                1 => (below(len) / 16) | (below(1 << 16) << 48),
                 _ => below(1000),
             };
             file.write_all_at(&word.to_le_bytes(), at).unwrap();

@@ -40,6 +40,7 @@ pub struct Store {
 
 /// What a handle may do.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "what is used most is found without a pointer")]
 pub(super) enum Side {
     /// All.
     Writable(Writable),

@@ -31,7 +31,7 @@ fn scribbled(data: &[u8]) -> (HeapMemory, StoreGeometry) {
         // Words that lead somewhere are met more often.
         let value = match change[9] {
             0..64 => value & 0xffff,
-            64..128 => (first + (value & 0xffff)) / 16 | value & 0xffff << 48,
+            64..128 => ((first + (value & 0xffff)) / 16) | ((value & 0xffff) << 48),
             128..160 => memory.load_u64(first + (value & 0xfff8), Ordering::Relaxed),
             _ => value,
         };
