@@ -80,52 +80,78 @@ fn event(host: &Host) -> HostEventKind {
 }
 
 #[test]
-fn the_calls_are_the_same_whoever_writes() {
+fn a_trusted_plugin_uses_the_store_as_the_host_does() {
     let host = host();
     let store = host.store().unwrap();
-    for (name, access) in [("trusted", "Writable")] {
-        let spec = plugin::spec(name, "use-store").restart(restarts(3));
-        let spec = if name == "trusted" { trusted(spec) } else { spec };
-        let mut hand = Hand::start(&host, spec);
-        store.set("motd", b"hello").unwrap();
-        for (order, answer) in [
-            ("access", access),
-            ("get motd", "hello"),
-            ("get nothing", "absent"),
-            ("set a one", "()"),
-            ("get a", "one"),
-            ("set_if_absent a two", "false"),
-            ("set_if_absent b two", "true"),
-            ("swap a three", "Some(3)"),
-            ("append a !", "()"),
-            ("get a", "three!"),
-            ("append c new", "()"),
-            ("exchange c newer", "()"),
-            ("delete b", "true"),
-            ("delete b", "false"),
-            ("delete_existing b", "Missing"),
-            ("add n 40", "0"),
-            ("add n 2", "40"),
-            ("len", "4"),
-        ] {
-            assert_eq!(hand.tell(order), answer, "{name}: {order}");
-        }
-        let changed = hand.tell("exchange_wrongly c x");
-        assert!(changed.starts_with("Changed { found: Some("), "{changed}");
-        let full = hand.tell("long huge 100000000");
-        assert!(full.starts_with("OutOfSpace"), "{full}");
-        let key = format!("set {} x", "k".repeat(65537));
-        assert_eq!(hand.tell(&key), "KeyLength { found: 65537 }");
-        assert_eq!(&*store.get("c").unwrap().unwrap(), b"newer");
-        assert_eq!(store.fetch_add("n", 0), Ok(42));
-        // What is in the store outlives who wrote it.
-        hand.handle.kill().unwrap();
-        assert_eq!(hand.tell("get a"), "three!");
-        assert_eq!(hand.tell("set a four"), "()");
-        assert_eq!(&*store.get("a").unwrap().unwrap(), b"four");
-        store.check().unwrap();
-        store.clear().unwrap();
+    let spec = trusted(plugin::spec("trusted", "use-store").restart(restarts(3)));
+    let mut hand = Hand::start(&host, spec);
+    store.set("motd", b"hello").unwrap();
+    for (order, answer) in [
+        ("access", "Writable"),
+        ("get motd", "hello"),
+        ("get nothing", "absent"),
+        ("set a one", "()"),
+        ("get a", "one"),
+        ("set_if_absent a two", "false"),
+        ("set_if_absent b two", "true"),
+        ("swap a three", "Some(3)"),
+        ("append a !", "()"),
+        ("get a", "three!"),
+        ("append c new", "()"),
+        ("exchange c newer", "()"),
+        ("delete b", "true"),
+        ("delete b", "false"),
+        ("delete_existing b", "Missing"),
+        ("add n 40", "0"),
+        ("add n 2", "40"),
+        ("len", "4"),
+    ] {
+        assert_eq!(hand.tell(order), answer, "{order}");
     }
+    let changed = hand.tell("exchange_wrongly c x");
+    assert!(changed.starts_with("Changed { found: Some("), "{changed}");
+    let full = hand.tell("long huge 100000000");
+    assert!(full.starts_with("OutOfSpace"), "{full}");
+    let key = format!("set {} x", "k".repeat(65537));
+    assert_eq!(hand.tell(&key), "KeyLength { found: 65537 }");
+    assert_eq!(&*store.get("c").unwrap().unwrap(), b"newer");
+    assert_eq!(store.fetch_add("n", 0), Ok(42));
+    // What is in the store outlives who wrote it.
+    hand.handle.kill().unwrap();
+    assert_eq!(hand.tell("get a"), "three!");
+    assert_eq!(hand.tell("set a four"), "()");
+    assert_eq!(&*store.get("a").unwrap().unwrap(), b"four");
+    store.check().unwrap();
+}
+
+#[test]
+fn f26_who_is_not_trusted_reads_by_copying_and_is_refused_to_write() {
+    let host = host();
+    let store = host.store().unwrap();
+    let spec = plugin::spec("untrusted", "use-store").restart(restarts(3));
+    let mut hand = Hand::start(&host, spec);
+    let readers = store.stats().unwrap().readers;
+    store.set("motd", b"hello").unwrap();
+    for (order, answer) in [
+        ("access", "ReadOnly"),
+        ("get motd", "hello"),
+        ("get nothing", "absent"),
+        ("len", "1"),
+        ("set motd mine", "ReadOnly"),
+        ("set_if_absent new x", "ReadOnly"),
+        ("swap motd x", "ReadOnly"),
+        ("append motd x", "ReadOnly"),
+        ("delete motd", "ReadOnly"),
+        ("add n 1", "Write(ReadOnly)"),
+    ] {
+        assert_eq!(hand.tell(order), answer, "{order}");
+    }
+    // It takes no reader's record, and its death leaves nothing.
+    assert_eq!(store.stats().unwrap().readers, readers);
+    hand.handle.kill().unwrap();
+    store.set("motd", b"good-bye").unwrap();
+    assert_eq!(hand.tell("get motd"), "good-bye");
+    store.check().unwrap();
 }
 
 #[test]

@@ -8,7 +8,8 @@
 //! The plugins are this very program, executed again: a process that finds itself started by a host
 //! becomes a plugin. The host sends each line once and never again; what a plugin had not finished
 //! with when it was killed, the ring delivers to its successor. The plugins keep running totals in the
-//! host's store, where one more plugin reads them meanwhile. At the end every total must equal what one process computes alone, in the answers
+//! host's store, where one more plugin, which has it read-only, looks
+//! at them meanwhile. At the end every total must equal what one process computes alone, in the answers
 //! and in the store, or the program fails.
 
 mod corpus;

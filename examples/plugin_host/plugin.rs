@@ -9,7 +9,7 @@ use bytemuck::{Pod, Zeroable};
 use ringway::Schema;
 use ringway::error::{RecvError, RecvTimeoutError, SendError};
 use ringway::host::{Plugin, control};
-use ringway::store::Store;
+use ringway::store::{ReadError, Store, TypedError};
 
 use crate::work::{Answer, Totals, look_at};
 
@@ -106,7 +106,13 @@ fn observe(plugin: &Plugin, store: &Store) -> Result<(), Box<dyn Error>> {
         observed.looks += 1;
         for number in 0.. {
             let key = totals_key(&format!("reader-{number}"));
-            let Some(now) = store.get_pod::<Totals>(&key)?.map(|totals| *totals) else { break };
+            let now = match store.get_pod::<Totals>(&key) {
+                Ok(Some(totals)) => *totals,
+                Ok(None) => break,
+                // It changes faster than it can be copied: there will be another look.
+                Err(TypedError::Read(ReadError::Busy)) => break,
+                Err(error) => return Err(error.into()),
+            };
             if last.len() == number {
                 last.push(Totals::default());
             }

@@ -46,11 +46,6 @@ pub enum StoreError {
         "there is no store here: the host must be built with one, and the plugin may not be denied it"
     )]
     None,
-    /// The plugin is not trusted with the store: what it has is a descriptor that is open for reading.
-    #[error(
-        "this plugin is not trusted with the host's store: its descriptor is open for reading only"
-    )]
-    Untrusted,
     /// The store is good, and there is no handle to be had.
     #[error(transparent)]
     Handle(#[from] StoreHandleError),

@@ -213,8 +213,8 @@ impl HostBuilder {
 
     /// Gives the host a store without a name. A plugin that is [trusted](PluginSpec::trust_with_store)
     /// with it reads and writes it as the host does: [`Host::store`] and [`Plugin::store`] are the same
-    /// calls on both sides. Any other plugin inherits a descriptor of it that is open for reading only,
-    /// and one that is [denied](PluginSpec::no_store) it none.
+    /// calls on both sides. Any other plugin gets it read-only, and reads by copying; one that is
+    /// [denied](PluginSpec::no_store) it does not get it.
     ///
     /// The store's memory is the host's, and gone with its last user; it stays as it is through
     /// restarts of plugins. Of [`StoreOptions::max_readers`] the host needs two, and one more for each

@@ -173,19 +173,19 @@ impl Plugin {
     }
 
     /// A handle of the host's store. Each call maps the store once more: take one, and
-    /// [clone](Store::try_clone) it for other threads. [`Store::access`] tells how the handle gets at the
-    /// store; the calls are the same.
+    /// [clone](Store::try_clone) it for other threads. A plugin that is
+    /// [trusted](super::PluginSpec::trust_with_store) with the store reads in place and writes; any other
+    /// reads by copying. [`Store::access`] tells which it is.
     ///
     /// # Errors
-    /// [`StoreError::None`] where the host has none, or this plugin is not to have it;
-    /// [`StoreError::Untrusted`] where it was not declared trusted with it; otherwise as
-    /// [`Store::attach`].
+    /// [`StoreError::None`] where the host has none, or this plugin is not to have it; otherwise as
+    /// [`Store::attach`] and [`Store::attach_read_only`].
     pub fn store(&self) -> Result<Store, StoreError> {
         let (fd, grant) = self.store.as_ref().ok_or(StoreError::None)?;
         let fd = fd.try_clone().map_err(|source| StoreError::Os { call: "dup", source })?;
         match grant {
             Grant::None => Err(StoreError::None),
-            Grant::ReadOnly => Err(StoreError::Untrusted),
+            Grant::ReadOnly => Ok(Store::attach_read_only(fd)?),
             Grant::Writable => Ok(Store::attach(fd)?),
         }
     }
