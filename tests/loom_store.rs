@@ -22,7 +22,7 @@ fn get(reader: &Reader<ModelMemory>, key: &[u8]) -> Option<(u64, Vec<u8>)> {
     Some((found.version(), found.to_vec()))
 }
 
-/// Fails when the slot is stored `Relaxed`, or before the block.
+/// Fails when the slot is stored `Relaxed`.
 #[test]
 fn what_is_published_is_whole_and_never_goes_back() {
     check(|| {
@@ -39,7 +39,9 @@ fn what_is_published_is_whole_and_never_goes_back() {
     });
 }
 
-/// The block that a reader has found is replaced, given back, and used again for another key.
+/// The block that a reader has found is replaced, given back, and used again for another key. Fails when reader or
+/// writer leaves out its fence, the reader its second look, or the writer its look at the pins or at whose
+/// record they are; and when pins are taken back or looked at `Relaxed`.
 #[test]
 fn what_is_pinned_is_not_used_again() {
     check(|| {
@@ -58,7 +60,9 @@ fn what_is_pinned_is_not_used_again() {
 }
 
 /// A key that is there all the time is found while the table is replaced, the old one given back and used
-/// again.
+/// again. Fails when "absent" is said without a second look at the root, the root is stored or a slot read
+/// `Relaxed`, two tables in a row have the same number, or an old table's length is read `Relaxed`: then
+/// its reader may see that it is gone, and not that there is another.
 #[test]
 fn a_key_is_found_while_the_table_grows() {
     check(|| {
@@ -77,7 +81,7 @@ fn a_key_is_found_while_the_table_grows() {
 }
 
 /// The table is replaced, then the key's block is in the new one, given back and used again. The old table
-/// still names it.
+/// still names it. Fails when the second look is at the slot alone and not at the root.
 #[test]
 fn a_block_that_only_the_old_table_names_is_not_found() {
     check(|| {

@@ -13,6 +13,9 @@ use ringway::store::model as store;
 
 const VALUE: [u8; 16] = [7; 16];
 
+/// Fails when writer or watcher leaves out its fence, the watcher does not announce itself or does not look
+/// behind that, the bell is not rung or nobody is woken, the watcher takes a bell that was not rung for
+/// proof that nothing is in progress, or looks at the key before the bell; and when it looks at the bell `Relaxed`.
 #[test]
 fn a_sleeping_watcher_is_told_of_a_value() {
     check(|| {
@@ -30,7 +33,8 @@ fn a_sleeping_watcher_is_told_of_a_value() {
     });
 }
 
-/// Two values, and the second may come while the watcher is still busy with the first.
+/// Two values, and the second may come while the watcher is still busy with the first. Fails, besides, when
+/// the bell is rung before the announcement is taken back, or `Relaxed`.
 #[test]
 fn a_sleeping_watcher_is_told_of_the_last_value() {
     check(|| {
@@ -54,7 +58,7 @@ fn a_sleeping_watcher_is_told_of_the_last_value() {
     });
 }
 
-/// A key that was absent, comes and goes.
+/// A key that was absent, comes and goes. Fails, besides, when the deletion is not noted.
 #[test]
 fn a_key_that_comes_and_goes_is_told() {
     check(|| {

@@ -35,6 +35,7 @@ mod many;
 mod many_tests;
 #[cfg(all(test, not(loom)))]
 mod tests;
+mod watch;
 
 use budget::Budget;
 pub use iterate::CopyingIter;

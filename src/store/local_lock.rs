@@ -5,7 +5,11 @@
 //! What always holds: one thread has it at a time; a death is told to whoever gets it next.
 
 use std::sync::Arc;
+#[cfg(not(loom))]
 use std::thread::{self, ThreadId};
+
+#[cfg(loom)]
+use loom::thread::{self, ThreadId};
 
 use super::lock::{Acquired, Lock, LockRefusal};
 use crate::memory::Deadline;

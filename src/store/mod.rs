@@ -42,7 +42,6 @@
 //! | `doorbells` | telling watchers that something has changed |
 //! | `watch`, `interest`, `interests` | waiting for it; for changes of what, or of many things |
 //! | `watching` | watches, as users have them |
-//! | `watch`, `interest` | waiting for it; for changes of what |
 //! | `read_only` | a handle that only reads |
 //! | `copying` | get, iterate, for who has the store read-only |
 //! | `survey`, `recovery` | what the truth says; making the indexes say so |

@@ -7,28 +7,31 @@
 use super::interest::OneKey;
 use super::table::Table;
 use super::watch::{Change, Plain, Watcher};
-use super::{Core, Owner, Reader, StoreGeometry};
+use super::{BatchChange, Core, Owner, Reader, StoreGeometry};
 use crate::layout::PAGE_BYTES;
 use crate::layout::store::{self as layout, bell, block, journal, note, page, reader};
 use crate::memory::{Deadline, ModelMemory};
 
-/// Pages with words: the first holds tables, each of the others blocks.
-const PAGES: u64 = 3;
-/// How many bytes of such a page have words.
+/// How many bytes of a page with words have some.
 const USED_BYTES: u64 = 512;
 /// What a block with a key of up to 8 bytes and a value of 9 to 16 bytes takes.
-const BLOCK_BYTES: u64 = 64;
+pub const VALUE: u64 = 64;
+/// What the block of a batch of two keys takes.
+pub const BATCH: u64 = 96;
+/// What a pending block takes.
+pub const PENDING: u64 = layout::pending::BYTES;
 /// How many entries of limbo have words.
-const LIMBO: u64 = 12;
+const LIMBO: u64 = 20;
 /// How many pairs of the journal.
-const PAIRS: u64 = 20;
-/// How many classes.
-const CLASSES: u64 = 8;
-/// How many pages have descriptors with words.
-const DESCRIPTORS: u64 = 6;
+const PAIRS: u64 = 24;
 
 /// An empty store for so many readers. Blocks have keys of up to 8 bytes, and values of 9 to 16.
 pub fn store(readers: u64) -> (Core<ModelMemory>, ModelMemory, StoreGeometry) {
+    store_with(readers, &[VALUE, VALUE])
+}
+
+/// The same, with what the pages behind that of the tables hold.
+pub fn store_with(readers: u64, pages: &[u64]) -> (Core<ModelMemory>, ModelMemory, StoreGeometry) {
     let geometry = StoreGeometry::new(1 << 16, readers, 0x5eed).expect("measures");
     let mut words: Vec<u64> = vec![layout::RECOVERIES, layout::ROOT, layout::EPOCH, layout::BATCH];
     words.extend((layout::NEXT_VERSION..=layout::NEXT_PAGE).step_by(8));
@@ -37,7 +40,8 @@ pub fn store(readers: u64) -> (Core<ModelMemory>, ModelMemory, StoreGeometry) {
         words.extend((place..place + note::BYTES).step_by(8));
     }
     words.extend((journal::HEAD..journal::PAIRS + PAIRS * 16).step_by(8));
-    let mut halves: Vec<u64> = (0..CLASSES).map(|class| layout::CLASS_HEADS + class * 4).collect();
+    let mut halves: Vec<u64> =
+        (0..layout::MAX_CLASSES).map(|class| layout::CLASS_HEADS + class * 4).collect();
     for bell in bells() {
         halves.extend([bell + bell::GENERATION, bell + bell::WAITING]);
     }
@@ -46,18 +50,18 @@ pub fn store(readers: u64) -> (Core<ModelMemory>, ModelMemory, StoreGeometry) {
         words.extend((0..reader::MAX_PINS).map(|pin| record + reader::PINS + pin * 8));
     }
     words.extend((0..LIMBO).map(|index| geometry.limbo_entry(index)));
-    for number in 0..DESCRIPTORS {
-        words.extend([page::SPAN, page::STATE].map(|word| geometry.descriptor(number, word)));
+    for number in 0..geometry.pages() {
+        words.extend(
+            [page::SPAN, page::STATE, page::EPOCH].map(|word| geometry.descriptor(number, word)),
+        );
         halves.extend([page::NEXT, page::PREVIOUS].map(|word| geometry.descriptor(number, word)));
     }
     let tables = geometry.page(0);
     words.extend((tables..tables + USED_BYTES).step_by(8));
-    for start in (1..PAGES).map(|number| geometry.page(number)) {
-        for object in (start..start + USED_BYTES).step_by(BLOCK_BYTES as usize) {
+    for (number, &bytes) in (1..).zip(pages) {
+        for object in (0..USED_BYTES / bytes).map(|index| geometry.page(number) + index * bytes) {
             halves.extend([block::KEY_LEN, block::KIND].map(|half| object + half));
-            words.extend(
-                (object..object + BLOCK_BYTES).step_by(8).filter(|word| word - object != 16),
-            );
+            words.extend((object..object + bytes).step_by(8).filter(|word| word - object != 16));
         }
     }
     const { assert!(USED_BYTES <= PAGE_BYTES && block::KEY_LEN == 16 && block::KIND == 20) };
@@ -111,4 +115,15 @@ impl Watch<'_> {
 /// A reader of a process that is named by a number.
 pub fn reader(memory: ModelMemory, geometry: StoreGeometry, process: u32) -> Reader<ModelMemory> {
     Reader::claim(memory, geometry, Owner::new(process, 1)).expect("a free record")
+}
+
+/// Sets keys in one batch.
+pub fn commit(core: &mut Core<ModelMemory>, keys: &[&[u8]], value: &[u8]) {
+    let changes: Vec<_> = keys.iter().map(|key| BatchChange::set(key, value)).collect();
+    core.commit(&changes).expect("room");
+}
+
+/// The memory of a core, for another one that takes the same lock.
+pub fn locked(core: &Core<ModelMemory>) -> ModelMemory {
+    core.memory.clone()
 }

@@ -6,7 +6,7 @@ use super::interest::{Interest, OneKey, Prefix};
 use super::journal::{Journal, Operation};
 use super::reader::Reader;
 use super::watch::{Change, Plain, Watcher};
-use super::{Core, Owner, StoreGeometry};
+use super::{CopyingReader, Core, Owner, StoreGeometry};
 use crate::layout::store::bell;
 use crate::memory::{Deadline, HeapMemory, Memory, Ordering};
 
@@ -223,10 +223,11 @@ fn a_writer_wakes_nobody_where_nobody_watches() {
 
 #[test]
 fn who_cannot_announce_himself_is_told_at_his_interval() {
-    let rig = rig();
-    let memory = rig.core.memory.clone();
-    let mut watch = rig.watch(b"k");
-    let Rig { mut core, reader, .. } = rig;
+    let Rig { mut core, geometry, .. } = rig();
+    let memory = core.memory.clone();
+    let reader = CopyingReader::new(memory.clone(), geometry);
+    let interest = OneKey::new(&reader, &geometry, b"k").unwrap();
+    let mut watch = Watcher::new(memory.clone(), &geometry, interest, 1_000_000);
     let mut polling = Plain { memory: memory.clone(), announces: false };
     let told = std::thread::scope(|scope| {
         let waiting =
