@@ -162,8 +162,7 @@ fn what_is_absent_by_turns_is_not_read_as_absent_at_once() {
     }
 }
 
-/// Fails without the state of the batch in the second look, and where a pending block is taken for
-/// nothing, or for one of its sides.
+/// A writer stops at up to three places of a batch, chosen at random, while the keys are read.
 #[test]
 fn f04_a_batch_is_read_as_a_whole_or_not_at_all() {
     const KEYS: [&[u8]; 4] = [b"a", b"b", b"c", b"d"];
