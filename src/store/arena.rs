@@ -54,21 +54,69 @@ pub(super) fn take<M: Memory>(
     let number = classes::of_len(len);
     let Some(class) = classes::get(number) else {
         let wanted = classes::large_pages(len);
-        let Some(span) = spans::take(journal, geometry, wanted, LARGE)? else { return Ok(None) };
-        let object = spans::start(geometry, span);
-        memory.store_u64(object + block::VERSION, 0, Ordering::Relaxed);
-        return Ok(Some(object));
+        let span = spans::take(journal, geometry, wanted, LARGE)?;
+        return Ok(span.map(|span| large_object(memory, geometry, span)));
     };
     let head = memory.load_u32(head(number), Ordering::Relaxed);
     let span = match u64::from(head).checked_sub(1) {
         Some(page) => span_of_class(memory, geometry, page, number)?,
-        None => match new_span(journal, geometry, number, class)? {
-            Some(span) => span,
+        None => match spans::take(journal, geometry, class.pages.into(), number)? {
+            Some(span) => opened(journal, geometry, span),
             None => return Ok(None),
         },
     };
-    let state_word = geometry.descriptor(span.page, STATE);
-    let mut state = State::unpack(memory.load_u64(state_word, Ordering::Relaxed));
+    take_of(journal, geometry, span, class).map(Some)
+}
+
+/// Takes an object that has a span to itself, on free pages from `page` on.
+pub(super) fn take_large<M: Memory>(
+    journal: &mut Journal<'_, M>,
+    geometry: &StoreGeometry,
+    page: u64,
+    len: u64,
+) -> u64 {
+    let span = spans::make(journal, geometry, page, classes::large_pages(len), LARGE);
+    large_object(journal.memory(), geometry, span)
+}
+
+fn large_object(memory: &impl Memory, geometry: &StoreGeometry, span: Span) -> u64 {
+    let object = spans::start(geometry, span);
+    begin(memory, object);
+    object
+}
+
+/// Says that what lies in an object is no block any more.
+fn begin(memory: &impl Memory, object: u64) {
+    memory.store_u64(object + block::VERSION, 0, Ordering::Relaxed);
+    // What is written into it, in whatever order, comes behind that, for readers that copy, and behind the
+    // notes of the journal, for whoever recovers.
+    memory.release_fence();
+}
+
+/// Takes an object of this span; `None` where the span is not there any more, or is full.
+pub(super) fn take_from<M: Memory>(
+    journal: &mut Journal<'_, M>,
+    geometry: &StoreGeometry,
+    span: Span,
+) -> Result<Option<u64>, Damage> {
+    let memory = journal.memory();
+    let Some(class) = classes::get(span.class) else { return Ok(None) };
+    let there = spans::starting_at(memory, geometry, span.page)? == Some(span);
+    if !there || !state_of(memory, geometry, span).has_room(class) {
+        return Ok(None);
+    }
+    take_of(journal, geometry, span, class).map(Some)
+}
+
+/// Takes an object of a span that has room.
+fn take_of<M: Memory>(
+    journal: &mut Journal<'_, M>,
+    geometry: &StoreGeometry,
+    span: Span,
+    class: &Class,
+) -> Result<u64, Damage> {
+    let memory = journal.memory();
+    let mut state = state_of(memory, geometry, span);
     let index = match state.free.checked_sub(1) {
         Some(index) if index < class.objects => {
             let link = object(geometry, span, class, index) + LINK;
@@ -88,13 +136,44 @@ pub(super) fn take<M: Memory>(
         _ => return Err(Damage),
     };
     state.used += 1;
-    journal.put_u64(state_word, state.pack());
+    journal.put_u64(geometry.descriptor(span.page, STATE), state.pack());
     if !state.has_room(class) {
         unlink(journal, geometry, span)?;
     }
     let object = object(geometry, span, class, index);
-    memory.store_u64(object + block::VERSION, 0, Ordering::Relaxed);
-    Ok(Some(object))
+    begin(memory, object);
+    Ok(object)
+}
+
+/// Whether an object of `len` bytes could be taken.
+pub(super) fn has_room(
+    memory: &impl Memory,
+    geometry: &StoreGeometry,
+    len: u64,
+) -> Result<bool, Damage> {
+    let number = classes::of_len(len);
+    Ok(memory.load_u32(head(number), Ordering::Relaxed) != 0
+        || spans::has_run(memory, geometry, pages_for(len))?)
+}
+
+/// Pages of the span that an object of `len` bytes needs where no span has room for it.
+pub(super) fn pages_for(len: u64) -> u64 {
+    classes::get(classes::of_len(len)).map_or(classes::large_pages(len), |class| class.pages.into())
+}
+
+/// Pages of the spans that objects of these lengths need where no span has room for any of them.
+pub(super) fn pages_for_all(lens: impl Iterator<Item = u64>) -> u64 {
+    let (mut objects, mut pages) = ([0_u64; LARGE as usize], 0_u64);
+    for len in lens {
+        match objects.get_mut(classes::of_len(len) as usize) {
+            Some(count) => *count += 1,
+            None => pages = pages.saturating_add(classes::large_pages(len)),
+        }
+    }
+    let spans = (0..).map_while(classes::get).zip(objects);
+    let shared =
+        spans.map(|(class, count)| count.div_ceil(class.objects.into()) * u64::from(class.pages));
+    pages.saturating_add(shared.sum())
 }
 
 /// Gives an object back. Not in an operation that has taken a span: the span's pages may have been this
@@ -116,8 +195,7 @@ pub(super) fn give_back<M: Memory>(
         return Ok(());
     };
     let index = index_of(geometry, span, class, offset).ok_or(Damage)?;
-    let state_word = geometry.descriptor(span.page, STATE);
-    let mut state = State::unpack(memory.load_u64(state_word, Ordering::Relaxed));
+    let mut state = state_of(memory, geometry, span);
     let had_room = state.has_room(class);
     if index >= state.fresh {
         return Err(Damage);
@@ -133,7 +211,7 @@ pub(super) fn give_back<M: Memory>(
     }
     memory.store_u64(offset + LINK, state.free.into(), Ordering::Release);
     state.free = index + 1;
-    journal.put_u64(state_word, state.pack());
+    journal.put_u64(geometry.descriptor(span.page, STATE), state.pack());
     if !had_room {
         link(journal, geometry, span);
     }
@@ -156,6 +234,11 @@ pub(super) fn room_bytes(
         None => return Err(Damage),
     };
     Ok(object_bytes)
+}
+
+/// What a span's descriptor counts.
+pub(super) fn state_of(memory: &impl Memory, geometry: &StoreGeometry, span: Span) -> State {
+    State::unpack(memory.load_u64(geometry.descriptor(span.page, STATE), Ordering::Relaxed))
 }
 
 /// Offset of an object.
@@ -194,18 +277,15 @@ fn span_of_class(
     if span.class == class { Ok(span) } else { Err(Damage) }
 }
 
-fn new_span<M: Memory>(
+/// Makes a span that was just made ready for its first object.
+pub(super) fn opened<M: Memory>(
     journal: &mut Journal<'_, M>,
     geometry: &StoreGeometry,
-    number: u32,
-    class: &Class,
-) -> Result<Option<Span>, Damage> {
-    let Some(span) = spans::take(journal, geometry, class.pages.into(), number)? else {
-        return Ok(None);
-    };
+    span: Span,
+) -> Span {
     journal.put_u64(geometry.descriptor(span.page, STATE), State::default().pack());
     link(journal, geometry, span);
-    Ok(Some(span))
+    span
 }
 
 /// Puts a span at the head of its class's list.

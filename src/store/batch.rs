@@ -89,8 +89,14 @@ impl<M: Memory> Core<M> {
         let mut versions = vec![None; changes.len()];
         let changes = last_of_each_key(changes);
         match self.try_commit(&changes, &mut versions) {
-            // Once more, with all that no reader looks at given back.
-            Err(Refusal::OutOfSpace) => self.try_commit(&changes, &mut versions)?,
+            Err(Refusal::OutOfSpace) => {
+                self.make_room_for_all(&changes)?;
+                let done = self.try_commit(&changes, &mut versions);
+                if done == Err(Refusal::OutOfSpace) {
+                    self.give_back()?;
+                }
+                done?;
+            }
             done => done?,
         }
         Ok(versions)
@@ -101,14 +107,7 @@ impl<M: Memory> Core<M> {
         changes: &[(usize, Change<'_>)],
         versions: &mut [Option<u64>],
     ) -> Result<(), Refusal> {
-        let placed = match self.place(changes) {
-            Ok(placed) => placed,
-            Err(Refusal::OutOfSpace) => {
-                self.give_back()?;
-                return Err(Refusal::OutOfSpace);
-            }
-            Err(refusal) => return Err(refusal),
-        };
+        let placed = self.place(changes)?;
         if placed.is_empty() {
             return Ok(());
         }
@@ -130,11 +129,23 @@ impl<M: Memory> Core<M> {
                 if self.memory.load_u64(BATCH, Ordering::Relaxed) != 0 {
                     settle(self)?;
                 }
-                self.give_back()?;
                 Err(Refusal::OutOfSpace)
             }
             Err(refusal) => Err(refusal),
         }
+    }
+
+    /// Gives back what no reader looks at; where room for all changes is then not found in one piece, moves
+    /// blocks.
+    fn make_room_for_all(&mut self, changes: &[(usize, Change<'_>)]) -> Result<(), Refusal> {
+        self.give_back()?;
+        let values = changes.iter().filter_map(|(_, Change { key, value })| {
+            block_bytes(key.len() as u64, (*value)?.0.len() as u64)
+        });
+        let pending = changes.iter().map(|_| layout::BYTES);
+        let batch = ENTRIES + changes.len() as u64 * ENTRY_BYTES;
+        let wanted = arena::pages_for_all(values.chain(pending).chain([batch]));
+        self.make_run(wanted)
     }
 
     /// Makes room in the table, and finds each change's slot. Deletions of what is absent fall away.

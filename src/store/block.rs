@@ -67,6 +67,19 @@ impl Block {
         memory.store_u64(offset + VERSION, version, Ordering::Release);
     }
 
+    /// Copies the block to an object that is long enough, version last.
+    pub(super) fn copy_to(&self, memory: &impl Memory, offset: u64) {
+        let mut chunk = [0; CHUNK_BYTES];
+        let len = block_bytes(self.key_len, self.value_len).unwrap_or_default();
+        for at in (HASH..len).step_by(CHUNK_BYTES) {
+            let part = &mut chunk[..(len - at).min(CHUNK_BYTES as u64) as usize];
+            memory.copy_out(self.offset + at, part);
+            memory.copy_in(offset + at, part);
+        }
+        // As in `write`.
+        memory.store_u64(offset + VERSION, self.version, Ordering::Release);
+    }
+
     /// Reads a block's header; `room_bytes` is how long its object is.
     #[inline]
     pub(super) fn read(memory: &impl Memory, offset: u64, room_bytes: u64) -> Result<Self, Damage> {

@@ -2,7 +2,7 @@
 //!
 //! Spans are made of pages by it, and blocks find their class by their length.
 //! What always holds: an object is at least as long as what is put into it, at most an eighth and 16 bytes longer;
-//! a span of a class wastes at most a sixteenth at its end.
+//! a span of a class wastes at most a sixteenth at its end, and is short, so that room for it is easily found.
 
 use crate::layout::store::MAX_CLASSES;
 use crate::layout::store::page::PAGE_BYTES;
@@ -62,7 +62,8 @@ const fn class(index: u32) -> Class {
     loop {
         let bytes = pages as u64 * PAGE_BYTES;
         let objects = bytes / object_bytes;
-        if objects >= 8 && (bytes % object_bytes) * 16 <= bytes {
+        let enough = objects >= 8 || (objects >= 1 && pages >= 4);
+        if enough && (bytes % object_bytes) * 16 <= bytes {
             return Class { object_bytes, pages, objects: objects as u32 };
         }
         pages += 1;
@@ -124,6 +125,7 @@ mod tests {
             let used = u64::from(class.objects) * class.object_bytes;
             assert!(used <= bytes && (bytes - used) * 16 <= bytes, "{class:?}");
             assert!(class.object_bytes.is_multiple_of(16));
+            assert!(class.pages <= 15 && (class.objects >= 8 || class.pages >= 4), "{class:?}");
         }
     }
 }

@@ -18,11 +18,14 @@ impl<M: Memory> Core<M> {
     /// [`Refusal::OutOfSpace`] where an empty table has no room beside all that is there: nothing has
     /// changed. [`Refusal::Damage`]: [`recover`](Self::recover).
     pub fn clear(&mut self) -> Result<u64, Refusal> {
+        let log2_slots = Table::log2_for(0);
+        if !self.make_room(Table::bytes(log2_slots))? {
+            return Err(Refusal::OutOfSpace);
+        }
         let Self { memory, geometry, rung, .. } = self;
         let keys = memory.load_u64(LIVE_KEYS, Ordering::Relaxed);
         let table = Table::current(memory, geometry)?;
         let mut journal = Journal::begin(memory, Operation::Bulk, 0, 0);
-        let log2_slots = Table::log2_for(0);
         let Some(object) = arena::take(&mut journal, geometry, Table::bytes(log2_slots))? else {
             journal.end();
             return Err(Refusal::OutOfSpace);

@@ -16,9 +16,7 @@ use super::recovery::{self, Recovered};
 use super::spans::Damage;
 use super::table::{Place, Table, block_at};
 use crate::layout::store::block::MAX_KEY_BYTES;
-use crate::layout::store::{
-    LIVE_BYTES, LIVE_KEYS, NEXT_VERSION, ROOT, TOMBSTONES, block, root, slot,
-};
+use crate::layout::store::{LIVE_BYTES, LIVE_KEYS, NEXT_VERSION, ROOT, TOMBSTONES, root, slot};
 use crate::memory::{Memory, Ordering};
 
 /// Why an operation under the lock did not do what it was asked for.
@@ -47,7 +45,7 @@ pub struct Core<M> {
     /// Pins, as last seen; kept for its memory.
     pub(super) pinned: Vec<u64>,
     /// Entries of limbo that were pinned then.
-    held: u64,
+    pub(super) held: u64,
     /// Whom to wake when the lock has been let go.
     pub(super) rung: Rung,
 }
@@ -101,11 +99,24 @@ impl<M: Memory> Core<M> {
 
     /// As [`set`](Self::set); the tag, of 24 bits, goes with the value.
     pub(super) fn set_tagged(&mut self, key: &[u8], value: (&[u8], u32)) -> Result<u64, Refusal> {
-        let bytes = value.0;
         assert_key(key);
         self.tidy()?;
+        match self.set_where_there_is_room(key, value)? {
+            Some(version) => Ok(version),
+            None => self.set_after_making_room(key, value),
+        }
+    }
+
+    /// `None` where there is no room for the value.
+    fn set_where_there_is_room(
+        &mut self,
+        key: &[u8],
+        value: (&[u8], u32),
+    ) -> Result<Option<u64>, Refusal> {
+        let bytes = value.0;
         let (hash, mut place) = self.find(key)?;
-        if let Place::Absent { .. } = place
+        // A tombstone's place leaves as many slots empty as there were.
+        if let Place::Absent { word: slot::EMPTY, .. } = place
             && self.make_room_for_keys(1)?
         {
             place = self.find(key)?.1;
@@ -117,7 +128,7 @@ impl<M: Memory> Core<M> {
         let mut journal = Journal::begin(&self.memory, Operation::Slot, slot, old);
         let Some(object) = arena::take(&mut journal, &self.geometry, len)? else {
             journal.end();
-            return self.set_after_giving_back(key, value);
+            return Ok(None);
         };
         let version = next_version(&self.memory);
         Block::write(&self.memory, object, (key, hash), value, version);
@@ -126,15 +137,16 @@ impl<M: Memory> Core<M> {
         self.rung.ring(&self.memory, hash);
         account(&mut journal, &self.geometry, old, new)?;
         journal.end();
-        Ok(version)
+        Ok(Some(version))
     }
 
-    /// Gives back all that no reader looks at, and tries again, if that was anything.
     #[cold]
-    fn set_after_giving_back(&mut self, key: &[u8], value: (&[u8], u32)) -> Result<u64, Refusal> {
-        let before = self.memory.load_u64(crate::layout::store::LIMBO_LEN, Ordering::Relaxed);
-        self.give_back()?;
-        if self.held < before { self.set_tagged(key, value) } else { Err(Refusal::OutOfSpace) }
+    fn set_after_making_room(&mut self, key: &[u8], value: (&[u8], u32)) -> Result<u64, Refusal> {
+        let len = block_bytes(key.len() as u64, value.0.len() as u64);
+        if !self.make_room(len.ok_or(Refusal::OutOfSpace)?)? {
+            return Err(Refusal::OutOfSpace);
+        }
+        self.set_where_there_is_room(key, value)?.ok_or(Refusal::OutOfSpace)
     }
 
     /// Removes a key; returns whether it was there.
@@ -154,6 +166,7 @@ impl<M: Memory> Core<M> {
         self.rung.ring(&self.memory, hash);
         account(&mut journal, &self.geometry, word, slot::TOMBSTONE)?;
         journal.end();
+        self.shrink_where_few_are_left()?;
         Ok(true)
     }
 
@@ -215,45 +228,6 @@ impl<M: Memory> Core<M> {
     /// What the first thing is that is not so.
     pub fn check(&mut self) -> Result<(), &'static str> {
         recovery::check(self)
-    }
-
-    /// Sees to it that so many more keys leave a quarter of the table empty. Returns whether the
-    /// table was replaced.
-    pub(super) fn make_room_for_keys(&mut self, more: u64) -> Result<bool, Refusal> {
-        let word = |offset| self.memory.load_u64(offset, Ordering::Relaxed);
-        let table = Table::current(&self.memory, &self.geometry)?;
-        let (keys, tombstones) = (word(LIVE_KEYS), word(TOMBSTONES));
-        let taken = keys.saturating_add(tombstones).saturating_add(more);
-        if taken.saturating_mul(4) <= table.len() * 3 {
-            return Ok(false);
-        }
-        self.replace_table(&table, Table::log2_for(keys + more))?;
-        Ok(true)
-    }
-
-    /// Builds a table beside the current one, without its tombstones, and switches to it.
-    pub(super) fn replace_table(&mut self, table: &Table, log2_slots: u64) -> Result<(), Refusal> {
-        let Self { memory, geometry, .. } = self;
-        let mut journal = Journal::begin(memory, Operation::Bulk, 0, 0);
-        let bytes = Table::bytes(log2_slots);
-        let Some(object) = arena::take(&mut journal, geometry, bytes)? else {
-            journal.end();
-            return Err(Refusal::OutOfSpace);
-        };
-        Table::write_empty(memory, object, log2_slots);
-        let word = root::pack(object, root::generation(table.root).wrapping_add(1));
-        let new = Table::at(memory, geometry, word)?;
-        for (_, word) in table.words(memory) {
-            let hash = memory.load_u64(slot::block(word) + block::HASH, Ordering::Relaxed);
-            new.insert_fresh(memory, hash, word)?;
-        }
-        // Pairs with the Acquire of a look at the root: the new slots are visible.
-        memory.store_u64(ROOT, word, Ordering::Release);
-        let len = Table::bytes(table.log2_slots());
-        limbo::put(&mut journal, geometry, table.offset(), len)?;
-        journal.put_u64(TOMBSTONES, 0);
-        journal.end();
-        Ok(())
     }
 }
 

@@ -60,6 +60,11 @@ impl StoreGeometry {
         self.pages
     }
 
+    /// The pages at the arena's end that only compaction uses: something to put aside what is in the way.
+    pub(super) fn spare_pages(&self) -> std::ops::Range<u64> {
+        self.pages - self.pages / 64..self.pages
+    }
+
     /// Bytes of the arena.
     pub fn arena_bytes(&self) -> u64 {
         self.pages * PAGE_BYTES

@@ -32,7 +32,7 @@
 //! | `journal` | what an operation has done so far |
 //! | `limbo` | blocks that readers may still look at |
 //! | `lock`, `local_lock` | the lock of writers, and recovery before anything else; one for tests |
-//! | `core`, `clear` | set, delete, grow: under the lock |
+//! | `core`, `grow`, `clear` | set, delete, the table's length: under the lock |
 //! | `cut`, `iterate` | several keys as they were at one moment; all keys, beside writers |
 //! | `batch`, `pending` | several keys at once; what their slots say meanwhile |
 //! | `reader`, `owner` | get: without it; whose a reader is, and taking back what the dead had |
@@ -44,6 +44,7 @@
 //! | `watching` | watches, as users have them |
 //! | `read_only` | a handle that only reads |
 //! | `copying` | get, iterate, for who has the store read-only |
+//! | `compact`, `window`, `slide` | moving blocks, so that what is free lies together |
 //! | `survey`, `recovery` | what the truth says; making the indexes say so |
 //!
 //! The core by itself, over memory of this process:
@@ -78,6 +79,9 @@ mod batch_tests;
 mod block;
 mod classes;
 mod clear;
+mod compact;
+#[cfg(all(test, not(loom)))]
+mod compact_tests;
 mod copying;
 mod core;
 mod cut;
@@ -88,6 +92,7 @@ mod directory;
 mod doorbells;
 mod error;
 mod geometry;
+mod grow;
 #[cfg(not(loom))]
 mod handle;
 #[cfg(not(loom))]
@@ -123,6 +128,7 @@ mod recovery;
 mod segment;
 #[cfg(not(loom))]
 mod shared;
+mod slide;
 mod spans;
 #[cfg(not(loom))]
 mod stats;
@@ -141,6 +147,7 @@ mod watch;
 mod watch_tests;
 #[cfg(not(loom))]
 mod watching;
+mod window;
 #[cfg(not(loom))]
 mod writable;
 

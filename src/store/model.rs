@@ -81,7 +81,7 @@ fn bells() -> impl Iterator<Item = u64> {
 /// Replaces the table by one of the same size, as happens where tombstones fill it.
 pub fn replace_table(core: &mut Core<ModelMemory>) {
     let table = Table::current(&core.memory, &core.geometry).expect("a table");
-    core.replace_table(&table, table.log2_slots()).expect("room for a table");
+    assert!(core.replace_table(table.log2_slots(), None).expect("a table"), "room for another");
 }
 
 /// A watch of one key.

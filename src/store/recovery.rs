@@ -190,7 +190,7 @@ pub(super) fn check<M: Memory>(core: &mut Core<M>) -> Result<(), &'static str> {
     }
     for (class, expected) in with_room.into_iter().enumerate() {
         let found = spans::listed(memory, geometry, class as u32).ok_or("a list of spans")?;
-        agree("spans with room", found == expected)?;
+        agree("spans with room", found.len() as u32 == expected)?;
     }
     let seed = geometry.seed();
     let table = super::table::Table::current(memory, geometry).map_err(|Damage| "the table")?;

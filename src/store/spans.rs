@@ -67,15 +67,26 @@ pub(super) fn take<M: Memory>(
     if memory.load_u64(FREE_PAGES, Ordering::Relaxed) < wanted || wanted == 0 {
         return Ok(None);
     }
-    let hint = memory.load_u64(NEXT_PAGE, Ordering::Relaxed).min(geometry.pages());
-    let found = match find_run(memory, geometry, hint..geometry.pages(), wanted)? {
+    let end = geometry.spare_pages().start;
+    let hint = memory.load_u64(NEXT_PAGE, Ordering::Relaxed).min(end);
+    let found = match find_run(memory, geometry, hint..end, wanted)? {
         Some(page) => Some(page),
         // A run may begin before the hint and reach beyond it.
-        None => find_run(memory, geometry, 0..geometry.pages(), wanted)?,
+        None => find_run(memory, geometry, 0..end, wanted)?,
     };
-    let Some(page) = found else { return Ok(None) };
-    let epoch = memory.load_u64(EPOCH, Ordering::Relaxed).wrapping_add(1);
-    memory.store_u64(EPOCH, epoch, Ordering::Release);
+    Ok(found.map(|page| make(journal, geometry, page, wanted, class)))
+}
+
+/// Makes a span of pages that belong to none.
+pub(super) fn make<M: Memory>(
+    journal: &mut Journal<'_, M>,
+    geometry: &StoreGeometry,
+    page: u64,
+    wanted: u64,
+    class: u32,
+) -> Span {
+    let memory = journal.memory();
+    let epoch = raised_epoch(memory);
     // Until the span is there, these words say that none starts here. Release: not before the
     // operation that gave the pages back was over.
     for inside in 0..wanted {
@@ -95,7 +106,41 @@ pub(super) fn take<M: Memory>(
     journal.put_u64(NEXT_PAGE, page + wanted);
     let word = pack_span(wanted as u32, class);
     journal.put_u64(geometry.descriptor(page, SPAN), word);
-    Ok(Some(Span { page, pages: wanted, class }))
+    Span { page, pages: wanted, class }
+}
+
+/// Raises the epoch; what it is then.
+fn raised_epoch(memory: &impl Memory) -> u64 {
+    let epoch = memory.load_u64(EPOCH, Ordering::Relaxed).wrapping_add(1);
+    memory.store_u64(EPOCH, epoch, Ordering::Release);
+    epoch
+}
+
+/// Says that a block comes to `offset` that may have been there before. Called before anything of it is written:
+/// for readers that copy it is as if the page was taken anew.
+pub(super) fn renew(
+    memory: &impl Memory,
+    geometry: &StoreGeometry,
+    offset: u64,
+) -> Result<(), Damage> {
+    let number = geometry.page_of(offset).ok_or(Damage)?;
+    let epoch = raised_epoch(memory);
+    // Pairs with the Acquire of the version in CopyingReader's Stamp: who sees the version that comes back
+    // sees this.
+    memory.store_u64(geometry.descriptor(number, page::EPOCH), epoch, Ordering::Release);
+    memory.release_fence();
+    Ok(())
+}
+
+/// Whether some run of free pages is as long.
+pub(super) fn has_run(
+    memory: &impl Memory,
+    geometry: &StoreGeometry,
+    wanted: u64,
+) -> Result<bool, Damage> {
+    let free = memory.load_u64(FREE_PAGES, Ordering::Relaxed);
+    Ok(free >= wanted
+        && find_run(memory, geometry, 0..geometry.spare_pages().start, wanted)?.is_some())
 }
 
 /// Gives a span's pages back.
@@ -110,8 +155,9 @@ pub(super) fn give_back<M: Memory>(
     journal.put_u64(geometry.descriptor(span.page, SPAN), 0);
 }
 
-/// The first run of `wanted` free pages that begins in `range`.
-fn find_run(
+/// The first run of `wanted` free pages in `range`, which begins where a span ends or begins, or with a
+/// free page.
+pub(super) fn find_run(
     memory: &impl Memory,
     geometry: &StoreGeometry,
     range: std::ops::Range<u64>,
@@ -147,19 +193,25 @@ pub(super) fn len_bytes(span: Span) -> u64 {
     span.pages * PAGE_BYTES
 }
 
-/// How many spans are on the list of a class; `None` where the list is none.
-pub(super) fn listed(memory: &impl Memory, geometry: &StoreGeometry, class: u32) -> Option<u32> {
+/// The spans on the list of a class; `None` where the list is none.
+pub(super) fn listed(
+    memory: &impl Memory,
+    geometry: &StoreGeometry,
+    class: u32,
+) -> Option<Vec<Span>> {
     let head = CLASS_HEADS + u64::from(class) * 4;
-    let (mut next, mut previous, mut count) = (memory.load_u32(head, Ordering::Relaxed), 0, 0);
+    let (mut next, mut previous) = (memory.load_u32(head, Ordering::Relaxed), 0);
+    let mut spans = Vec::new();
     while let Some(page) = u64::from(next).checked_sub(1) {
         let word = |word| memory.load_u32(geometry.descriptor(page, word), Ordering::Relaxed);
         let span =
-            (page < geometry.pages()).then(|| starting_at(memory, geometry, page).ok())??;
-        if span?.class != class || word(PREVIOUS) != previous || u64::from(count) > geometry.pages()
-        {
+            (page < geometry.pages()).then(|| starting_at(memory, geometry, page).ok())???;
+        let too_many = spans.len() as u64 > geometry.pages();
+        if span.class != class || word(PREVIOUS) != previous || too_many {
             return None;
         }
-        (previous, next, count) = (next, word(NEXT), count + 1);
+        spans.push(span);
+        (previous, next) = (next, word(NEXT));
     }
-    Some(count)
+    Some(spans)
 }

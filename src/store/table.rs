@@ -37,10 +37,9 @@ impl Table {
         HEADER_BYTES + (WORD_BYTES << log2_slots)
     }
 
-    /// The fewest slots that hold `keys` keys with room for as many again before they are three
-    /// quarters full; as a binary logarithm.
+    /// The fewest slots of which `keys` keys take a half or less; as a binary logarithm.
     pub(super) fn log2_for(keys: u64) -> u64 {
-        let slots = keys.saturating_mul(8).div_ceil(3).max(1);
+        let slots = keys.saturating_mul(2).max(1);
         u64::from(slots.checked_next_power_of_two().unwrap_or(1 << 63).ilog2())
             .clamp(MIN_LOG2_SLOTS, MAX_LOG2_SLOTS)
     }
@@ -173,6 +172,20 @@ impl Table {
         }
         // A table is never full: some slot is empty.
         Err(Damage)
+    }
+
+    /// The slot that holds this word, which names a block of a key with this hash.
+    pub(super) fn slot_that_holds(
+        &self,
+        memory: &impl Memory,
+        hash: u64,
+        word: u64,
+    ) -> Option<u64> {
+        (0..self.len())
+            .map(|index| self.slot(hash, index))
+            .map(|slot| (slot, memory.load_u64(slot, Ordering::Relaxed)))
+            .take_while(|(_, found)| *found != slot::EMPTY)
+            .find_map(|(slot, found)| (found == word).then_some(slot))
     }
 
     /// Puts a block into a table that nobody else has, where its key is not.

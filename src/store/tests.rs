@@ -169,12 +169,22 @@ const NESTED: usize = 16;
 /// Runs `operation` on a store that `prepare` has filled; takes images that a crash in it can
 /// leave, recovers, and again with a crash in the recovery. `allowed` says which values of which
 /// key there may be.
-fn crash_everywhere(
+pub(super) fn crash_everywhere(
     prepare: impl Fn(&mut Core<CrashMemory>),
     operation: impl Fn(&mut Core<CrashMemory>),
     allowed: impl Fn(&Core<HeapMemory>) -> bool,
 ) -> [u32; 4] {
-    let geometry = geometry(64 << 10);
+    crash_everywhere_in(64 << 10, prepare, operation, allowed)
+}
+
+/// As [`crash_everywhere`], in an arena of so many bytes.
+pub(super) fn crash_everywhere_in(
+    arena_bytes: u64,
+    prepare: impl Fn(&mut Core<CrashMemory>),
+    operation: impl Fn(&mut Core<CrashMemory>),
+    allowed: impl Fn(&Core<HeapMemory>) -> bool,
+) -> [u32; 4] {
+    let geometry = geometry(arena_bytes);
     let memory = CrashMemory::new(geometry.len_bytes());
     let mut core = Core::new(memory.clone(), geometry);
     core.format().unwrap();
