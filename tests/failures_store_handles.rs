@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use common::forked::{Beside, READY, descriptor, get, hang, process, store_of, wait_for_death};
 use common::victim::{Victim, become_nobody};
 use ringway::layout::store::{LOCK, READERS};
-use ringway::store::{AddError, ReadError, Recovered, Store, WriteError};
+use ringway::store::{AddError, ReadError, Recovered, Store, WatchError, WriteError};
 
 #[test]
 fn f05_what_a_dead_reader_held_is_reclaimed_and_what_a_stopped_one_holds_is_not() {
@@ -185,6 +185,8 @@ fn f30_a_forked_child_gets_typed_errors_and_keeps_nothing_of_its_parents() {
     let held = store.get("k").unwrap().unwrap();
     let mut inherited = Some(held);
     let theirs = descriptor(&store);
+    let mut watch = store.watch("k").unwrap();
+    assert_eq!(watch.try_wait(), Ok(None));
     let mut child = Victim::start(|| {
         assert_eq!(store.get("k").map(drop), Err(ReadError::Forked));
         assert_eq!(store.contains("k"), Err(ReadError::Forked));
@@ -196,6 +198,13 @@ fn f30_a_forked_child_gets_typed_errors_and_keeps_nothing_of_its_parents() {
         assert_eq!(store.update("k", |_| None), Err(WriteError::Forked));
         assert_eq!(store.fetch_add("n", 1), Err(AddError::Write(WriteError::Forked)));
         assert!(store.try_clone().is_err() && store.check().is_err());
+        assert_eq!(
+            store.iter().map(|entry| entry.map(drop)).collect::<Vec<_>>(),
+            [Err(ReadError::Forked)]
+        );
+        assert_eq!(watch.try_wait(), Err(WatchError::Read(ReadError::Forked)));
+        let waited = watch.wait(std::time::Duration::from_millis(1));
+        assert_eq!(waited, Err(WatchError::Read(ReadError::Forked)));
         drop(inherited.take());
         // What it attaches itself is its own.
         let own = Store::attach(theirs.try_clone().unwrap()).unwrap();

@@ -1,22 +1,26 @@
 //! Batches against a `HashMap`, with a crash at every store, and beside readers.
 
+use std::cell::Cell;
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use proptest::prelude::*;
 
 use super::batch::Change;
+use super::copying::tests::Between;
 use super::core::{Core, Refusal};
 use super::owner::Owner;
-use super::reader::Reader;
+use super::pending::Pending;
+use super::reader::{Reader, pin_current};
 use super::recovery::Recovered;
 use super::survey::Survey;
-use super::table::Place;
+use super::table::{Place, Table};
 use super::tests::{
     Model, assert_equals, core_of, fill, geometry, get, key, others_are_untouched, value,
 };
 use crate::layout::store::journal::HEAD;
-use crate::layout::store::{BATCH, FREE_PAGES, LIMBO_LEN, LIVE_BYTES};
+use crate::layout::store::{BATCH, FREE_PAGES, LIMBO_LEN, LIVE_BYTES, ROOT, reader, slot};
 use crate::memory::{Crash, CrashImage, CrashMemory, HeapMemory, Memory, Ordering};
 
 fn set<'a>(key: &'a [u8], value: &'a [u8]) -> Change<'a> {
@@ -271,6 +275,62 @@ fn f04_a_batch_is_found_whole_without_its_indexes() {
             assert_eq!(is_new(&survivor.memory, &what), before, "{what}");
         }
     }
+}
+
+/// A reader that pins a pending block, and still finds it in its slot, must keep it: also where that falls between a
+/// rebuild's first look at the pins and its store of the slot.
+#[test]
+fn f05_what_a_reader_pins_while_a_batch_is_taken_out_of_slots_stays() {
+    let geometry = geometry(64 << 10);
+    let memory = CrashMemory::new(geometry.len_bytes());
+    let mut core = Core::new(memory.clone(), geometry);
+    core.format().unwrap();
+    prepare(&mut core);
+    memory.record();
+    commit(&mut core);
+    let crash = memory.crash();
+    let pending_of = |heap: &HeapMemory| {
+        let table = Table::current(heap, &geometry).unwrap();
+        let mut words = table.words(heap);
+        words.find(|(_, word)| Pending::read(heap, &geometry, slot::block(*word)).is_some())
+    };
+    let unfinished = || crash.sample(2000).filter(|image| pending_of(&image.to_heap()).is_some());
+    let count = unfinished().count();
+    let mut held = 0;
+    for image in unfinished().step_by(count.div_ceil(4)) {
+        let mut last = u64::MAX;
+        for access in (0..).map(|turn| turn * 40).take_while(|access| *access < 40_000) {
+            let heap = image.to_heap();
+            let (slot, word) = pending_of(&heap).unwrap();
+            let memory = Between { stores: true, ..Between::new(heap.clone()) };
+            let pin = geometry.reader(0) + reader::PINS;
+            heap.store_u64(geometry.reader(0) + reader::OWNER, 1, Ordering::Relaxed);
+            let (pinned, reading) = (Rc::new(Cell::new(false)), heap.clone());
+            let is_pinned = Rc::clone(&pinned);
+            memory.act_at(access, move || {
+                is_pinned.set(pin_current(
+                    &reading,
+                    pin,
+                    slot::block(word),
+                    (slot, word),
+                    (ROOT, reading.load_u64(ROOT, Ordering::Relaxed)),
+                ));
+            });
+            Core::new(memory.clone(), geometry).rebuild().unwrap();
+            if !memory.acts.borrow().is_empty() {
+                last = access;
+                break;
+            }
+            let limbo = heap.load_u64(LIMBO_LEN, Ordering::Relaxed);
+            let mut retired = (0..limbo)
+                .map(|index| heap.load_u64(geometry.limbo_entry(index), Ordering::Relaxed));
+            let stays = retired.any(|offset| offset == slot::block(word));
+            assert!(stays || !pinned.get(), "access {access}");
+            held += u32::from(pinned.get());
+        }
+        assert!(last < u64::MAX, "it took longer than that");
+    }
+    assert!(held > 10, "{held}");
 }
 
 /// A writer and two readers at once: what batches keep together is seen together.

@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use proptest::prelude::*;
 
 use super::batch::Change;
+use super::block::hash;
+use super::copying::tests::Between;
 use super::core::Core;
 use super::cut::{Quiet, Read};
 use super::owner::Owner;
@@ -289,4 +291,35 @@ fn what_stays_is_met_once_beside_a_writer() {
         }
     });
     assert_eq!(core.check(), Ok(()));
+}
+
+/// A key that is deleted and set again while the iterator looks at the place where searches for it begin, and finds its
+/// slot taken by another, comes a second time further on.
+#[test]
+fn what_comes_again_is_met_once() {
+    // Searches for both begin at the same one of 64 slots.
+    let home = |number: u8| hash(&key(number), core_of(64 << 10).geometry.seed()) >> 58;
+    let pair = |one: u8| (one + 1..250).find(|other| home(*other) == home(one));
+    let (one, other) = (0..250).find_map(|one| Some((one, pair(one)?))).unwrap();
+    let (mut twice, mut both) = (0, 0);
+    for access in 0.. {
+        let mut core = core_of(64 << 10);
+        core.set(&key(one), b"first").unwrap();
+        let memory = Between { stores: true, ..Between::new(core.memory.clone()) };
+        let reader = Reader::claim(memory.clone(), core.geometry, Owner::new(1, 1)).unwrap();
+        let begun = memory.accesses.get();
+        memory.act_at(begun + access, move || {
+            core.delete(&key(one)).unwrap();
+            core.set(&key(other), b"other").unwrap();
+            core.set(&key(one), b"second").unwrap();
+        });
+        let met: Vec<_> = reader.entries(b"").map(|entry| entry.unwrap().0).collect();
+        twice += met.iter().filter(|met| **met == key(one)).count().saturating_sub(1);
+        both += usize::from(met.contains(&key(other)));
+        if !memory.acts.borrow().is_empty() {
+            assert!(access > 100, "{access}");
+            break;
+        }
+    }
+    assert!(twice == 0 && both > 10, "{twice}, {both}");
 }

@@ -104,7 +104,7 @@ impl Store {
     }
 
     /// The memory, for looking only; refused in a forked child.
-    fn memory(&self) -> Result<&MappedMemory, ReadError> {
+    pub(super) fn memory(&self) -> Result<&MappedMemory, ReadError> {
         let memory = match &self.side {
             Side::Writable(writable) => &writable.shared.memory,
             Side::ReadOnly(reading) => reading.segment.memory(),

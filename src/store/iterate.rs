@@ -112,6 +112,10 @@ impl<'a, M: Memory> Entries<'a, M> {
 
     fn keep(&mut self, pinned: Pinned<'a, M>) {
         let Some(key) = key_of(pinned.memory(), pinned.block(), &self.prefix) else { return };
+        // Deleted behind that look, and set again further on.
+        if self.found.iter().any(|(found, _)| *found == key) {
+            return;
+        }
         let value = if pinned.is_to_be_copied() {
             Read::Copied(ReadCopy::of(&pinned))
         } else {

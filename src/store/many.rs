@@ -123,6 +123,8 @@ impl<'a> Entry<'a> {
 #[must_use = "nothing is looked at before this is asked"]
 pub struct Iter<'a> {
     inner: Inner<'a>,
+    /// It ended with an error.
+    is_over: bool,
 }
 
 #[derive(Debug)]
@@ -135,17 +137,28 @@ impl<'a> Iterator for Iter<'a> {
     type Item = Result<Entry<'a>, ReadError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        match &mut self.inner {
-            Inner::InPlace { writable, entries } => {
-                if !writable.shared.memory.is_ours() {
-                    return Some(Err(ReadError::Forked));
+        if self.is_over {
+            return None;
+        }
+        let next = self.inner.next();
+        self.is_over = !matches!(next, Some(Ok(_)));
+        next
+    }
+}
+
+impl<'a> Inner<'a> {
+    fn next(&mut self) -> Option<Result<Entry<'a>, ReadError>> {
+        match self {
+            Self::InPlace { writable, entries } => {
+                if let Err(error) = writable.check_ours() {
+                    return Some(Err(error));
                 }
                 Some(match entries.next()? {
                     Ok((key, read)) => Ok(Entry { key, value: writable.value_of(read) }),
                     Err(refusal) => Err(refusal.into()),
                 })
             }
-            Inner::Copied { reading, entries } => {
+            Self::Copied { reading, entries } => {
                 if let Err(error) = reading.check_ours() {
                     return Some(Err(error));
                 }
@@ -251,7 +264,7 @@ impl Store {
                 Inner::Copied { reading, entries: reading.reader.prefix(prefix.as_ref()) }
             }
         };
-        Iter { inner }
+        Iter { inner, is_over: false }
     }
 
     /// Copies of all keys and values as they were at one moment. Takes no lock where nothing changes

@@ -4,6 +4,7 @@
 //! What always holds: it can be done again from any step of itself; it changes no slot, but for those of a batch,
 //! which say the same afterwards; what a slot names keeps its bytes; what nobody names and nobody has pinned is free afterwards.
 
+use super::StoreGeometry;
 use super::arena::{self, LINK, State};
 use super::batch;
 use super::classes;
@@ -74,14 +75,13 @@ pub(super) fn rebuild<M: Memory>(core: &mut Core<M>) -> Result<Recovered, Damage
     let Core { memory, geometry, pinned, .. } = core;
     // From here on nothing is taken back: whoever finds this unfinished begins anew.
     let mut journal = Journal::begin(memory, Operation::Bulk, 0, 0);
-    memory.heavy_fence();
-    limbo::collect_pins(memory, geometry, pinned);
-    let survey = match Survey::of(memory, geometry, pinned) {
+    let survey = match survey(memory, geometry, pinned) {
         Ok(survey) => survey,
         // A batch may be in the way: a survey knows values only.
         Err(Damage) => {
             batch::strip_all(memory, geometry)?;
-            Survey::of(memory, geometry, pinned)?
+            // Another look at the pins too: slots have changed since the first one.
+            survey(memory, geometry, pinned)?
         }
     };
     memory.store_u64(BATCH, 0, Ordering::Release);
@@ -119,10 +119,22 @@ pub(super) fn rebuild<M: Memory>(core: &mut Core<M>) -> Result<Recovered, Damage
     Ok(Recovered::Rebuilt)
 }
 
+/// Looks at all pins, and then at everything.
+fn survey<M: Memory>(
+    memory: &M,
+    geometry: &StoreGeometry,
+    pinned: &mut Vec<u64>,
+) -> Result<Survey, Damage> {
+    // As in `limbo::look_through`: what no slot names by now, and is not pinned, nobody looks at.
+    memory.heavy_fence();
+    limbo::collect_pins(memory, geometry, pinned);
+    Survey::of(memory, geometry, pinned)
+}
+
 /// Links a span's free objects, and the span where it has any.
 fn rebuild_span<M: Memory>(
     journal: &mut Journal<'_, M>,
-    geometry: &super::StoreGeometry,
+    geometry: &StoreGeometry,
     Surveyed { span, in_use }: &Surveyed,
 ) {
     let memory = journal.memory();

@@ -59,7 +59,7 @@ pub(super) fn begin(
     memory: &MappedMemory,
     header: &StoreHeader,
     file: [u64; 2],
-    sync: impl FnOnce() -> Result<(), SegmentError>,
+    mut sync: impl FnMut() -> Result<(), SegmentError>,
 ) -> Result<(), SegmentError> {
     let geometry = &header.geometry;
     let was_clean = memory.load_u32(CLEAN, Ordering::Relaxed) == 1;
@@ -73,6 +73,11 @@ pub(super) fn begin(
     forget_readers(memory, geometry);
     if !was_clean {
         recover(memory, geometry, kept)?;
+        if !kept {
+            // Before a version of the new epoch is given out, lest the machine go down again, and the next
+            // one begin the same epoch.
+            sync()?;
+        }
     }
     claim(memory, file);
     Ok(())
@@ -130,4 +135,43 @@ pub(super) fn close(segment: &Whole<StoreHeader>) {
         }
     }
     segment.release();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::store::ROOT;
+    use crate::store::{StoreOptions, StoreSegment};
+
+    /// Begins with a store that was in use in another boot; what had the next version and the mark when it was
+    /// given to the disk.
+    fn begun(clean: u32) -> (Vec<(u64, u32)>, u64) {
+        let options = StoreOptions { capacity_bytes: 1 << 20, ..StoreOptions::default() };
+        let segment = StoreSegment::anonymous(&options).unwrap();
+        let memory = segment.memory();
+        let header = StoreHeader {
+            geometry: *segment.geometry(),
+            fence_mode: memory.fence_mode(),
+            incarnation: segment.incarnation(),
+        };
+        assert_ne!(memory.load_u64(ROOT, Ordering::Relaxed), 0);
+        memory.store_u64(BOOT, 4711, Ordering::Relaxed);
+        memory.store_u32(CLEAN, clean, Ordering::Relaxed);
+        let next = || memory.load_u64(NEXT_VERSION, Ordering::Relaxed);
+        let mut synced = Vec::new();
+        let sync = || {
+            synced.push((next(), memory.load_u32(CLEAN, Ordering::Relaxed)));
+            Ok(())
+        };
+        begin(memory, &header, [1, 2], sync).unwrap();
+        (synced, next())
+    }
+
+    #[test]
+    fn f04_a_new_epoch_is_on_the_disk_before_a_version_of_it_is_given_out() {
+        let (synced, next) = begun(0);
+        assert_eq!((synced, next), (vec![(1 << EPOCH_BITS, 0)], 1 << EPOCH_BITS));
+        // And where nothing was lost, that it is in use.
+        assert_eq!(begun(1), (vec![(1, 0)], 1));
+    }
 }

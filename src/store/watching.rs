@@ -122,10 +122,13 @@ impl<'a, I: Interest> Watching<'a, I> {
     }
 
     fn try_wait(&mut self) -> Result<Option<I::News>, WatchError> {
+        self.store.memory()?;
         Ok(self.watcher.look(self.store)?)
     }
 
     fn wait(&mut self, deadline: Deadline) -> Result<Option<I::News>, WatchError> {
+        // Whoever waits says so in the segment: not before this.
+        self.store.memory()?;
         let (memory, _, announces) = self.store.watched();
         let mut plain = Plain { memory: memory.clone(), announces };
         let Some(interrupted) = &self.interrupted else {

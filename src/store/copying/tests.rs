@@ -11,24 +11,31 @@ use crate::store::block::{Block, hash};
 use crate::store::table::Place;
 use crate::store::{Core, StoreGeometry};
 
-pub(super) type Act = (u64, Box<dyn FnOnce()>);
+pub(in crate::store) type Act = (u64, Box<dyn FnOnce()>);
 
 /// A memory in which others act between the accesses of the one who has it.
 #[derive(Clone)]
-pub(super) struct Between {
-    pub(super) heap: HeapMemory,
+pub(in crate::store) struct Between {
+    pub(in crate::store) heap: HeapMemory,
+    /// Whether the one who has it may store: a reader of copies may not.
+    pub(in crate::store) stores: bool,
     /// What happens before the access with which number, in order.
-    pub(super) acts: Rc<RefCell<Vec<Act>>>,
-    pub(super) accesses: Rc<Cell<u64>>,
+    pub(in crate::store) acts: Rc<RefCell<Vec<Act>>>,
+    pub(in crate::store) accesses: Rc<Cell<u64>>,
 }
 
 impl Between {
-    pub(super) fn new(heap: HeapMemory) -> Self {
-        Self { heap, acts: Rc::default(), accesses: Rc::default() }
+    pub(in crate::store) fn new(heap: HeapMemory) -> Self {
+        Self { heap, stores: false, acts: Rc::default(), accesses: Rc::default() }
     }
 
-    pub(super) fn act_at(&self, access: u64, act: impl FnOnce() + 'static) {
+    pub(in crate::store) fn act_at(&self, access: u64, act: impl FnOnce() + 'static) {
         self.acts.borrow_mut().push((access, Box::new(act)));
+    }
+
+    fn then_store(&self) -> &HeapMemory {
+        assert!(self.stores, "a reader of copies writes nothing");
+        self.then()
     }
 
     fn then(&self) -> &HeapMemory {
@@ -69,9 +76,8 @@ impl Memory for Between {
     fn light_fence(&self) {}
     fn heavy_fence(&self) {}
     fn pause(&self) {}
-    // A reader of copies writes nothing.
-    fn store_u32(&self, _: u64, _: u32, _: Ordering) {
-        unreachable!()
+    fn store_u32(&self, offset: u64, value: u32, order: Ordering) {
+        self.then_store().store_u32(offset, value, order);
     }
     fn swap_u32(&self, _: u64, _: u32, _: Ordering) -> u32 {
         unreachable!()
@@ -82,14 +88,20 @@ impl Memory for Between {
     fn fetch_add_u32(&self, _: u64, _: u32, _: Ordering) -> u32 {
         unreachable!()
     }
-    fn store_u64(&self, _: u64, _: u64, _: Ordering) {
-        unreachable!()
+    fn store_u64(&self, offset: u64, value: u64, order: Ordering) {
+        self.then_store().store_u64(offset, value, order);
     }
     fn swap_u64(&self, _: u64, _: u64, _: Ordering) -> u64 {
         unreachable!()
     }
-    fn compare_exchange_u64(&self, _: u64, _: u64, _: u64, _: Ordering) -> Result<u64, u64> {
-        unreachable!()
+    fn compare_exchange_u64(
+        &self,
+        offset: u64,
+        current: u64,
+        new: u64,
+        order: Ordering,
+    ) -> Result<u64, u64> {
+        self.then_store().compare_exchange_u64(offset, current, new, order)
     }
     fn fetch_add_u64(&self, _: u64, _: u64, _: Ordering) -> u64 {
         unreachable!()
