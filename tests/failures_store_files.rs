@@ -135,6 +135,17 @@ fn names_super_user() -> bool {
 }
 
 #[test]
+fn what_cannot_be_created_for_want_of_its_directory_says_so() {
+    let directory = Directory::new("store-no-directory");
+    let missing = directory.0.join("missing").join("store");
+    for create in [Store::create, Store::open_or_create] {
+        let refused = name_error(create(&missing, &options()));
+        assert!(matches!(refused, NameError::Denied { .. }), "{refused}");
+    }
+    assert!(matches!(name_error(Store::open(&missing, &options())), NameError::NotFound { .. }));
+}
+
+#[test]
 fn f33_a_lack_of_room_is_an_error_and_nothing_is_kept() {
     in_a_small_file_system("256k", |directory| {
         let refused = segment_error(Store::create(directory.join("store"), &options()));

@@ -4,6 +4,7 @@
 //! What always holds: whoever waits for others does so for a bounded time, and starts over with what
 //! the name means by then.
 
+use std::io;
 use std::thread;
 use std::time::Duration;
 
@@ -59,7 +60,7 @@ pub(crate) fn open<W: Wish>(
             Ok(found) if how == How::Create => wish.replace(&found)?,
             Ok(found) => wish.take(found)?,
             Err(SegmentError::Name(NameError::NotFound { .. })) if how != How::Open => {
-                wish.create()?
+                wish.create().map_err(|error| no_directory(address, error))?
             }
             Err(error) => return Err(error),
         };
@@ -70,6 +71,17 @@ pub(crate) fn open<W: Wish>(
         if monotonic_ns() >= deadline.as_ns() {
             return Err(NameError::Busy { address: address.to_string() }.into());
         }
+    }
+}
+
+/// What it means where something that is being created is not found: its directory is missing.
+fn no_directory(address: &Address, error: SegmentError) -> SegmentError {
+    match error {
+        SegmentError::Name(NameError::NotFound { .. }) => {
+            let source = io::Error::from_raw_os_error(libc::ENOENT);
+            NameError::Denied { address: address.to_string(), source }.into()
+        }
+        error => error,
     }
 }
 

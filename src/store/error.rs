@@ -78,7 +78,7 @@ pub enum WriteError {
 #[non_exhaustive]
 pub enum HandleError {
     /// All reader records have owners that may be alive.
-    #[error("all {max} reader records are in use")]
+    #[error("all {max} reader records are in use: whoever creates the store says how many it has")]
     TooManyReaders {
         /// How many there are; fixed when the store is created.
         max: u64,

@@ -112,8 +112,8 @@ impl Store {
         if memory.is_ours() { Ok(memory) } else { Err(ReadError::Forked) }
     }
 
-    /// The value of a key; `None` where the key is absent. It stays as it is while the guard lives,
-    /// whatever writers do meanwhile.
+    /// The value of a key; `None` where the key is absent, as one that no store can have always is. It stays as it
+    /// is while the guard lives, whatever writers do meanwhile.
     ///
     /// # Errors
     /// [`ReadError`].
@@ -146,13 +146,18 @@ impl Store {
         Ok(self.get(key)?.is_some())
     }
 
-    /// How many keys there are. Beside a writer it may be one more or less.
+    /// How many keys there are. Beside a writer it may be one more or less; on a handle that is read-only it is what
+    /// the store says, and never more than there is room for.
     ///
     /// # Errors
     /// [`ReadError::Forked`].
     pub fn len(&self) -> Result<u64, ReadError> {
-        // Relaxed: a count, which nothing is concluded from.
-        Ok(self.memory()?.load_u64(LIVE_KEYS, Ordering::Relaxed))
+        let memory = self.memory()?;
+        match &self.side {
+            // Relaxed: a count, which nothing is concluded from.
+            Side::Writable(_) => Ok(memory.load_u64(LIVE_KEYS, Ordering::Relaxed)),
+            Side::ReadOnly(reading) => Ok(reading.reader.len()),
+        }
     }
 
     /// Whether there is no key.
@@ -231,7 +236,7 @@ impl Store {
     /// Removes a key; returns whether it was there.
     ///
     /// # Errors
-    /// [`WriteError`]; the value stays.
+    /// [`WriteError`]; the value stays. A key that no store can have is [`WriteError::KeyLength`].
     #[inline]
     pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool, WriteError> {
         let key = key.as_ref();

@@ -41,7 +41,10 @@ fn what_no_store_can_hold_is_refused_and_changes_nothing() {
     assert_eq!(store.set("", b"v"), Err(WriteError::KeyLength { found: 0 }));
     assert_eq!(store.set(&long, b"v"), Err(WriteError::KeyLength { found: 65537 }));
     assert!(store.get("").unwrap().is_none() && store.get(&long).unwrap().is_none());
-    assert_eq!((store.delete(""), store.delete(&long)), (Ok(false), Ok(false)));
+    let refused = |found| WriteError::KeyLength { found };
+    assert_eq!((store.delete(""), store.delete(&long)), (Err(refused(0)), Err(refused(65537))));
+    assert_eq!(store.update("", |_| unreachable!()), Err(refused(0)));
+    assert_eq!(store.compare_exchange("", None, None), Err(refused(0).into()));
     let refused = store.set("k", &vec![1; 2 << 20]);
     let Err(WriteError::OutOfSpace { needed_bytes, free_bytes }) = refused else { panic!() };
     assert!(needed_bytes > 2 << 20 && free_bytes < 1 << 20);

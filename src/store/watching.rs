@@ -43,8 +43,8 @@ pub enum WatchError {
 /// two waits is told by the second one, also when its writer was killed right after it. Several changes
 /// of a key that nobody waited for are told as one, with the last version.
 ///
-/// Replacing tables and moving values to make room are no changes. Nor is a write of the same bytes
-/// none: it makes a new version.
+/// Replacing tables and moving values to make room are no changes. A write of the same bytes is one: it
+/// makes a new version.
 ///
 /// It borrows its handle, which can be used for everything else meanwhile, by the same thread. A thread
 /// that waits without a timeout is woken by [`interrupter`](Self::interrupter).

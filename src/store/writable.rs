@@ -200,6 +200,7 @@ impl Locked<'_> {
     /// Removes a key; returns whether it was there.
     #[inline]
     pub(super) fn delete(&mut self, key: &[u8]) -> Result<bool, WriteError> {
+        check_key(key)?;
         match self.writer.delete(key) {
             Ok(deleted) => Ok(deleted),
             Err(refusal) => self.delete_again(key, refusal),
@@ -214,6 +215,7 @@ impl Locked<'_> {
 
     /// The block of a key.
     pub(super) fn find(&mut self, key: &[u8]) -> Result<Option<Block>, WriteError> {
+        check_key(key)?;
         let place = match self.writer.find(key) {
             Ok((_, place)) => place,
             Err(Damage) => {

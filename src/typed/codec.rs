@@ -29,7 +29,7 @@ pub struct EncodeError;
 #[non_exhaustive]
 pub enum DecodeError {
     /// As many bytes as no value of the type has.
-    #[error("message of {found} bytes where {expected} were expected")]
+    #[error("{found} bytes where {expected} were expected")]
     Length {
         /// How many there are.
         found: u64,
@@ -37,7 +37,7 @@ pub enum DecodeError {
         expected: u64,
     },
     /// Bytes that no value of the type has.
-    #[error("the message is not a valid value of the type asked for")]
+    #[error("the bytes are not a valid value of the type asked for")]
     Invalid,
 }
 

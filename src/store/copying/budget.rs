@@ -48,6 +48,13 @@ impl Budget {
         *self = Self { bytes: self.bytes, attempts: self.attempts, ..Self::of_keys(geometry, 1) };
     }
 
+    /// The next of all keys, each of which has a block of its own: slots are counted for all of them, so
+    /// that a table cannot make each search as long as itself.
+    #[cfg(not(loom))]
+    pub(super) fn next_of_all(&mut self) {
+        (self.attempts, self.looks) = (ATTEMPTS, LOOKS);
+    }
+
     /// For a slot.
     #[inline]
     pub(super) fn step(&mut self) -> Result<(), CopyRefusal> {

@@ -220,6 +220,8 @@ impl<M: Memory> CopyingIter<'_, M> {
         if came || self.done.iter().any(|done| done.has(hash)) {
             return Ok(Step::Next);
         }
+        // Keys too: slots may name one block again and again, which is a copy of its key each time.
+        self.budget.copy(seen.block.key_len)?;
         let Some(key) = self.copy_key(&seen)? else { return Ok(Step::Again) };
         if !key.starts_with(&self.prefix) {
             return Ok(Step::Next);

@@ -68,8 +68,11 @@ impl<M: Memory> CopyingReader<M> {
                 let all: Vec<_> = self.iter().collect::<Result<_, _>>()?;
                 // What is still there was there when all had been copied; the rest was not.
                 let mut same = true;
+                let mut looked = Budget::of_keys(&self.geometry, 1);
                 for (key, copied) in &all {
-                    same = same && self.version(key)? == Some(copied.version());
+                    let seen = self.find(key, &mut looked)?;
+                    same &= seen.is_some_and(|seen| seen.block.version == copied.version());
+                    looked.next_of_all();
                 }
                 if same && self.memory.load_u64(NEXT_VERSION, Ordering::Acquire) == next_version {
                     return Ok(all);

@@ -4,7 +4,11 @@ use std::collections::HashMap;
 
 use super::tests::{Between, apply, put, store, value_of};
 use super::{CopyRefusal, CopyingReader};
-use crate::memory::{CrashMemory, HeapMemory};
+use crate::layout::store::table::{HEADER_BYTES, LOG2_SLOTS};
+use crate::layout::store::{ROOT, root, slot};
+use crate::memory::{CrashMemory, HeapMemory, Memory, Ordering};
+use crate::store::block::hash;
+use crate::store::table::Place;
 use crate::store::{BatchChange as Change, Core, StoreGeometry};
 
 #[test]
@@ -224,4 +228,74 @@ fn f04_a_batch_is_read_as_a_whole_or_not_at_all() {
         }
     }
     assert!(seen[0] > 100 && seen[1] > 100, "{seen:?}");
+}
+
+/// A table that only a liar makes: slots from `first` on, every `step`th, say what `word` says of their number, the
+/// others `filling`.
+fn false_table(
+    heap: &HeapMemory,
+    table: u64,
+    log2_slots: u64,
+    (first, step, filling): (u64, u64, u64),
+    word: impl Fn(u64) -> u64,
+) {
+    heap.store_u64(table + LOG2_SLOTS, log2_slots, Ordering::Relaxed);
+    for number in 0..1 << log2_slots {
+        let named = number >= first && (number - first).is_multiple_of(step);
+        let word = if named { word(number) } else { filling };
+        let word = if number == 0 { slot::EMPTY } else { word };
+        heap.store_u64(table + HEADER_BYTES + number * 8, word, Ordering::Relaxed);
+    }
+    heap.store_u64(ROOT, root::pack(table, 7), Ordering::Relaxed);
+}
+
+/// Fails where keys are not counted: 128 MiB of them come out of a store of 512 KiB.
+#[test]
+fn a_key_that_is_named_again_and_again_is_not_copied_without_end() {
+    let (between, writer, reader) = store(512 << 10);
+    let geometry = writer.borrow().geometry;
+    let key = (0_u64..).map(|number| number.to_le_bytes().repeat(8 << 10)).find(|key| {
+        // Its search begins in the last slots, so that whoever comes to it has not passed it.
+        hash(key, geometry.seed()) >> 60 == 15
+    });
+    let key = key.unwrap();
+    writer.borrow_mut().set(&key, b"").unwrap();
+    let Ok((hash, Place::Present { block, .. })) = writer.borrow().find(&key) else { panic!() };
+    let table = geometry.page(0) + (256 << 10);
+    false_table(&between.heap, table, 12, (1, 2, slot::EMPTY), |_| slot::pack(block.offset, hash));
+    let copied = |bytes: usize, key: &[u8]| bytes + key.len();
+    let all = reader.iter().filter_map(Result::ok).fold(0, |sum, (key, _)| copied(sum, &key));
+    assert!(all as u64 <= 4 * geometry.arena_bytes(), "{all} bytes");
+    assert!(matches!(reader.get_all(), Err(CopyRefusal::Busy)));
+}
+
+/// Fails where each search may be as long as the table: the accesses are some hundred million.
+#[test]
+fn a_table_whose_searches_are_all_long_ends_get_all() {
+    let (between, writer, reader) = store(1 << 20);
+    let geometry = writer.borrow().geometry;
+    let log2_slots = 16;
+    // Those whose searches begin early, to be put at the end.
+    let keys: Vec<_> = (0_u64..)
+        .map(u64::to_le_bytes)
+        .filter(|key| hash(key, geometry.seed()) >> 62 == 0)
+        .take(2000)
+        .collect();
+    let words: Vec<_> = keys
+        .iter()
+        .map(|key| {
+            writer.borrow_mut().set(key, b"1").unwrap();
+            let found = writer.borrow().find(key).unwrap();
+            let (hash, Place::Present { block, .. }) = found else { panic!() };
+            slot::pack(block.offset, hash)
+        })
+        .collect();
+    let table = geometry.page(0) + (448 << 10);
+    let first = (1 << log2_slots) - words.len() as u64;
+    let word = |number| words[(number - first) as usize];
+    false_table(&between.heap, table, log2_slots, (first, 1, slot::TOMBSTONE), word);
+    assert_eq!(reader.iter().filter(Result::is_ok).count(), keys.len());
+    between.accesses.set(0);
+    assert!(matches!(reader.get_all(), Err(CopyRefusal::Busy)));
+    assert!(between.accesses.get() < 10_000_000, "{} accesses", between.accesses.get());
 }
