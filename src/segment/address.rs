@@ -59,6 +59,18 @@ impl From<&Path> for Address {
     }
 }
 
+impl From<&PathBuf> for Address {
+    fn from(path: &PathBuf) -> Self {
+        path.as_path().into()
+    }
+}
+
+impl From<&String> for Address {
+    fn from(name: &String) -> Self {
+        name.as_str().into()
+    }
+}
+
 impl From<PathBuf> for Address {
     fn from(path: PathBuf) -> Self {
         Self::File(path)
