@@ -143,6 +143,13 @@ fn a_writer_waits_as_long_as_it_was_told_to() {
     assert_eq!(store.set_timeout("k", b"no", timeout), Err(WriteError::Deadline));
     assert!(started.elapsed() >= timeout, "gave up early");
     assert!(store.get("k").unwrap().is_none(), "readers wait for nobody");
+    store.set_lock_timeout(Some(timeout));
+    let started = Instant::now();
+    assert_eq!(store.delete("k"), Err(WriteError::Deadline));
+    assert_eq!(store.fetch_add("n", 1), Err(WriteError::Deadline.into()));
+    assert_eq!(store.batch().set("k", b"no").commit(), Err(WriteError::Deadline));
+    assert!(started.elapsed() >= 3 * timeout, "gave up early");
+    store.set_lock_timeout(None);
     drop(leave);
     store.set_timeout("other", b"yes", Duration::from_secs(20)).unwrap();
     assert!(holding.join().unwrap().unwrap().is_some());

@@ -17,7 +17,7 @@ use super::read_only::ReadOnly;
 use super::shared::Shared;
 use super::stats::StoreStats;
 use super::value::Value;
-use super::writable::{Locked, Writable};
+use super::writable::{Locked, Writable, after};
 use crate::layout::store::LIVE_KEYS;
 use crate::memory::{Deadline, MappedMemory, Memory, Ordering};
 
@@ -226,11 +226,22 @@ impl Store {
         self.locked(deadline, |store| store.set(key, (bytes, 0)))
     }
 
+    /// How long every operation of this handle that changes something, and names no time of its own, waits for
+    /// other writers: [`WriteError::Deadline`] where one of them had the lock as long. `None`, as it is at
+    /// first, waits however long they take. A clone begins with `None` again; a handle that only reads waits for
+    /// nobody.
+    ///
+    /// A writer that is stopped, by a signal or a debugger, keeps the lock: a thread that must not stop with it
+    /// says here how long it can wait.
+    pub fn set_lock_timeout(&self, timeout: Option<Duration>) {
+        if let Side::Writable(writable) = &self.side {
+            writable.set_patience(timeout);
+        }
+    }
+
     /// The deadline of a call that may last as long.
     pub(super) fn deadline(&self, timeout: Duration) -> Result<Deadline, WriteError> {
-        let timeout_ns = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
-        let now_ns = self.writable()?.shared.memory.now_ns();
-        Ok(Deadline::at_ns(now_ns.saturating_add(timeout_ns)))
+        Ok(after(&self.writable()?.shared.memory, timeout))
     }
 
     /// Removes a key; returns whether it was there.

@@ -6,8 +6,9 @@
 
 #![allow(unsafe_code)]
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rkyv::util::AlignedVec;
 
@@ -39,8 +40,13 @@ pub(super) struct Writable {
     /// Where archives are made; kept for its memory.
     scratch: RefCell<AlignedVec>,
     validated: Box<Validated>,
+    /// How long an operation that names no time waits for other writers; `None` for however long.
+    patience: Cell<Option<Duration>>,
     pub(super) shared: Arc<Shared>,
 }
+
+/// How long who makes a handle waits for a writer, where it needs the lock to look for dead readers.
+const PATIENCE_OF_CLAIM: Duration = Duration::from_secs(1);
 
 impl Writable {
     pub(super) fn new(shared: Arc<Shared>) -> Result<Self, HandleError> {
@@ -54,8 +60,10 @@ impl Writable {
         let reader = match claim() {
             Some(reader) => reader,
             None => {
-                let mut writer = Writer::acquire(&mut core, &shared.lock, Deadline::NEVER)
-                    .map_err(WriteError::from)?;
+                // A writer that is stopped must not stop whoever opens the store.
+                let mut writer =
+                    Writer::acquire(&mut core, &shared.lock, after(memory, PATIENCE_OF_CLAIM))
+                        .map_err(WriteError::from)?;
                 recovery = writer.take_recovery();
                 owner::reclaim(memory, geometry, has_died);
                 claim().ok_or(HandleError::TooManyReaders { max: geometry.readers() })?
@@ -63,7 +71,13 @@ impl Writable {
         };
         let (core, recovery) = (RefCell::new(core), RefCell::new(recovery));
         let (scratch, validated) = (RefCell::default(), Box::new(Validated::new()));
-        Ok(Self { reader, core, recovery, scratch, validated, shared })
+        let patience = Cell::new(None);
+        Ok(Self { reader, core, recovery, scratch, validated, patience, shared })
+    }
+
+    /// How long an operation that names no time waits for other writers from now on.
+    pub(super) fn set_patience(&self, patience: Option<Duration>) {
+        self.patience.set(patience);
     }
 
     /// The last recovery, told once.
@@ -124,6 +138,10 @@ impl Writable {
         // It is borrowed by who has the lock, which is this thread.
         let Ok(mut core) = self.core.try_borrow_mut() else {
             return Err(WriteError::Nested.into());
+        };
+        let deadline = match self.patience.get() {
+            Some(patience) if deadline == Deadline::NEVER => after(&self.shared.memory, patience),
+            _ => deadline,
         };
         let mut writer = match Writer::acquire(&mut core, &self.shared.lock, deadline) {
             Ok(writer) => writer,
@@ -287,6 +305,12 @@ impl Locked<'_> {
             Refusal::Damage => WriteError::Damaged,
         }
     }
+}
+
+/// The deadline of what begins now and may take as long.
+pub(super) fn after(memory: &MappedMemory, timeout: Duration) -> Deadline {
+    let timeout_ns = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
+    Deadline::at_ns(memory.now_ns().saturating_add(timeout_ns))
 }
 
 /// A copy of a value that is pinned, as aligned as the value is.
