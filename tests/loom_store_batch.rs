@@ -54,7 +54,7 @@ fn both_keys_change_at_once() {
 }
 
 /// What the first batch has used is given back, and the second one uses it again. What the second pin of
-/// `Reader::resolve` is for takes four preemptions and is beyond the bound.
+/// `Reader::resolve` is for takes four preemptions and is beyond the bound: `src/store/reader_tests.rs` shows it.
 #[test]
 fn a_pending_block_is_used_again() {
     check(|| {

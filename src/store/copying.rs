@@ -34,7 +34,7 @@ mod many;
 #[cfg(all(test, not(loom)))]
 mod many_tests;
 #[cfg(all(test, not(loom)))]
-pub(super) mod tests;
+mod tests;
 mod watch;
 
 use budget::Budget;

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use proptest::prelude::*;
 
 use super::batch::Change;
+use super::between::Between;
 use super::block::hash;
-use super::copying::tests::Between;
 use super::core::Core;
 use super::cut::{Quiet, Read};
 use super::owner::Owner;
@@ -305,7 +305,7 @@ fn what_comes_again_is_met_once() {
     for access in 0.. {
         let mut core = core_of(64 << 10);
         core.set(&key(one), b"first").unwrap();
-        let memory = Between { stores: true, ..Between::new(core.memory.clone()) };
+        let memory = Between::writable(core.memory.clone());
         let reader = Reader::claim(memory.clone(), core.geometry, Owner::new(1, 1)).unwrap();
         let begun = memory.accesses.get();
         memory.act_at(begun + access, move || {

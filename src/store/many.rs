@@ -56,8 +56,8 @@ impl Batch<'_> {
     /// the new values, in the order of the calls; `None` for deletions, and for what a later change of
     /// the same key replaced. Waits for other writers, however long they take.
     ///
-    /// Costs about three times what the changes would cost one by one, and for a moment room for the
-    /// old values and the new ones. Readers meet a key's old value until all new ones are there.
+    /// Costs more than the changes would one by one: every key takes a further block for a moment, and its
+    /// slot is stored twice. Needs room for the old values and the new ones. Readers meet a key's old value until all new ones are there.
     ///
     /// # Errors
     /// [`WriteError`]; nothing has changed.

@@ -76,6 +76,8 @@ mod arena;
 mod batch;
 #[cfg(test)]
 mod batch_tests;
+#[cfg(all(test, not(loom)))]
+mod between;
 mod block;
 mod classes;
 mod clear;
@@ -123,6 +125,8 @@ mod pending;
 #[cfg(not(loom))]
 mod read_only;
 mod reader;
+#[cfg(all(test, not(loom)))]
+mod reader_tests;
 mod recovery;
 #[cfg(not(loom))]
 mod segment;

@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 
-use super::tests::{Between, apply, put, store, value_of};
+use super::tests::{store, value_of};
 use super::{CopyRefusal, CopyingReader};
 use crate::layout::store::table::{HEADER_BYTES, LOG2_SLOTS};
 use crate::layout::store::{ROOT, root, slot};
 use crate::memory::{CrashMemory, HeapMemory, Memory, Ordering};
+use crate::store::between::{Between, apply, put};
 use crate::store::block::hash;
 use crate::store::table::Place;
 use crate::store::{BatchChange as Change, Core, StoreGeometry};
@@ -151,7 +152,7 @@ fn what_is_absent_by_turns_is_not_read_as_absent_at_once() {
             .flat_map(|at| (5..9).flat_map(move |then| (8..13).map(move |last| [at, then, last])));
         for at in places {
             let then = [&only_a, &words, &only_a_again];
-            let between = Between::new(HeapMemory::from_words(&only_b));
+            let between = Between::read_only(HeapMemory::from_words(&only_b));
             let reader = CopyingReader::new(between.clone(), geometry);
             reader.get(b"nothing").unwrap();
             let start = between.accesses.get();
@@ -199,7 +200,7 @@ fn f04_a_batch_is_read_as_a_whole_or_not_at_all() {
         random as usize % end
     };
     for _ in 0..2000 {
-        let between = Between::new(HeapMemory::from_words(&before));
+        let between = Between::read_only(HeapMemory::from_words(&before));
         let reader = CopyingReader::new(between.clone(), geometry);
         let (mut at, mut done) = (0, 0);
         for _ in 0..3 {

@@ -1,121 +1,16 @@
 //! Copies beside a writer that acts between any two accesses, and beside one that runs at full speed.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::{CopyRefusal, CopyingReader};
 use crate::layout::store::{NEXT_VERSION, block};
-use crate::memory::{CrashMemory, Deadline, HeapMemory, Memory, Ordering, Store};
+use crate::memory::{CrashMemory, HeapMemory, Memory, Ordering};
+use crate::store::between::{Between, apply, put};
 use crate::store::block::{Block, hash};
 use crate::store::table::Place;
 use crate::store::{Core, StoreGeometry};
-
-pub(in crate::store) type Act = (u64, Box<dyn FnOnce()>);
-
-/// A memory in which others act between the accesses of the one who has it.
-#[derive(Clone)]
-pub(in crate::store) struct Between {
-    pub(in crate::store) heap: HeapMemory,
-    /// Whether the one who has it may store: a reader of copies may not.
-    pub(in crate::store) stores: bool,
-    /// What happens before the access with which number, in order.
-    pub(in crate::store) acts: Rc<RefCell<Vec<Act>>>,
-    pub(in crate::store) accesses: Rc<Cell<u64>>,
-}
-
-impl Between {
-    pub(in crate::store) fn new(heap: HeapMemory) -> Self {
-        Self { heap, stores: false, acts: Rc::default(), accesses: Rc::default() }
-    }
-
-    pub(in crate::store) fn act_at(&self, access: u64, act: impl FnOnce() + 'static) {
-        self.acts.borrow_mut().push((access, Box::new(act)));
-    }
-
-    fn then_store(&self) -> &HeapMemory {
-        assert!(self.stores, "a reader of copies writes nothing");
-        self.then()
-    }
-
-    fn then(&self) -> &HeapMemory {
-        let now = self.accesses.get();
-        self.accesses.set(now + 1);
-        loop {
-            let due = self.acts.borrow().first().is_some_and(|(at, _)| *at <= now);
-            if !due {
-                return &self.heap;
-            }
-            let act = self.acts.borrow_mut().remove(0).1;
-            act();
-        }
-    }
-}
-
-impl Memory for Between {
-    fn len_bytes(&self) -> u64 {
-        self.heap.len_bytes()
-    }
-    fn is_ours(&self) -> bool {
-        true
-    }
-    fn load_u32(&self, offset: u64, order: Ordering) -> u32 {
-        self.then().load_u32(offset, order)
-    }
-    fn load_u64(&self, offset: u64, order: Ordering) -> u64 {
-        self.then().load_u64(offset, order)
-    }
-    fn copy_out(&self, offset: u64, bytes: &mut [u8]) {
-        for (at, chunk) in (offset..).step_by(8).zip(bytes.chunks_mut(8)) {
-            self.then().copy_out(at, chunk);
-        }
-    }
-    fn now_ns(&self) -> u64 {
-        self.heap.now_ns()
-    }
-    fn light_fence(&self) {}
-    fn heavy_fence(&self) {}
-    fn pause(&self) {}
-    fn store_u32(&self, offset: u64, value: u32, order: Ordering) {
-        self.then_store().store_u32(offset, value, order);
-    }
-    fn swap_u32(&self, _: u64, _: u32, _: Ordering) -> u32 {
-        unreachable!()
-    }
-    fn compare_exchange_u32(&self, _: u64, _: u32, _: u32, _: Ordering) -> Result<u32, u32> {
-        unreachable!()
-    }
-    fn fetch_add_u32(&self, _: u64, _: u32, _: Ordering) -> u32 {
-        unreachable!()
-    }
-    fn store_u64(&self, offset: u64, value: u64, order: Ordering) {
-        self.then_store().store_u64(offset, value, order);
-    }
-    fn swap_u64(&self, _: u64, _: u64, _: Ordering) -> u64 {
-        unreachable!()
-    }
-    fn compare_exchange_u64(
-        &self,
-        offset: u64,
-        current: u64,
-        new: u64,
-        order: Ordering,
-    ) -> Result<u64, u64> {
-        self.then_store().compare_exchange_u64(offset, current, new, order)
-    }
-    fn fetch_add_u64(&self, _: u64, _: u64, _: Ordering) -> u64 {
-        unreachable!()
-    }
-    fn copy_in(&self, _: u64, _: &[u8]) {
-        unreachable!()
-    }
-    fn wait_u32(&self, _: u64, _: u32, _: Deadline) {
-        unreachable!()
-    }
-    fn wake_u32(&self, _: u64, _: u32) {
-        unreachable!()
-    }
-}
 
 pub(super) type Reader = CopyingReader<Between>;
 pub(super) type Writer = Rc<RefCell<Core<HeapMemory>>>;
@@ -125,7 +20,7 @@ pub(super) fn store(arena_bytes: u64) -> (Between, Writer, Reader) {
     let heap = HeapMemory::new(geometry.len_bytes());
     let core = Core::new(heap.clone(), geometry);
     core.format().unwrap();
-    let between = Between::new(heap);
+    let between = Between::read_only(heap);
     (between.clone(), Rc::new(RefCell::new(core)), CopyingReader::new(between, geometry))
 }
 
@@ -355,7 +250,7 @@ fn bytes_that_are_left_over_are_not_taken_for_a_block() {
             continue;
         }
         for (first, second) in (0..8).flat_map(|at| (at..at + 16).map(move |then| (at, then))) {
-            let between = Between::new(HeapMemory::from_words(&at_first));
+            let between = Between::read_only(HeapMemory::from_words(&at_first));
             let reader = CopyingReader::new(between.clone(), geometry);
             reader.get(b"nothing").unwrap();
             let start = between.accesses.get();
@@ -366,19 +261,6 @@ fn bytes_that_are_left_over_are_not_taken_for_a_block() {
             let found = value_of(&reader, b"k");
             assert!(absent_or_whole(&found), "{number}, {first} and {second}: {found:?}");
         }
-    }
-}
-
-pub(super) fn apply(heap: &HeapMemory, store: Store) {
-    match store.width_bytes {
-        4 => heap.store_u32(store.offset, store.new as u32, Ordering::Relaxed),
-        _ => heap.store_u64(store.offset, store.new, Ordering::Relaxed),
-    }
-}
-
-pub(super) fn put(heap: &HeapMemory, words: &[u64]) {
-    for (at, word) in (0..).step_by(8).zip(words) {
-        heap.store_u64(at, *word, Ordering::Relaxed);
     }
 }
 
