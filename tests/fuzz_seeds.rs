@@ -236,3 +236,55 @@ fn stores_of_bytes() {
         .collect();
     seeds("store_recovery", &inputs, rig::store::recovery);
 }
+
+#[test]
+fn operations_on_stores() {
+    use rig::store_ops::Op;
+    let set = |key, len| Op::Set { key, len };
+    let crash = |at, late| Op::Crash { at, late };
+    let fill = |first, count| Op::Fill { first, count };
+    let lists: [&[Op]; 9] = [
+        &[set(1, 9), set(2, 200), Op::Delete { key: 1 }, Op::GiveBack, set(1, 0), Op::Rebuild],
+        &[set(1, 9), crash(1 << 15, 0), set(1, 100), crash(u16::MAX, 3), Op::Delete { key: 1 }],
+        &[fill(0, 40), fill(41, 40), crash(40_000, 0), Op::Drain { first: 0, count: 60 }],
+        &[fill(0, 46), crash(50_000, 5), set(200, 9), Op::Drain { first: 3, count: 63 }],
+        &[
+            fill(0, 8),
+            crash(45_000, 0),
+            crash(20_000, 1),
+            Op::Batch { first: 5, len: 29, deleted: 0b1010 },
+            Op::Batch { first: 0, len: 7, deleted: 0 },
+        ],
+        &[set(1, 255), set(2, 251), set(3, 250), crash(30_000, 0), set(4, 254), set(1, 3)],
+        &[fill(0, 63), crash(33_000, 0), Op::Clear, fill(0, 3), crash(65_000, 255), Op::Clear],
+        &[
+            set(7, 130),
+            Op::Pin { key: 7 },
+            set(7, 240),
+            Op::Pin { key: 7 },
+            crash(9_000, 7),
+            Op::GiveBack,
+            set(7, 1),
+            Op::Unpin,
+            crash(1 << 15, 0),
+            crash(1 << 15, 0),
+            Op::Rebuild,
+        ],
+        &[
+            Op::Batch { first: 0, len: 0xe7, deleted: 0 },
+            Op::Batch { first: 8, len: 0xe7, deleted: 0 },
+            Op::Drain { first: 2, count: 9 },
+            crash(50_000, 0),
+            set(90, 255),
+            crash(50_000, 0),
+            set(91, 247),
+        ],
+    ];
+    let encode = |ops: &[Op]| {
+        let decoded: Vec<Op> = ops.iter().map(|op| Op::decode(op.encode())).collect();
+        assert_eq!(decoded, ops, "decoding undoes encoding");
+        ops.iter().flat_map(|op| op.encode()).collect()
+    };
+    let inputs: Vec<Vec<u8>> = lists.into_iter().map(encode).collect();
+    seeds("store_ops", &inputs, rig::store_ops::run);
+}

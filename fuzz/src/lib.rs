@@ -25,3 +25,5 @@ pub mod ops;
 pub mod slots;
 #[path = "../../tests/rig/store.rs"]
 pub mod store;
+#[path = "../../tests/rig/store_ops.rs"]
+pub mod store_ops;

@@ -191,6 +191,37 @@ impl Crash {
         self.image(sets.swap_remove(choice % sets.len()))
     }
 
+    /// The memory that a crash before the store with the number `at`, modulo one more than there are, may have
+    /// left. In `late` each bit stands for every 64th of the stores that no order holds: where it is set, the
+    /// store has overtaken others, or was overtaken; 0 is program order. Costs no more than the words and
+    /// the stores, however many images there are.
+    pub fn image_at(&self, at: usize, late: u64) -> CrashImage {
+        let at = at % (self.stores().count() + 1);
+        let (mut visible, mut ordered) = (Vec::new(), 0);
+        for step in &self.steps {
+            match step {
+                Step::Store(store) => {
+                    // Whatever comes before the last release, or a fence, before the crash is there.
+                    let number = visible.len();
+                    visible.push(number < at);
+                    if number < at && store.is_release() {
+                        ordered = number + 1;
+                    }
+                }
+                Step::Fence if visible.len() <= at => ordered = visible.len(),
+                // What is behind the first fence behind the crash is not.
+                Step::Fence => break,
+            }
+        }
+        let behind = self.stores().zip(&mut visible).skip(ordered);
+        let free = behind.filter(|(store, _)| !store.is_release());
+        for (number, (_, visible)) in free.enumerate() {
+            *visible ^= late >> (number % 64) & 1 == 1;
+        }
+        visible.resize(self.stores().count(), false);
+        self.image(visible)
+    }
+
     fn image(&self, visible: Vec<bool>) -> CrashImage {
         let mut words = self.before.clone();
         for (store, _) in self.stores().zip(&visible).filter(|(_, visible)| **visible) {

@@ -67,6 +67,29 @@ fn images_are_possible_and_cover_prefixes_and_overtaking() {
     }
 }
 
+/// Single images against all of them: those of program order, and, of few free stores, every subset.
+#[test]
+fn an_image_at_a_store_is_one_of_all_images() {
+    for pattern in 0..1_usize << 7 {
+        let memory = CrashMemory::new(64);
+        memory.record();
+        for at in 0..6 {
+            let order = ORDERS[pattern >> at & 1];
+            memory.store_u64(at * 8, at + 1, order);
+            if at == 3 && pattern >> 6 & 1 == 1 {
+                memory.release_fence();
+            }
+        }
+        let crash = memory.crash();
+        let all: HashSet<Vec<bool>> =
+            crash.images().into_iter().map(|image| image.visible).collect();
+        let single: HashSet<Vec<bool>> = (0..7 * 64)
+            .map(|choice| crash.image_at(choice / 64, choice as u64 % 64).visible)
+            .collect();
+        assert_eq!(single, all, "{pattern:#b}");
+    }
+}
+
 #[test]
 fn halves_of_a_word_are_stores_of_their_own() {
     let images = images_after(|memory| {

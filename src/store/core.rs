@@ -241,7 +241,7 @@ pub(super) fn assert_key(key: &[u8]) {
 /// a key: see [`Quiet`](super::cut::Quiet).
 pub(super) fn next_version(memory: &impl Memory) -> u64 {
     let version = memory.load_u64(NEXT_VERSION, Ordering::Relaxed);
-    memory.store_u64(NEXT_VERSION, version + 1, Ordering::Release);
+    memory.store_u64(NEXT_VERSION, version.wrapping_add(1), Ordering::Release);
     version
 }
 
@@ -262,10 +262,11 @@ pub(super) fn account<M: Memory>(
     };
     let (old_bytes, new_bytes) = (bytes_of(old)?, bytes_of(new)?);
     let (was, is) = (u64::from(old > slot::TOMBSTONE), u64::from(new > slot::TOMBSTONE));
-    journal.put_u64(LIVE_BYTES, (count(LIVE_BYTES) + new_bytes).saturating_sub(old_bytes));
-    journal.put_u64(LIVE_KEYS, (count(LIVE_KEYS) + is).saturating_sub(was));
+    journal
+        .put_u64(LIVE_BYTES, count(LIVE_BYTES).saturating_add(new_bytes).saturating_sub(old_bytes));
+    journal.put_u64(LIVE_KEYS, count(LIVE_KEYS).saturating_add(is).saturating_sub(was));
     let (was, is) = (u64::from(old == slot::TOMBSTONE), u64::from(new == slot::TOMBSTONE));
-    journal.put_u64(TOMBSTONES, (count(TOMBSTONES) + is).saturating_sub(was));
+    journal.put_u64(TOMBSTONES, count(TOMBSTONES).saturating_add(is).saturating_sub(was));
     if old > slot::TOMBSTONE {
         limbo::put(journal, geometry, slot::block(old), old_bytes)?;
     }

@@ -7,6 +7,7 @@ use super::arena;
 use super::core::{Core, Refusal};
 use super::journal::{Journal, Operation};
 use super::limbo;
+use super::spans::Damage;
 use super::table::Table;
 use crate::layout::store::table::MIN_LOG2_SLOTS;
 use crate::layout::store::{LIVE_KEYS, ROOT, TOMBSTONES, block, root, slot};
@@ -84,7 +85,9 @@ impl<M: Memory> Core<M> {
         let word = root::pack(object, root::generation(table.root).wrapping_add(1));
         let new = Table::at(memory, geometry, word)?;
         for (_, word) in table.words(memory) {
-            let hash = memory.load_u64(slot::block(word) + block::HASH, Ordering::Relaxed);
+            let offset = slot::block(word);
+            geometry.page_of(offset).ok_or(Damage)?;
+            let hash = memory.load_u64(offset + block::HASH, Ordering::Relaxed);
             new.insert_fresh(memory, hash, word)?;
         }
         // Pairs with the Acquire of a look at the root: the new slots are visible.

@@ -12,7 +12,7 @@ use super::core::{Core, account};
 use super::journal::{self, Found, Journal, Operation};
 use super::limbo;
 use super::spans::{self, Damage};
-use super::survey::{Survey, Surveyed};
+use super::survey::{MAX_VERSION, Survey, Surveyed};
 use crate::layout::store::page::{SPAN, STATE, pack_span};
 use crate::layout::store::{
     BATCH, CLASS_HEADS, EPOCH, FREE_PAGES, LIMBO_BYTES, LIMBO_LEN, LIVE_BYTES, LIVE_KEYS,
@@ -113,8 +113,9 @@ pub(super) fn rebuild<M: Memory>(core: &mut Core<M>) -> Result<Recovered, Damage
     for &(offset, bytes) in &survey.retired {
         limbo::put(&mut journal, geometry, offset, bytes)?;
     }
-    let next = memory.load_u64(NEXT_VERSION, Ordering::Relaxed);
-    put(NEXT_VERSION, next.max(survey.last_version.saturating_add(1)));
+    let next = Some(memory.load_u64(NEXT_VERSION, Ordering::Relaxed));
+    let next = next.filter(|next| *next <= MAX_VERSION).unwrap_or(0);
+    put(NEXT_VERSION, next.max(survey.last_version + 1));
     journal.end();
     Ok(Recovered::Rebuilt)
 }

@@ -12,6 +12,9 @@ use super::table::{Table, block_at};
 use crate::layout::store::slot;
 use crate::memory::Memory;
 
+/// No writer has counted further. So above every version that a block may have there is another one.
+pub(super) const MAX_VERSION: u64 = u64::MAX >> 1;
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Survey {
@@ -75,7 +78,7 @@ impl Survey {
         survey.tombstones = table.tombstones(memory);
         for (_, word) in table.words(memory) {
             let block = block_at(memory, geometry, word)?;
-            if !slot::may_be(word, block.hash) {
+            if !slot::may_be(word, block.hash) || block.version > MAX_VERSION {
                 return Err(Damage);
             }
             survey.mark(geometry, block.offset)?;

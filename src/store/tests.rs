@@ -10,7 +10,7 @@ use super::owner::Owner;
 use super::reader::Reader;
 use super::table::Place;
 use crate::layout::WORD_BYTES;
-use crate::layout::store::{LIVE_KEYS, TOMBSTONES, reader};
+use crate::layout::store::{LIVE_BYTES, LIVE_KEYS, NEXT_VERSION, TOMBSTONES, reader, slot};
 use crate::memory::{CrashMemory, HeapMemory, Memory, Ordering};
 
 pub(super) type Model = HashMap<Vec<u8>, Vec<u8>>;
@@ -378,4 +378,31 @@ fn readers_see_whole_values_and_never_go_back() {
     core.give_back().unwrap();
     let left = core.memory.load_u64(crate::layout::store::LIMBO_LEN, Ordering::Relaxed);
     assert_eq!(left, 0, "nobody reads any more");
+}
+
+#[test]
+fn counts_that_no_writer_has_counted_to_are_computed_anew() {
+    for offset in [NEXT_VERSION, LIVE_KEYS, LIVE_BYTES, TOMBSTONES] {
+        let mut core = core_of(64 << 10);
+        core.set(b"k", b"1").unwrap();
+        core.memory.store_u64(offset, u64::MAX, Ordering::Relaxed);
+        // Whatever they say to that, they do not panic.
+        let _ = (core.set(b"k", b"2"), core.set(b"other", b"2"), core.delete(b"other"));
+        let mut core = core_of(64 << 10);
+        core.set(b"k", b"1").unwrap();
+        core.memory.store_u64(offset, u64::MAX, Ordering::Relaxed);
+        assert!(core.check().is_err() || offset == NEXT_VERSION);
+        core.rebuild().unwrap();
+        core.set(b"k", b"2").unwrap();
+        assert_equals(&mut core, &Model::from([(b"k".to_vec(), b"2".to_vec())]));
+    }
+}
+
+#[test]
+fn a_slot_that_leads_out_of_the_arena_is_damage_also_where_a_table_is_replaced() {
+    let mut core = core_of(64 << 10);
+    let Place::Absent { slot, .. } = core.find(b"k").unwrap().1 else { panic!("present") };
+    core.memory.store_u64(slot, slot::pack(1 << 40, 7), Ordering::Relaxed);
+    assert_eq!(core.replace_table(7, None), Err(Refusal::Damage));
+    assert_eq!(core.recover(), Err(Refusal::Damage));
 }

@@ -8,6 +8,7 @@ pub mod op;
 pub mod ops;
 pub mod slots;
 pub mod store;
+pub mod store_ops;
 
 /// The seed of a random run: from `RINGWAY_SEED`, which replays a run, or from the clock. Printed
 /// where the test fails.
