@@ -13,8 +13,8 @@ use common::plugin::{self, KILLED, NEVER, restarts};
 use common::storing::{self, BUSY_KEYS, busy_count, busy_key};
 use ringway::channel::Channel;
 use ringway::error::RecvTimeoutError;
-use ringway::host::{Host, HostEventKind, PluginHandle, PluginSpec, StoreError};
-use ringway::store::{Store, StoreOptions, WriteError};
+use ringway::host::{Host, HostEventKind, PluginHandle, PluginSpec, ServiceProblem, StoreError};
+use ringway::store::{Store, StoreOptions, StoreQuota, WriteError};
 
 /// Where the plugin's process starts; does nothing in the process that runs the tests.
 #[test]
@@ -79,15 +79,14 @@ fn event(host: &Host) -> HostEventKind {
     }
 }
 
-#[test]
-fn a_trusted_plugin_uses_the_store_as_the_host_does() {
+/// The same calls, whoever carries them out.
+fn uses_the_store_as_the_host_does(spec: PluginSpec, access: &str) {
     let host = host();
     let store = host.store().unwrap();
-    let spec = trusted(plugin::spec("trusted", "use-store").restart(restarts(3)));
-    let mut hand = Hand::start(&host, spec);
+    let mut hand = Hand::start(&host, spec.restart(restarts(3)));
     store.set("motd", b"hello").unwrap();
     for (order, answer) in [
-        ("access", "Writable"),
+        ("access", access),
         ("get motd", "hello"),
         ("get nothing", "absent"),
         ("set a one", "()"),
@@ -104,14 +103,14 @@ fn a_trusted_plugin_uses_the_store_as_the_host_does() {
         ("delete_existing b", "Missing"),
         ("add n 40", "0"),
         ("add n 2", "40"),
+        ("long big 1000000", "()"),
+        ("delete big", "true"),
         ("len", "4"),
     ] {
         assert_eq!(hand.tell(order), answer, "{order}");
     }
     let changed = hand.tell("exchange_wrongly c x");
     assert!(changed.starts_with("Changed { found: Some("), "{changed}");
-    let full = hand.tell("long huge 100000000");
-    assert!(full.starts_with("OutOfSpace"), "{full}");
     let key = format!("set {} x", "k".repeat(65537));
     assert_eq!(hand.tell(&key), "KeyLength { found: 65537 }");
     assert_eq!(&*store.get("c").unwrap().unwrap(), b"newer");
@@ -125,32 +124,75 @@ fn a_trusted_plugin_uses_the_store_as_the_host_does() {
 }
 
 #[test]
-fn f26_who_is_not_trusted_reads_by_copying_and_is_refused_to_write() {
+fn a_trusted_plugin_uses_the_store_as_the_host_does() {
+    uses_the_store_as_the_host_does(trusted(plugin::spec("trusted", "use-store")), "Writable");
+}
+
+#[test]
+fn who_is_not_trusted_uses_the_store_as_the_host_does() {
+    uses_the_store_as_the_host_does(plugin::spec("untrusted", "use-store"), "ThroughHost");
+}
+
+#[test]
+fn what_does_not_fit_is_an_error_that_says_so() {
+    let host = host();
+    let mut hand = Hand::start(&host, trusted(plugin::spec("trusted", "use-store")));
+    let full = hand.tell("long huge 100000000");
+    assert!(full.starts_with("OutOfSpace"), "{full}");
+}
+
+#[test]
+fn f26_who_is_not_trusted_may_ask_for_so_much() {
     let host = host();
     let store = host.store().unwrap();
-    let spec = plugin::spec("untrusted", "use-store").restart(restarts(3));
+    let quota = StoreQuota { max_keys: 2, max_value_bytes: 100, ..StoreQuota::default() };
+    let spec = plugin::spec("untrusted", "use-store").store_quota(quota).restart(restarts(3));
     let mut hand = Hand::start(&host, spec);
     let readers = store.stats().unwrap().readers;
     store.set("motd", b"hello").unwrap();
+    let too_long = hand.tell("long huge 100000000");
+    assert!(too_long.starts_with("Remote(TooLong { len: 1000000"), "{too_long}");
     for (order, answer) in [
-        ("access", "ReadOnly"),
-        ("get motd", "hello"),
-        ("get nothing", "absent"),
-        ("len", "1"),
-        ("set motd mine", "ReadOnly"),
-        ("set_if_absent new x", "ReadOnly"),
-        ("swap motd x", "ReadOnly"),
-        ("append motd x", "ReadOnly"),
-        ("delete motd", "ReadOnly"),
-        ("add n 1", "Write(ReadOnly)"),
+        ("long a 101", "Quota(ValueLength { found: 101, max: 100 })"),
+        ("long a 100", "()"),
+        ("add n 1", "0"),
+        ("set c x", "Quota(Keys { max: 2 })"),
+        ("add d 1", "Write(Quota(Keys { max: 2 }))"),
+        ("append motd x", "Quota(Keys { max: 2 })"),
+        ("set n x", "()"),
+        ("len", "3"),
     ] {
         assert_eq!(hand.tell(order), answer, "{order}");
     }
-    // It takes no reader's record, and its death leaves nothing.
+    // It takes no reader's record, and its successor has what it had.
     assert_eq!(store.stats().unwrap().readers, readers);
     hand.handle.kill().unwrap();
-    store.set("motd", b"good-bye").unwrap();
-    assert_eq!(hand.tell("get motd"), "good-bye");
+    assert_eq!(hand.tell("set c x"), "Quota(Keys { max: 2 })");
+    store.delete("a").unwrap();
+    assert_eq!(hand.tell("delete n"), "true");
+    assert_eq!((&*hand.tell("set c x"), &*hand.tell("set d x")), ("()", "()"));
+    store.check().unwrap();
+}
+
+#[test]
+fn f04_who_is_killed_with_a_request_under_way_has_changed_all_of_it_or_nothing() {
+    kill_busy_plugins(plugin::spec("asking", "be-busy"), "asking", 30);
+}
+
+#[test]
+fn f40_who_asks_for_what_cannot_be_is_not_served_any_more_and_has_changed_nothing() {
+    let host = host();
+    let store = host.store().unwrap();
+    store.set("motd", b"hello").unwrap();
+    let mut good = Hand::start(&host, plugin::spec("good", "use-store"));
+    let spec = plugin::spec("bad", "misuse-service").restart(restarts(3));
+    let mut bad = Hand::start(&host, spec);
+    let told = bad.tell("store");
+    assert!(told.starts_with("Closed"), "{told}");
+    let problem = ServiceProblem::Payload { op: 1 << 16 | 1, len: 20 };
+    assert_eq!(event(&host), HostEventKind::ServiceClosed { problem });
+    assert_eq!((&*good.tell("get motd"), &*good.tell("set motd x")), ("hello", "()"));
+    assert_eq!(store.len(), Ok(1));
     store.check().unwrap();
 }
 

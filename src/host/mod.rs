@@ -213,7 +213,8 @@ impl HostBuilder {
 
     /// Gives the host a store without a name. A plugin that is [trusted](PluginSpec::trust_with_store)
     /// with it reads and writes it as the host does: [`Host::store`] and [`Plugin::store`] are the same
-    /// calls on both sides. Any other plugin gets it read-only, and reads by copying; one that is
+    /// calls on both sides. Any other plugin gets it read-only, and reads by copying; with the same calls it
+    /// asks the host to write, within [its quota](PluginSpec::store_quota). One that is
     /// [denied](PluginSpec::no_store) it does not get it.
     ///
     /// The store's memory is the host's, and gone with its last user; it stays as it is through

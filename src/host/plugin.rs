@@ -17,6 +17,7 @@ use super::listener::Listener;
 use super::service::Client;
 use super::service::error::ServiceError;
 use super::service::frame::OP_ECHO;
+use super::store::through;
 use crate::channel::{Channel, ChannelOptions, Sender};
 use crate::error::ExitReason;
 use crate::os::doorbell;
@@ -175,7 +176,8 @@ impl Plugin {
     /// A handle of the host's store. Each call maps the store once more: take one, and
     /// [clone](Store::try_clone) it for other threads. A plugin that is
     /// [trusted](super::PluginSpec::trust_with_store) with the store reads in place and writes; any other
-    /// reads by copying. [`Store::access`] tells which it is.
+    /// reads by copying, and writes with the same calls, which ask the host to: as much as
+    /// [it may](super::PluginSpec::store_quota). [`Store::access`] tells which it is.
     ///
     /// # Errors
     /// [`StoreError::None`] where the host has none, or this plugin is not to have it; otherwise as
@@ -185,7 +187,10 @@ impl Plugin {
         let fd = fd.try_clone().map_err(|source| StoreError::Os { call: "dup", source })?;
         match grant {
             Grant::None => Err(StoreError::None),
-            Grant::ReadOnly => Ok(Store::attach_read_only(fd)?),
+            Grant::ReadOnly => match &self.service {
+                Some(service) => Ok(Store::attach_through(fd, through(service))?),
+                None => Ok(Store::attach_read_only(fd)?),
+            },
             Grant::Writable => Ok(Store::attach(fd)?),
         }
     }

@@ -14,6 +14,7 @@ use super::hooks::{HookList, Moment, Occasion};
 use super::isolation::Wanted;
 use crate::channel::ChannelOptions;
 use crate::error::ExitReason;
+use crate::store::StoreQuota;
 
 /// Longest name of a plugin in bytes.
 pub const MAX_NAME_BYTES: usize = 64;
@@ -126,6 +127,7 @@ pub struct PluginSpec {
     pub(super) max_redeliveries: u32,
     pub(super) isolation: Wanted,
     pub(super) store: Grant,
+    pub(super) quota: StoreQuota,
     pub(super) hooks: HookList,
 }
 
@@ -158,6 +160,7 @@ impl PluginSpec {
             max_redeliveries: 3,
             isolation: Wanted::default(),
             store: Grant::ReadOnly,
+            quota: StoreQuota::default(),
             hooks: HookList::default(),
         }
     }
@@ -227,6 +230,14 @@ impl PluginSpec {
     #[must_use]
     pub fn no_store(mut self) -> Self {
         self.store = Grant::None;
+        self
+    }
+
+    /// How much it may have in the host's [store](super::HostBuilder::store), which the host writes for it.
+    /// Says nothing about a plugin that is [trusted](Self::trust_with_store) and writes by itself.
+    #[must_use]
+    pub fn store_quota(mut self, quota: StoreQuota) -> Self {
+        self.quota = quota;
         self
     }
 

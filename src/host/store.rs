@@ -1,5 +1,5 @@
 //! The store that a host has: handles for the host program, descriptors for its plugins, and what is
-//! done about the dead.
+//! done about the dead and for those that may not write.
 //!
 //! [`HostBuilder::store`](super::HostBuilder::store) asks for it; [`Plugin::store`](super::Plugin::store)
 //! is the other side. What always holds: a plugin gets a descriptor that can be written through only
@@ -8,14 +8,16 @@
 
 #![allow(unsafe_code)]
 
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::control::Grant;
 use super::error::{HostError, SpawnError, StoreError};
-use super::service::{Request, Service, ServiceProblem, Session, frame};
-use crate::store::{Store, StoreOptions};
+use super::service::error::ServiceError;
+use super::service::{Client, Request, Service, ServiceProblem, Session, frame};
+use crate::store::{self, Ledger, Remote, RemoteError, Store, StoreOptions, WriteError};
 
 /// How long the thread that serves plugins waits for the lock, at most: whoever has it may have been
 /// stopped.
@@ -69,11 +71,13 @@ impl HostStore {
 #[derive(Debug)]
 pub(super) struct StoreService {
     store: Store,
+    /// What plugins have set, by their names.
+    ledgers: HashMap<String, Ledger>,
 }
 
 impl StoreService {
     pub(super) fn new(store: Store) -> Self {
-        Self { store }
+        Self { store, ledgers: HashMap::new() }
     }
 }
 
@@ -83,11 +87,93 @@ impl Service for StoreService {
         session: &mut Session,
         request: &Request<'_>,
     ) -> Result<(), ServiceProblem> {
-        session.reply(request, frame::STATUS_UNKNOWN, &[])
+        let (Some(quota), frame::OP_STORE_WRITE) = (session.visit.quota, request.op) else {
+            return session.reply(request, frame::STATUS_UNKNOWN, &[]);
+        };
+        let asked = store::Request::of(request.payload).map_err(|_| request.malformed())?;
+        let ledger = self.ledgers.entry(session.visit.plugin.clone()).or_default();
+        let answer = store::serve(&self.store, &quota, ledger, &asked);
+        session.reply(request, frame::STATUS_DONE, &answer)
     }
 
     fn died(&mut self, _pid: u32) {
         // Where somebody has the lock for longer, or the store is damaged, the next writer sees to it.
         let _ = self.store.reclaim_timeout(LOCK_PATIENCE);
+    }
+}
+
+/// The plugin's side: its service channel, for requests to the store.
+pub(super) fn through(service: &Arc<Client>) -> Arc<dyn Remote> {
+    Arc::new(Through { service: Arc::clone(service) })
+}
+
+#[derive(Debug)]
+struct Through {
+    service: Arc<Client>,
+}
+
+impl Remote for Through {
+    fn request(&self, request: &[u8], timeout: Duration) -> Result<Vec<u8>, WriteError> {
+        match self.service.call(frame::OP_STORE_WRITE, request, timeout) {
+            Ok(reply) if reply.status == frame::STATUS_DONE => Ok(reply.payload),
+            Ok(_) | Err(ServiceError::ResultTooLong { .. }) => {
+                Err(RemoteError::UnknownAnswer.into())
+            }
+            Err(ServiceError::Forked) => Err(WriteError::Forked),
+            Err(error) => Err(match error {
+                ServiceError::NotServed | ServiceError::Unknown { .. } => RemoteError::NotServed,
+                ServiceError::Full { .. } => RemoteError::Full,
+                ServiceError::Timeout { .. } => RemoteError::Timeout,
+                ServiceError::TooLong { len, max } => RemoteError::TooLong { len, max },
+                _ => RemoteError::Gone,
+            }
+            .into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::channel::{Channel, ChannelOptions};
+    use crate::host::event::Events;
+    use crate::host::service::{Server, Visit};
+    use crate::store::{QuotaError, StoreQuota};
+
+    #[test]
+    fn only_who_may_ask_is_served_and_by_its_own_quota() {
+        let options = StoreOptions { capacity_bytes: 1 << 20, ..StoreOptions::default() };
+        let host = HostStore::new(&options).unwrap();
+        let service = StoreService::new(host.handle_of_host().unwrap());
+        let services = HashMap::from([(frame::SERVICE_STORE, Box::new(service) as _)]);
+        let server = Server::start(services).unwrap();
+        let events = Arc::new(Events::default());
+        let asking = |plugin, quota| {
+            let options = ChannelOptions {
+                capacity_bytes: frame::CAPACITY_BYTES,
+                ..ChannelOptions::default()
+            };
+            let (ours, theirs) = Channel::pair(&options).unwrap();
+            server.admit(Arc::new(Visit::new(plugin, &events, quota)), ours);
+            let client = Arc::new(Client::new(theirs).unwrap());
+            let descriptor = host.descriptor(Grant::ReadOnly).unwrap().unwrap();
+            Store::attach_through(descriptor, through(&client)).unwrap()
+        };
+        let one = StoreQuota { max_keys: 1, ..StoreQuota::default() };
+        let (first, second) = (asking("first", Some(one)), asking("second", Some(one)));
+        first.set("a", b"").unwrap();
+        second.set("b", b"").unwrap();
+        assert_eq!(first.set("c", b""), Err(QuotaError::Keys { max: 1 }.into()));
+        // Another process of the first one's.
+        let successor = asking("first", Some(one));
+        assert_eq!(successor.set("c", b""), Err(QuotaError::Keys { max: 1 }.into()));
+        let denied = asking("denied", None);
+        assert_eq!(denied.set("a", b"x"), Err(RemoteError::NotServed.into()));
+        assert_eq!(denied.clear(), Err(RemoteError::NotServed.into()));
+        let store = host.handle_of_host().unwrap();
+        assert_eq!(store.len(), Ok(2));
+        server.stop();
+        assert_eq!(first.set("a", b""), Err(RemoteError::Gone.into()));
+        store.check().unwrap();
     }
 }

@@ -29,6 +29,7 @@ use super::store::HostStore;
 use crate::channel::{Channel, ChannelOptions, Connection};
 use crate::error::ExitReason;
 use crate::os::pidfd::PidFd;
+use crate::store::StoreQuota;
 use crate::supervisor::WatchToken;
 
 /// Where a plugin is.
@@ -60,6 +61,8 @@ pub(super) struct Supervised {
     /// The host's store, where it has one, and what this plugin may do with it.
     pub(super) store: Option<Arc<HostStore>>,
     pub(super) grant: Grant,
+    /// How much it may ask of the store where it does not write it itself.
+    quota: StoreQuota,
     pub(super) launcher: Mutex<Launcher>,
     life: Mutex<Life>,
     changed: Condvar,
@@ -166,6 +169,7 @@ impl Supervised {
             host: Arc::clone(common.pidfd),
             server: common.server.map(Arc::clone),
             store: common.store.map(Arc::clone),
+            quota: spec.quota,
             grant: if common.store.is_some() { spec.store } else { Grant::None },
             launcher: Mutex::new(Launcher::new(spec.command, spec.isolation)?),
             life: Mutex::new(Life {
@@ -197,7 +201,8 @@ impl Supervised {
 
     /// What the server and this plugin's threads share of a process that is served.
     pub(super) fn visit(&self) -> Visit {
-        Visit::new(&self.name, &self.events)
+        let asks = self.grant == Grant::ReadOnly;
+        Visit::new(&self.name, &self.events, asks.then_some(self.quota))
     }
 
     pub(super) fn report(&self, kind: HostEventKind) {

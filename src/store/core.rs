@@ -86,6 +86,22 @@ impl<M: Memory> Core<M> {
         Ok((hash, table.find(&self.memory, &self.geometry, key, hash)?))
     }
 
+    /// How many slots in a row are in use, or have been, around where an absent key would go; about
+    /// `most` where they are more.
+    pub(super) fn run_around(&self, key: &[u8], most: u64) -> Result<u64, Damage> {
+        let table = Table::current(&self.memory, &self.geometry)?;
+        let home = table.home(hash(key, self.geometry.seed()));
+        let in_use =
+            |number| self.memory.load_u64(table.numbered(number), Ordering::Relaxed) != slot::EMPTY;
+        let most = most.saturating_add(1).min(table.len());
+        let behind = (0..most).take_while(|step| in_use(home.wrapping_add(*step))).count() as u64;
+        // The slot at the end of these will be in use too, and may join them to those behind it.
+        let joined = (1..most).take_while(|step| in_use(home.wrapping_add(behind + step)));
+        let joined = joined.count() as u64;
+        let before = (1..most).take_while(|step| in_use(home.wrapping_sub(*step))).count() as u64;
+        Ok(before + behind + 1 + joined)
+    }
+
     /// Makes `bytes` the value of a key; returns the value's version, which no other value ever gets.
     ///
     /// # Errors

@@ -59,7 +59,7 @@ pub enum WriteError {
     /// The key is absent, and the operation is for keys that are present.
     #[error("there is no such key")]
     Missing,
-    /// The store was opened for reading.
+    /// The store was opened for reading; or this is nothing that a host does for others.
     #[error("this handle is read-only")]
     ReadOnly,
     /// What was found is no table, no block or no index that a writer leaves, and recovery did not help.
@@ -71,6 +71,95 @@ pub enum WriteError {
     /// The process has forked since this handle was made; it belongs to the parent.
     #[error("this handle belongs to the process that this one was forked from")]
     Forked,
+    /// The host writes for this process, and this is more than it may ask for.
+    #[error(transparent)]
+    Quota(#[from] QuotaError),
+    /// The host writes for this process, and has not answered.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
+}
+
+/// What a process that writes through its host has asked for too much of. Nothing has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum QuotaError {
+    /// The value is too long.
+    #[error("a value of {found} bytes: at most {max} are allowed")]
+    ValueLength {
+        /// Its length in bytes.
+        found: u64,
+        /// The longest that is allowed.
+        max: u64,
+    },
+    /// As many keys as are allowed have values of its own already.
+    #[error("there are {max} keys with values of its own already")]
+    Keys {
+        /// How many are allowed.
+        max: u64,
+    },
+    /// What it has set would take too much room.
+    #[error("its values would take {needed} bytes: at most {max} are allowed")]
+    Bytes {
+        /// Bytes that all of it would take.
+        needed: u64,
+        /// How many are allowed.
+        max: u64,
+    },
+    /// A batch of too many changes.
+    #[error("a batch of {found} changes: at most {max} are allowed")]
+    Batch {
+        /// How many changes there are.
+        found: u64,
+        /// How many are allowed.
+        max: u64,
+    },
+    /// The table's slots are in use around where the key would go, as if keys had been chosen for it.
+    #[error("{found} slots in a row are in use where the key would go: at most {max} are allowed")]
+    Crowded {
+        /// How many there are at least.
+        found: u64,
+        /// How many are allowed.
+        max: u64,
+    },
+}
+
+/// Why a host that writes for this process has given no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum RemoteError {
+    /// The host does not write for this process.
+    #[error("the host does not write to its store for this process")]
+    NotServed,
+    /// Too many requests are under way: this one has not been sent.
+    #[error("there was no room for a request to the host in time")]
+    Full,
+    /// No answer came in time. The host may have carried the request out, or do so later.
+    #[error("no answer of the host came in time")]
+    Timeout,
+    /// The request is longer than a message can be: it has not been sent.
+    #[error("a request of {len} bytes: at most {max} are taken")]
+    TooLong {
+        /// Its length in bytes.
+        len: u64,
+        /// The longest possible.
+        max: u64,
+    },
+    /// The host is gone, or does not serve this process any more. It may have carried the request out
+    /// before.
+    #[error("the host is gone, or does not serve this process any more")]
+    Gone,
+    /// The host's answer is none that this version knows. It may have carried the request out.
+    #[error("the host's answer is not known here")]
+    UnknownAnswer,
+    /// Others changed the key, time after time, between its being read and its being exchanged.
+    #[error("others changed the key during each of {attempts} attempts")]
+    Contended {
+        /// How often it was tried.
+        attempts: u32,
+    },
+    /// What is there could not be read.
+    #[error(transparent)]
+    Read(ReadError),
 }
 
 /// Why there is no handle of a store.

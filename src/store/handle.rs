@@ -14,6 +14,7 @@ use super::error::{CheckError, HandleError, ReadError, WriteError};
 use super::interest::Truth;
 use super::lock::Recovery;
 use super::read_only::ReadOnly;
+use super::remote::Asking;
 use super::shared::Shared;
 use super::stats::StoreStats;
 use super::value::Value;
@@ -56,7 +57,8 @@ pub enum StoreAccess {
     Writable,
     /// It reads, by copying; nothing that lies in the store can harm it.
     ReadOnly,
-    /// It reads by copying, and asks the host to write.
+    /// It reads by copying, and asks the host to write. Each change costs a message and its answer; it is
+    /// made as a whole or not at all, also where this process dies meanwhile.
     ThroughHost,
 }
 
@@ -73,7 +75,9 @@ impl Store {
     pub fn try_clone(&self) -> Result<Self, HandleError> {
         match &self.side {
             Side::Writable(writable) => Self::writable_over(Arc::clone(&writable.shared)),
-            Side::ReadOnly(reading) => Ok(Self::read_only_over(Arc::clone(&reading.segment))),
+            Side::ReadOnly(reading) => {
+                Ok(Self::read_only_over(Arc::clone(&reading.segment), reading.host.clone()))
+            }
         }
     }
 
@@ -81,7 +85,31 @@ impl Store {
     pub fn access(&self) -> StoreAccess {
         match &self.side {
             Side::Writable(_) => StoreAccess::Writable,
+            Side::ReadOnly(ReadOnly { host: Some(_), .. }) => StoreAccess::ThroughHost,
             Side::ReadOnly(_) => StoreAccess::ReadOnly,
+        }
+    }
+
+    /// Who writes for this process.
+    #[inline]
+    pub(super) fn host(&self) -> Option<&Asking> {
+        match &self.side {
+            Side::Writable(_) => None,
+            Side::ReadOnly(reading) => reading.host.as_ref(),
+        }
+    }
+
+    /// Makes `value`, bytes and their tag, the value of a key; returns its version.
+    #[inline]
+    pub(super) fn put(
+        &self,
+        key: &[u8],
+        value: (&[u8], u32),
+        deadline: Deadline,
+    ) -> Result<u64, WriteError> {
+        match self.host() {
+            None => self.locked(deadline, |store| store.set(key, value)),
+            Some(host) => host.set(key, value, deadline),
         }
     }
 
@@ -197,8 +225,7 @@ impl Store {
     /// [`WriteError`]; the old value stays.
     #[inline]
     pub fn set(&self, key: impl AsRef<[u8]>, bytes: &[u8]) -> Result<u64, WriteError> {
-        let key = key.as_ref();
-        self.locked(Deadline::NEVER, |store| store.set(key, (bytes, 0)))
+        self.put(key.as_ref(), (bytes, 0), Deadline::NEVER)
     }
 
     /// As [`set`](Self::set), if no other writer is at it.
@@ -207,12 +234,12 @@ impl Store {
     /// [`WriteError::Deadline`] where one is; else as [`set`](Self::set).
     #[inline]
     pub fn try_set(&self, key: impl AsRef<[u8]>, bytes: &[u8]) -> Result<u64, WriteError> {
-        let key = key.as_ref();
-        self.locked(NOW, |store| store.set(key, (bytes, 0)))
+        self.put(key.as_ref(), (bytes, 0), NOW)
     }
 
     /// As [`set`](Self::set), waiting for other writers no longer than `timeout`. What a dead writer left
-    /// is brought in order after that, within milliseconds.
+    /// is brought in order after that, within milliseconds. Through a host, its answer must have come
+    /// by then too.
     ///
     /// # Errors
     /// [`WriteError::Deadline`] where another writer had the lock as long; else as [`set`](Self::set).
@@ -222,8 +249,7 @@ impl Store {
         bytes: &[u8],
         timeout: Duration,
     ) -> Result<u64, WriteError> {
-        let (key, deadline) = (key.as_ref(), self.deadline(timeout)?);
-        self.locked(deadline, |store| store.set(key, (bytes, 0)))
+        self.put(key.as_ref(), (bytes, 0), self.deadline(timeout)?)
     }
 
     /// How long every operation of this handle that changes something, and names no time of its own, waits for
@@ -241,7 +267,7 @@ impl Store {
 
     /// The deadline of a call that may last as long.
     pub(super) fn deadline(&self, timeout: Duration) -> Result<Deadline, WriteError> {
-        Ok(after(&self.writable()?.shared.memory, timeout))
+        Ok(after(self.watched().0, timeout))
     }
 
     /// Removes a key; returns whether it was there.
@@ -251,7 +277,10 @@ impl Store {
     #[inline]
     pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool, WriteError> {
         let key = key.as_ref();
-        self.locked(Deadline::NEVER, |store| store.delete(key))
+        match self.host() {
+            None => self.locked(Deadline::NEVER, |store| store.delete(key)),
+            Some(host) => host.delete(key),
+        }
     }
 
     /// As [`delete`](Self::delete), for a key that must be there.

@@ -83,7 +83,10 @@ impl Batch<'_> {
                 None => Change::delete(key),
             })
             .collect();
-        self.store.locked(deadline, |store| store.commit(&changes))
+        match self.store.host() {
+            None => self.store.locked(deadline, |store| store.commit(&changes)),
+            Some(host) => host.commit(&changes, deadline),
+        }
     }
 }
 

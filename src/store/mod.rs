@@ -43,6 +43,7 @@
 //! | `watch`, `interest`, `interests` | waiting for it; for changes of what, or of many things |
 //! | `watching` | watches, as users have them |
 //! | `read_only` | a handle that only reads |
+//! | `remote`, `round_trips` | writing through somebody who may; changes that depend on what is there, so |
 //! | `copying` | get, iterate, for who has the store read-only |
 //! | `compact`, `window`, `slide` | moving blocks, so that what is free lies together |
 //! | `survey`, `recovery` | what the truth says; making the indexes say so |
@@ -129,6 +130,10 @@ mod reader;
 mod reader_tests;
 mod recovery;
 #[cfg(not(loom))]
+mod remote;
+#[cfg(not(loom))]
+mod round_trips;
+#[cfg(not(loom))]
 mod segment;
 #[cfg(not(loom))]
 mod shared;
@@ -162,7 +167,8 @@ pub use cut::{Read, ReadCopy};
 #[cfg(not(loom))]
 pub use directory::{Listed, gc, gc_where, list, remove};
 pub use error::{
-    AddError, CheckError, CompareError, HandleError, ReadError, TypedError, WriteError,
+    AddError, CheckError, CompareError, HandleError, QuotaError, ReadError, RemoteError,
+    TypedError, WriteError,
 };
 pub use geometry::StoreGeometry;
 #[cfg(not(loom))]
@@ -182,6 +188,10 @@ pub use options::StoreOptions;
 pub use owner::Owner;
 pub use reader::{Pinned, ReadRefusal, Reader};
 pub use recovery::Recovered;
+#[cfg(not(loom))]
+pub use remote::StoreQuota;
+#[cfg(not(loom))]
+pub(crate) use remote::{Ledger, Remote, Request, serve};
 #[cfg(not(loom))]
 pub use segment::StoreSegment;
 #[cfg(not(loom))]

@@ -25,18 +25,21 @@ impl Store {
         bytes: &[u8],
     ) -> Result<Option<u64>, WriteError> {
         let key = key.as_ref();
-        self.locked(Deadline::NEVER, |store| match store.find(key)? {
-            Some(_) => Ok(None),
-            None => store.set(key, (bytes, 0)).map(Some),
-        })
+        match self.host() {
+            None => self.locked(Deadline::NEVER, |store| set_if_absent(store, key, (bytes, 0))),
+            Some(host) => host.set_if_absent(key, bytes),
+        }
     }
 
     /// Makes `bytes` the value of a key; returns the value that it had.
     ///
     /// # Errors
-    /// As [`set`](Self::set).
+    /// As [`set`](Self::set); through a host also [`RemoteError::Contended`](super::RemoteError::Contended).
     pub fn swap(&self, key: impl AsRef<[u8]>, bytes: &[u8]) -> Result<Option<Vec<u8>>, WriteError> {
         let key = key.as_ref();
+        if let Some(host) = self.host() {
+            return self.swap_through(host, key, bytes);
+        }
         self.locked(Deadline::NEVER, |store| {
             let former = store.find(key)?.map(|block| store.bytes_of(&block).to_vec());
             store.set(key, (bytes, 0))?;
@@ -50,8 +53,12 @@ impl Store {
     /// The closure may read through any handle of this store. It must not write through one: that is
     /// [`WriteError::Nested`].
     ///
+    /// [Through a host](super::StoreAccess::ThroughHost) nobody waits for the closure: it is called again where
+    /// somebody else changes the key before the host has, and its result replaces only the value that it was
+    /// given.
+    ///
     /// # Errors
-    /// As [`set`](Self::set).
+    /// As [`set`](Self::set); through a host also [`RemoteError::Contended`](super::RemoteError::Contended).
     ///
     /// # Panics
     /// Where the closure does; the value is then what it was, and the store goes on.
@@ -72,14 +79,17 @@ impl Store {
     pub fn update(
         &self,
         key: impl AsRef<[u8]>,
-        change: impl FnOnce(Option<&[u8]>) -> Option<Vec<u8>>,
+        mut change: impl FnMut(Option<&[u8]>) -> Option<Vec<u8>>,
     ) -> Result<Option<u64>, WriteError> {
         let key = key.as_ref();
+        if let Some(host) = self.host() {
+            return self.update_through(host, key, change);
+        }
         self.locked(Deadline::NEVER, |store| {
             let block = store.find(key)?;
             let new = change(block.as_ref().map(|block| store.bytes_of(block)));
             store.still_ours()?;
-            put(store, key, new.as_deref())
+            put(store, key, new.as_deref().map(|bytes| (bytes, 0)))
         })
     }
 
@@ -97,13 +107,12 @@ impl Store {
         new: Option<&[u8]>,
     ) -> Result<Option<u64>, CompareError> {
         let key = key.as_ref();
-        self.locked(Deadline::NEVER, |store| {
-            let found = store.find(key)?.map(|block| block.version);
-            if found != expected {
-                return Err(CompareError::Changed { found });
-            }
-            Ok(put(store, key, new)?)
-        })
+        match self.host() {
+            None => self.locked(Deadline::NEVER, |store| {
+                compare_exchange(store, key, expected, new.map(|bytes| (bytes, 0)))
+            }),
+            Some(host) => host.compare_exchange(key, expected, new),
+        }
     }
 
     /// Adds to an `i64`, which lies in the store as its eight bytes in native order; an absent key counts
@@ -114,21 +123,10 @@ impl Store {
     /// the sum is too large; else as [`set`](Self::set).
     pub fn fetch_add(&self, key: impl AsRef<[u8]>, added: i64) -> Result<i64, AddError> {
         let key = key.as_ref();
-        self.locked(Deadline::NEVER, |store| {
-            let value = match store.find(key)? {
-                None => 0,
-                Some(block) => {
-                    let bytes = store.bytes_of(&block);
-                    match bytes.try_into() {
-                        Ok(bytes) if matches!(block.tag, 0 | INTEGER) => i64::from_ne_bytes(bytes),
-                        _ => return Err(AddError::NotAnInteger { found: block.value_len }),
-                    }
-                }
-            };
-            let sum = value.checked_add(added).ok_or(AddError::Overflow { value, added })?;
-            store.set(key, (&sum.to_ne_bytes(), INTEGER))?;
-            Ok(value)
-        })
+        match self.host() {
+            None => self.locked(Deadline::NEVER, |store| Ok(fetch_add(store, key, added)?.0)),
+            Some(host) => host.fetch_add(key, added),
+        }
     }
 
     /// Removes all keys; returns how many there were. All of them are gone at once, also for whoever
@@ -138,14 +136,68 @@ impl Store {
     /// # Errors
     /// [`WriteError`].
     pub fn clear(&self) -> Result<u64, WriteError> {
-        self.locked(Deadline::NEVER, |store| store.clear())
+        match self.host() {
+            None => self.locked(Deadline::NEVER, |store| store.clear()),
+            Some(host) => host.clear(),
+        }
     }
 }
 
 /// Sets or deletes a key.
-fn put(store: &mut Locked<'_>, key: &[u8], new: Option<&[u8]>) -> Result<Option<u64>, WriteError> {
+fn put(
+    store: &mut Locked<'_>,
+    key: &[u8],
+    new: Option<(&[u8], u32)>,
+) -> Result<Option<u64>, WriteError> {
     match new {
-        Some(bytes) => store.set(key, (bytes, 0)).map(Some),
+        Some(value) => store.set(key, value).map(Some),
         None => store.delete(key).map(|_| None),
     }
+}
+
+/// See [`Store::set_if_absent`].
+pub(super) fn set_if_absent(
+    store: &mut Locked<'_>,
+    key: &[u8],
+    value: (&[u8], u32),
+) -> Result<Option<u64>, WriteError> {
+    match store.find(key)? {
+        Some(_) => Ok(None),
+        None => store.set(key, value).map(Some),
+    }
+}
+
+/// See [`Store::compare_exchange`].
+pub(super) fn compare_exchange(
+    store: &mut Locked<'_>,
+    key: &[u8],
+    expected: Option<u64>,
+    new: Option<(&[u8], u32)>,
+) -> Result<Option<u64>, CompareError> {
+    let found = store.find(key)?.map(|block| block.version);
+    if found != expected {
+        return Err(CompareError::Changed { found });
+    }
+    Ok(put(store, key, new)?)
+}
+
+/// See [`Store::fetch_add`]. Returns the value before, and the version of the new one.
+pub(super) fn fetch_add(
+    store: &mut Locked<'_>,
+    key: &[u8],
+    added: i64,
+) -> Result<(i64, u64), AddError> {
+    let value = match store.find(key)? {
+        None => 0,
+        Some(block) => {
+            let bytes = store.bytes_of(&block);
+            match bytes.try_into() {
+                Ok(bytes) if matches!(block.tag, 0 | INTEGER) => i64::from_ne_bytes(bytes),
+                _ => return Err(AddError::NotAnInteger { found: block.value_len }),
+            }
+        }
+    };
+    let sum = value.checked_add(added).ok_or(AddError::Overflow { value, added })?;
+    let version = store.set(key, (&sum.to_ne_bytes(), INTEGER))?;
+    Ok((value, version))
 }

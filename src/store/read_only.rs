@@ -11,6 +11,7 @@ use super::copying::{Copied, CopyRefusal, CopyingReader};
 use super::error::ReadError;
 use super::handle::{Side, Store};
 use super::open::OpenError;
+use super::remote::{Asking, Remote};
 use super::value::Value;
 use crate::memory::{MappedMemory, Memory};
 use crate::segment::Address;
@@ -21,12 +22,14 @@ use std::os::fd::OwnedFd;
 pub(super) struct ReadOnly {
     pub(super) reader: CopyingReader<MappedMemory>,
     pub(super) segment: Arc<StoreSegment>,
+    /// Who writes for this process, if anybody does.
+    pub(super) host: Option<Asking>,
 }
 
 impl ReadOnly {
-    pub(super) fn new(segment: Arc<StoreSegment>) -> Self {
+    pub(super) fn new(segment: Arc<StoreSegment>, host: Option<Asking>) -> Self {
         let reader = CopyingReader::new(segment.memory().clone(), *segment.geometry());
-        Self { reader, segment }
+        Self { reader, segment, host }
     }
 
     pub(super) fn get<'a>(&self, key: &[u8]) -> Result<Option<Value<'a>>, ReadError> {
@@ -85,7 +88,16 @@ impl Store {
     /// # }
     /// ```
     pub fn attach_read_only(descriptor: OwnedFd) -> Result<Self, OpenError> {
-        Ok(Self::read_only_over(Arc::new(StoreSegment::attach_read_only(descriptor)?)))
+        Ok(Self::read_only_over(Arc::new(StoreSegment::attach_read_only(descriptor)?), None))
+    }
+
+    /// As [`attach_read_only`](Self::attach_read_only), for a process for which somebody else writes.
+    pub(crate) fn attach_through(
+        descriptor: OwnedFd,
+        remote: Arc<dyn Remote>,
+    ) -> Result<Self, OpenError> {
+        let segment = Arc::new(StoreSegment::attach_read_only(descriptor)?);
+        Ok(Self::read_only_over(segment, Some(Asking::new(remote))))
     }
 
     /// Opens a store with a name to read it by copying, without becoming one of its users.
@@ -93,10 +105,10 @@ impl Store {
     /// # Errors
     /// [`OpenError::Segment`], as [`StoreSegment::open_read_only`].
     pub fn open_read_only(address: impl Into<Address>) -> Result<Self, OpenError> {
-        Ok(Self::read_only_over(Arc::new(StoreSegment::open_read_only(address)?)))
+        Ok(Self::read_only_over(Arc::new(StoreSegment::open_read_only(address)?), None))
     }
 
-    pub(super) fn read_only_over(segment: Arc<StoreSegment>) -> Self {
-        Self { side: Side::ReadOnly(ReadOnly::new(segment)) }
+    pub(super) fn read_only_over(segment: Arc<StoreSegment>, host: Option<Asking>) -> Self {
+        Self { side: Side::ReadOnly(ReadOnly::new(segment, host)) }
     }
 }

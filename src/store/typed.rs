@@ -97,8 +97,7 @@ impl Store {
     ) -> Result<u64, TypedError> {
         check_alignment::<T>()?;
         let value = (bytemuck::bytes_of(value), const { tag_of(<Pod<T> as Codec>::FINGERPRINT) });
-        let key = key.as_ref();
-        Ok(self.locked(Deadline::NEVER, |store| store.set(key, value))?)
+        Ok(self.put(key.as_ref(), value, Deadline::NEVER)?)
     }
 
     /// The value of a key as plain data, where it lies; `None` where the key is absent.
@@ -153,11 +152,16 @@ impl Store {
         check_alignment::<T::Archived>()?;
         // Before the lock is taken: it may take long, and runs what others have written.
         let key = key.as_ref();
-        let mut scratch = self.writable()?.take_scratch();
+        let mut scratch = match self.host() {
+            None => self.writable()?.take_scratch(),
+            Some(_) => AlignedVec::new(),
+        };
         let bytes = Archived::<T>::encode(value, &mut scratch)?;
         let tag = const { tag_of(<Archived<T> as Codec>::FINGERPRINT) };
-        let set = self.locked(Deadline::NEVER, |store| store.set(key, (bytes, tag)));
-        self.writable()?.keep_scratch(scratch);
+        let set = self.put(key, (bytes, tag), Deadline::NEVER);
+        if let Ok(writable) = self.writable() {
+            writable.keep_scratch(scratch);
+        }
         Ok(set?)
     }
 

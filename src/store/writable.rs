@@ -215,6 +215,16 @@ impl Locked<'_> {
         }
     }
 
+    /// How many slots in a row would be in use if this key were added, as far as that is more than `most`; 0
+    /// where it is there.
+    pub(super) fn run_where_added(&mut self, key: &[u8], most: u64) -> Result<u64, WriteError> {
+        if self.find(key)?.is_some() {
+            return Ok(0);
+        }
+        let core = &*self.writer;
+        core.run_around(key, most).map_err(|Damage| WriteError::Damaged)
+    }
+
     /// Removes a key; returns whether it was there.
     #[inline]
     pub(super) fn delete(&mut self, key: &[u8]) -> Result<bool, WriteError> {

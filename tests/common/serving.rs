@@ -4,7 +4,7 @@ use std::thread;
 use std::time::Duration;
 
 use ringway::error::RecvError;
-use ringway::host::frame::{Header, MAX_REPLY_BYTES, OP_ECHO};
+use ringway::host::frame::{Header, MAX_REPLY_BYTES, OP_ECHO, OP_STORE_WRITE};
 use ringway::host::{Host, Plugin};
 use ringway::layout::ring;
 use ringway::memory::{Memory, Ordering};
@@ -70,6 +70,15 @@ pub fn misuse_service() {
                 let request = request(1, MAX_REPLY_BYTES);
                 while !is_closed() {
                     let _ = producer.try_push(0, &request);
+                }
+            }
+            // To set a key that is longer than the request, and than all keys.
+            b"store" => {
+                let header = Header { op: OP_STORE_WRITE, status: 0, id: 1 }.to_bytes();
+                let payload = [1, 0, u32::MAX, 1, 4].map(u32::to_ne_bytes).concat();
+                producer.try_push(0, &[&header[..], &payload].concat()).unwrap();
+                while !is_closed() {
+                    thread::yield_now();
                 }
             }
             b"die" => {

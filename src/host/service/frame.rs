@@ -35,6 +35,9 @@ pub const SERVICE_STORE: u16 = 1;
 /// of a reply can be.
 pub const OP_ECHO: u32 = op(SERVICE_HOST, 1);
 
+/// Operation of the store: changes it, as the request's payload says. The answer has 24 bytes.
+pub const OP_STORE_WRITE: u32 = op(SERVICE_STORE, 1);
+
 /// Status of a request that was carried out.
 pub const STATUS_DONE: u32 = 0;
 /// Status of an operation that the host does not know.

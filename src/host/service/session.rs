@@ -14,6 +14,7 @@ use super::frame::{Header, MAX_REPLY_BYTES, STATUS_TOO_LONG};
 use crate::channel::Sender;
 use crate::error::TrySendError;
 use crate::host::event::{Events, HostEventKind};
+use crate::store::StoreQuota;
 
 /// A part of what a host serves: operations that belong together. It runs on the server's thread, so
 /// that everything it does is short.
@@ -62,15 +63,21 @@ impl Request<'_> {
 pub(in crate::host) struct Visit {
     /// The plugin's name.
     pub(in crate::host) plugin: String,
+    /// How much it may ask of the host's store; `None` where it may not, or writes it itself.
+    pub(in crate::host) quota: Option<StoreQuota>,
     events: Arc<Events>,
     is_over: Mutex<bool>,
     over: Condvar,
 }
 
 impl Visit {
-    pub(in crate::host) fn new(plugin: &str, events: &Arc<Events>) -> Self {
+    pub(in crate::host) fn new(
+        plugin: &str,
+        events: &Arc<Events>,
+        quota: Option<StoreQuota>,
+    ) -> Self {
         let (plugin, events) = (plugin.into(), Arc::clone(events));
-        Self { plugin, events, is_over: Mutex::new(false), over: Condvar::new() }
+        Self { plugin, quota, events, is_over: Mutex::new(false), over: Condvar::new() }
     }
 
     /// Waits until everything that the process had asked for before it died has been seen to, for at

@@ -1,0 +1,142 @@
+//! The side that asks: a handle's calls as requests.
+//!
+//! [`Store`](crate::store::Store) calls it where it has the store read-only and a host that writes. What always holds: a
+//! call that returns an answer was carried out exactly once, as it says; who waits for the lock longer than the
+//! other side does asks again.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Remote;
+use super::answer::{self, Answer, Failure};
+use super::request::{MAX_BATCH, Operation, Request};
+use super::serve::MAX_PATIENCE;
+use crate::layout::store::block::MAX_KEY_BYTES;
+use crate::memory::Deadline;
+use crate::os::clock::monotonic_ns;
+use crate::store::batch::Change;
+use crate::store::error::{AddError, CompareError, QuotaError, WriteError};
+
+/// How long an answer may take where the caller does not say: the host is alive, and its thread is not.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub(in crate::store) struct Asking {
+    remote: Arc<dyn Remote>,
+}
+
+impl Asking {
+    pub(in crate::store) fn new(remote: Arc<dyn Remote>) -> Self {
+        Self { remote }
+    }
+
+    fn ask(&self, operation: Operation<'_>, deadline: Deadline) -> Answer {
+        let mut request = Request { patience_us: 0, operation };
+        loop {
+            let left_ns = deadline.as_ns().saturating_sub(monotonic_ns());
+            let left = Duration::from_nanos(left_ns);
+            request.patience_us = left.min(MAX_PATIENCE).as_micros() as u32;
+            let is_given = left_ns > 0 && deadline != Deadline::NEVER;
+            let timeout = if is_given { left } else { ANSWER };
+            let bytes = self.remote.request(&request.to_bytes(), timeout);
+            let answer = answer::of(&bytes?);
+            if answer != Err(Failure::Write(WriteError::Deadline)) || left <= MAX_PATIENCE {
+                return answer;
+            }
+        }
+    }
+
+    pub(in crate::store) fn set(
+        &self,
+        key: &[u8],
+        value: (&[u8], u32),
+        deadline: Deadline,
+    ) -> Result<u64, WriteError> {
+        let change = checked(Change { key, value: Some(value) })?;
+        Ok(self.ask(Operation::Put(change), deadline)?)
+    }
+
+    pub(in crate::store) fn delete(&self, key: &[u8]) -> Result<bool, WriteError> {
+        let Ok(change) = checked(Change { key, value: None }) else { return Ok(false) };
+        Ok(self.ask(Operation::Put(change), Deadline::NEVER)? != 0)
+    }
+
+    pub(in crate::store) fn set_if_absent(
+        &self,
+        key: &[u8],
+        bytes: &[u8],
+    ) -> Result<Option<u64>, WriteError> {
+        let change = checked(Change::set(key, bytes))?;
+        Ok(answer::version(self.ask(Operation::SetIfAbsent(change), Deadline::NEVER)?))
+    }
+
+    pub(in crate::store) fn compare_exchange(
+        &self,
+        key: &[u8],
+        expected: Option<u64>,
+        new: Option<&[u8]>,
+    ) -> Result<Option<u64>, CompareError> {
+        if expected == Some(0) {
+            // No value has it, and here it would stand for none.
+            let found = match self.compare_exchange(key, Some(u64::MAX), new) {
+                Err(CompareError::Changed { found }) => found,
+                other => return other,
+            };
+            return Err(CompareError::Changed { found });
+        }
+        let change = checked(Change { key, value: new.map(|bytes| (bytes, 0)) })?;
+        let operation = Operation::CompareExchange(expected.unwrap_or(0), change);
+        Ok(answer::version(self.ask(operation, Deadline::NEVER)?))
+    }
+
+    pub(in crate::store) fn fetch_add(&self, key: &[u8], added: i64) -> Result<i64, AddError> {
+        checked(Change::delete(key))?;
+        Ok(self.ask(Operation::FetchAdd(key, added), Deadline::NEVER)?.cast_signed())
+    }
+
+    pub(in crate::store) fn clear(&self) -> Result<u64, WriteError> {
+        Ok(self.ask(Operation::Clear, Deadline::NEVER)?)
+    }
+
+    pub(in crate::store) fn commit(
+        &self,
+        changes: &[Change<'_>],
+        deadline: Deadline,
+    ) -> Result<Vec<Option<u64>>, WriteError> {
+        let (found, max) = (changes.len() as u64, MAX_BATCH as u64);
+        if found > max {
+            return Err(QuotaError::Batch { found, max }.into());
+        }
+        for change in changes {
+            checked(*change)?;
+        }
+        let last: HashMap<_, _> =
+            changes.iter().enumerate().map(|(index, change)| (change.key, index)).collect();
+        let (sets, deletions): (Vec<_>, Vec<_>) = (0..changes.len())
+            .filter(|index| last[changes[*index].key] == *index)
+            .partition(|index| changes[*index].value.is_some());
+        // Deletions behind: then the versions of what is set follow each other.
+        let sorted = sets.iter().chain(&deletions).map(|index| changes[*index]).collect();
+        let first = self.ask(Operation::Batch(sorted), deadline)?;
+        let mut versions = vec![None; changes.len()];
+        for (version, index) in (first..).zip(sets) {
+            versions[index] = Some(version);
+        }
+        Ok(versions)
+    }
+}
+
+/// Refuses what cannot be asked for: a key that no store can have, a value that no request can hold.
+fn checked(change: Change<'_>) -> Result<Change<'_>, WriteError> {
+    let found = change.key.len() as u64;
+    if !(1..=MAX_KEY_BYTES).contains(&found) {
+        return Err(WriteError::KeyLength { found });
+    }
+    let (found, max) = (change.value.map_or(0, |(bytes, _)| bytes.len() as u64), u32::MAX.into());
+    if found > max {
+        return Err(QuotaError::ValueLength { found, max }.into());
+    }
+    Ok(change)
+}
