@@ -50,7 +50,6 @@ impl Budget {
 
     /// The next of all keys, each of which has a block of its own: slots are counted for all of them, so
     /// that a table cannot make each search as long as itself.
-    #[cfg(not(loom))]
     pub(super) fn next_of_all(&mut self) {
         (self.attempts, self.looks) = (ATTEMPTS, LOOKS);
     }
