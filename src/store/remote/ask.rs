@@ -59,7 +59,7 @@ impl Asking {
     }
 
     pub(in crate::store) fn delete(&self, key: &[u8]) -> Result<bool, WriteError> {
-        let Ok(change) = checked(Change { key, value: None }) else { return Ok(false) };
+        let change = checked(Change { key, value: None })?;
         Ok(self.ask(Operation::Put(change), Deadline::NEVER)? != 0)
     }
 

@@ -55,7 +55,7 @@ fn the_same_calls_do_the_same() {
         assert_eq!(handle.swap("new", b"").unwrap(), None);
         assert_eq!((handle.delete("new"), handle.delete("new")), (Ok(true), Ok(false)));
         assert_eq!(handle.delete_existing("new"), Err(WriteError::Missing));
-        assert_eq!(handle.delete(""), Ok(false));
+        assert_eq!(handle.delete(""), Err(WriteError::KeyLength { found: 0 }));
         assert_eq!(handle.set("", b""), Err(WriteError::KeyLength { found: 0 }));
         let found = handle.get("a").unwrap().map(|value| value.version());
         let changed = CompareError::Changed { found };
