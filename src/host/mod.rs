@@ -94,6 +94,8 @@ mod handle;
 mod hooks;
 mod isolation;
 mod launch;
+#[allow(dead_code)]
+pub(crate) mod links;
 mod listener;
 mod plugin;
 mod restart;
@@ -129,6 +131,7 @@ pub use event::{HostEvent, HostEventKind};
 pub use handle::{PluginHandle, PluginState};
 pub use hooks::{Moment, Occasion};
 pub use isolation::{IsolationStep, Limit};
+pub use links::LinkError;
 pub use plugin::{EXIT_CODE_HOST_GONE, Plugin};
 pub use service::error::{ServiceError, ServiceProblem};
 pub use service::frame;
@@ -162,6 +165,8 @@ pub struct HostBuilder {
     options: ChannelOptions,
     hooks: HookList,
     serves: bool,
+    #[allow(dead_code)]
+    links: bool,
     store: Option<StoreOptions>,
 }
 
@@ -242,6 +247,16 @@ impl HostBuilder {
     /// [`Plugin::ping`] has an answer.
     #[must_use]
     pub fn answer_pings(mut self) -> Self {
+        self.serves = true;
+        self
+    }
+
+    /// Lets the host and its plugins make channels with each other, whoever started whom: the registry,
+    /// topics and calls stand on it. Without it these calls end with [`LinkError::NotServed`]. The
+    /// host makes and seals the channels; no message passes through it.
+    #[must_use]
+    pub fn links(mut self) -> Self {
+        self.links = true;
         self.serves = true;
         self
     }
@@ -371,6 +386,15 @@ impl Host {
             });
         }
         Ok(report)
+    }
+
+    /// The host's own desk for links.
+    ///
+    /// # Errors
+    /// [`LinkError::NotServed`], [`LinkError::Forked`].
+    #[allow(dead_code)]
+    pub(crate) fn desk(&self) -> Result<Arc<links::Desk>, LinkError> {
+        Err(LinkError::NotServed)
     }
 
     fn plugins(&self) -> MutexGuard<'_, Vec<Arc<Supervised>>> {

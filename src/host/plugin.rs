@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::control::{self, Announcement, Grant, StopNotice, VARIABLE};
 use super::error::{ConnectError, RequestError, StoreError, TakeChannelsError};
+use super::links::{Desk, LinkError};
 use super::listener::Listener;
 use super::service::Client;
 use super::service::error::ServiceError;
@@ -213,6 +214,15 @@ impl Plugin {
     /// [`EXIT_CODE_HOST_GONE`]. 2 s unless changed; `None` lets it live.
     pub fn set_host_gone_grace(&self, grace: Option<Duration>) {
         *self.grace.lock().unwrap_or_else(PoisonError::into_inner) = grace;
+    }
+
+    /// This process's desk for links.
+    ///
+    /// # Errors
+    /// [`LinkError::NotServed`], [`LinkError::Forked`].
+    #[allow(dead_code)]
+    pub(crate) fn desk(&self) -> Result<Arc<Desk>, LinkError> {
+        Err(LinkError::NotServed)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
