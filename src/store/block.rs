@@ -13,6 +13,13 @@ use crate::layout::store::block::{
 };
 use crate::memory::{Memory, Ordering};
 
+/// The key, where a store can have it; otherwise how long it is.
+#[inline]
+pub(super) fn check_key(key: &[u8]) -> Result<&[u8], u64> {
+    let found = key.len() as u64;
+    if (1..=MAX_KEY_BYTES).contains(&found) { Ok(key) } else { Err(found) }
+}
+
 /// What a block's header says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Block {

@@ -8,14 +8,13 @@ use thiserror::Error;
 
 use super::StoreGeometry;
 use super::arena;
-use super::block::{Block, block_bytes, hash};
+use super::block::{self, Block, block_bytes, hash};
 use super::doorbells::{Rung, note_deletion};
 use super::journal::{Journal, Operation};
 use super::limbo;
 use super::recovery::{self, Recovered};
 use super::spans::Damage;
 use super::table::{Place, Table, block_at};
-use crate::layout::store::block::MAX_KEY_BYTES;
 use crate::layout::store::{LIVE_BYTES, LIVE_KEYS, NEXT_VERSION, ROOT, TOMBSTONES, root, slot};
 use crate::memory::{Memory, Ordering};
 
@@ -249,7 +248,7 @@ impl<M: Memory> Core<M> {
 
 /// A key that no block can hold is the caller's mistake.
 pub(super) fn assert_key(key: &[u8]) {
-    assert!((1..=MAX_KEY_BYTES).contains(&(key.len() as u64)), "a key has 1 to 65536 bytes");
+    assert!(block::check_key(key).is_ok(), "a key has 1 to 65536 bytes");
 }
 
 /// The version of the next value. The store comes before any use of it, so that a version is never

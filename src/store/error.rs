@@ -17,6 +17,12 @@ pub enum ReadError {
     /// What was found is no table or no block, and still there at a second look.
     #[error("the store is damaged")]
     Damaged,
+    /// A key that no store can have.
+    #[error("a key of {found} bytes: must be from 1 to {}", MAX_KEY_BYTES)]
+    KeyLength {
+        /// How long it is.
+        found: u64,
+    },
     /// Writers left no moment to read in: they changed what was being read again and again, or one of them
     /// had the lock all the time.
     #[error("writers left no moment to read in")]

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::StoreGeometry;
+use super::block;
 use super::doorbells::{self, Note};
 use super::error::{CheckError, HandleError, ReadError, WriteError};
 use super::interest::Truth;
@@ -140,16 +141,17 @@ impl Store {
         if memory.is_ours() { Ok(memory) } else { Err(ReadError::Forked) }
     }
 
-    /// The value of a key; `None` where the key is absent, as one that no store can have always is. It stays as it
-    /// is while the guard lives, whatever writers do meanwhile.
+    /// The value of a key; `None` where the key is absent. It stays as it is while the guard lives, whatever
+    /// writers do meanwhile.
     ///
     /// # Errors
-    /// [`ReadError`].
+    /// [`ReadError`]. A key that no store can have is [`ReadError::KeyLength`].
     #[inline]
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value<'_>>, ReadError> {
+        let key = checked(key.as_ref())?;
         match &self.side {
-            Side::Writable(writable) => writable.get(key.as_ref()),
-            Side::ReadOnly(reading) => reading.get(key.as_ref()),
+            Side::Writable(writable) => writable.get(key),
+            Side::ReadOnly(reading) => reading.get(key),
         }
     }
 
@@ -365,3 +367,9 @@ impl Truth for Store {
 #[cfg(test)]
 #[path = "handle_tests.rs"]
 mod tests;
+
+/// Refuses a key that no store can have.
+#[inline]
+pub(super) fn checked(key: &[u8]) -> Result<&[u8], ReadError> {
+    block::check_key(key).map_err(|found| ReadError::KeyLength { found })
+}

@@ -40,7 +40,13 @@ fn what_no_store_can_hold_is_refused_and_changes_nothing() {
     let long = vec![b'k'; (64 << 10) + 1];
     assert_eq!(store.set("", b"v"), Err(WriteError::KeyLength { found: 0 }));
     assert_eq!(store.set(&long, b"v"), Err(WriteError::KeyLength { found: 65537 }));
-    assert!(store.get("").unwrap().is_none() && store.get(&long).unwrap().is_none());
+    for (key, found) in [(&b""[..], 0), (&long, 65537)] {
+        let refused = ReadError::KeyLength { found };
+        assert_eq!(store.get(key).unwrap_err(), refused);
+        assert_eq!(store.get_or(key, b"").unwrap_err(), refused);
+        assert_eq!(store.contains(key), Err(refused));
+        assert_eq!(store.read_many(&[b"k", key]).unwrap_err(), refused);
+    }
     let refused = |found| WriteError::KeyLength { found };
     assert_eq!((store.delete(""), store.delete(&long)), (Err(refused(0)), Err(refused(65537))));
     assert_eq!(store.update("", |_| unreachable!()), Err(refused(0)));

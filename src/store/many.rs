@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::batch::Change;
 use super::copying::{Copied, CopyingIter};
 use super::error::{ReadError, WriteError};
-use super::handle::{Side, Store};
+use super::handle::{Side, Store, checked};
 use super::iterate::Entries;
 use super::read_only::ReadOnly;
 use super::reader::ReadRefusal;
@@ -205,11 +205,13 @@ impl Store {
     /// second for the lock of writers.
     ///
     /// # Errors
-    /// [`ReadError::Busy`] where the lock was not to be had; [`ReadError`].
+    /// [`ReadError::Busy`] where the lock was not to be had; [`ReadError`]. One key that no store can have is
+    /// [`ReadError::KeyLength`] for all.
     pub fn read_many(
         &self,
         keys: &[impl AsRef<[u8]>],
     ) -> Result<Vec<Option<Value<'_>>>, ReadError> {
+        keys.iter().try_for_each(|key| checked(key.as_ref()).map(drop))?;
         match &self.side {
             Side::Writable(writable) => {
                 writable.check_ours()?;

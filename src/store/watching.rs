@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use super::block;
 use super::error::ReadError;
 use super::handle::Store;
 use super::interest::{Interest, OneKey, Prefix};
@@ -195,12 +196,7 @@ impl Store {
 }
 
 fn check_key(key: &[u8]) -> Result<&[u8], WatchError> {
-    let found = key.len() as u64;
-    if (1..=MAX_KEY_BYTES).contains(&found) {
-        Ok(key)
-    } else {
-        Err(WatchError::KeyLength { found })
-    }
+    block::check_key(key).map_err(|found| WatchError::KeyLength { found })
 }
 
 impl Watch<'_> {

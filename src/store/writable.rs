@@ -13,7 +13,7 @@ use std::time::Duration;
 use rkyv::util::AlignedVec;
 
 use super::batch::Change;
-use super::block::{Block, block_bytes};
+use super::block::{self, Block, block_bytes};
 use super::core::{Core, Refusal};
 use super::cut::{Read, ReadCopy};
 use super::error::{HandleError, ReadError, WriteError};
@@ -25,7 +25,6 @@ use super::spans::Damage;
 use super::table::Place;
 use super::typed::Validated;
 use super::value::Value;
-use crate::layout::store::block::MAX_KEY_BYTES;
 use crate::layout::store::{FREE_PAGES, page};
 use crate::memory::{Deadline, MappedMemory, Memory, Ordering};
 use crate::os::robust_mutex::RobustMutex;
@@ -334,6 +333,5 @@ pub(super) fn copy_of<'a>(pinned: &Pinned<'_, MappedMemory>) -> Value<'a> {
 /// Refuses a key that no store can have.
 #[inline]
 fn check_key(key: &[u8]) -> Result<(), WriteError> {
-    let found = key.len() as u64;
-    if (1..=MAX_KEY_BYTES).contains(&found) { Ok(()) } else { Err(WriteError::KeyLength { found }) }
+    block::check_key(key).map(drop).map_err(|found| WriteError::KeyLength { found })
 }

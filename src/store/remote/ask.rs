@@ -12,10 +12,10 @@ use super::Remote;
 use super::answer::{self, Answer, Failure};
 use super::request::{MAX_BATCH, Operation, Request};
 use super::serve::MAX_PATIENCE;
-use crate::layout::store::block::MAX_KEY_BYTES;
 use crate::memory::Deadline;
 use crate::os::clock::monotonic_ns;
 use crate::store::batch::Change;
+use crate::store::block;
 use crate::store::error::{AddError, CompareError, QuotaError, WriteError};
 
 /// How long an answer may take where the caller does not say: the host is alive, and its thread is not.
@@ -130,10 +130,7 @@ impl Asking {
 
 /// Refuses what cannot be asked for: a key that no store can have, a value that no request can hold.
 fn checked(change: Change<'_>) -> Result<Change<'_>, WriteError> {
-    let found = change.key.len() as u64;
-    if !(1..=MAX_KEY_BYTES).contains(&found) {
-        return Err(WriteError::KeyLength { found });
-    }
+    block::check_key(change.key).map_err(|found| WriteError::KeyLength { found })?;
     let (found, max) = (change.value.map_or(0, |(bytes, _)| bytes.len() as u64), u32::MAX.into());
     if found > max {
         return Err(QuotaError::ValueLength { found, max }.into());

@@ -15,8 +15,8 @@
 
 use std::time::Duration;
 
-use crate::layout::store::block::MAX_KEY_BYTES;
 use crate::store::batch::Change;
+use crate::store::block;
 
 /// Most changes of a batch.
 pub(super) const MAX_BATCH: usize = 4096;
@@ -149,9 +149,7 @@ fn change<'a>(rest: &mut &'a [u8]) -> Result<Change<'a>, Malformed> {
         [take(rest)?, take(rest)?, take(rest)?].map(u32::from_ne_bytes);
     let key = take_slice(rest, key_len)?;
     let value = take_slice(rest, value_len)?;
-    if !(1..=MAX_KEY_BYTES).contains(&u64::from(key_len)) {
-        return Err(Malformed);
-    }
+    block::check_key(key).map_err(|_| Malformed)?;
     match what.checked_sub(1) {
         None if value.is_empty() => Ok(Change { key, value: None }),
         Some(tag) if tag <= MAX_TAG => Ok(Change { key, value: Some((value, tag)) }),
