@@ -24,7 +24,7 @@ pub(super) struct State {
     pub(super) used: u32,
     /// First free object plus one; 0 = none.
     pub(super) free: u32,
-    /// Objects from this one on were never used.
+    /// Objects from this one on were never used, or were free when the indexes were computed anew.
     pub(super) fresh: u32,
 }
 

@@ -128,6 +128,8 @@ mod read_only;
 mod reader;
 #[cfg(all(test, not(loom)))]
 mod reader_tests;
+#[cfg(all(test, not(loom)))]
+mod rebuild_tests;
 mod recovery;
 #[cfg(not(loom))]
 mod remote;

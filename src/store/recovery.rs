@@ -92,8 +92,8 @@ pub(super) fn rebuild<M: Memory>(core: &mut Core<M>) -> Result<Recovered, Damage
     }
     let mut free_pages = survey.free_pages;
     for surveyed in &survey.spans {
-        let Surveyed { span, in_use } = surveyed;
-        if !in_use.contains(&true) {
+        let span = surveyed.span;
+        if survey.used(surveyed) == 0 {
             memory.store_u64(geometry.descriptor(span.page, SPAN), 0, Ordering::Release);
             free_pages += span.pages;
             continue;
@@ -101,7 +101,7 @@ pub(super) fn rebuild<M: Memory>(core: &mut Core<M>) -> Result<Recovered, Damage
         for inside in 1..span.pages {
             put(geometry.descriptor(span.page + inside, SPAN), pack_span(0, inside as u32));
         }
-        rebuild_span(&mut journal, geometry, surveyed);
+        rebuild_span(&mut journal, geometry, &survey, surveyed);
     }
     put(FREE_PAGES, free_pages);
     put(NEXT_PAGE, 0);
@@ -132,29 +132,40 @@ fn survey<M: Memory>(
     Survey::of(memory, geometry, pinned)
 }
 
-/// Links a span's free objects, and the span where it has any.
+/// Links a span's free objects, but for those behind its last one in use, and the span where it has any.
 fn rebuild_span<M: Memory>(
     journal: &mut Journal<'_, M>,
     geometry: &StoreGeometry,
-    Surveyed { span, in_use }: &Surveyed,
+    survey: &Survey,
+    surveyed: &Surveyed,
 ) {
-    let memory = journal.memory();
+    let (memory, span) = (journal.memory(), surveyed.span);
     let Some(class) = classes::get(span.class) else { return };
-    let mut state = State { used: 0, free: 0, fresh: class.objects };
-    for (index, used) in in_use.iter().enumerate().rev() {
-        if *used {
-            state.used += 1;
+    let mut state = State { used: survey.used(surveyed), free: 0, fresh: class.objects };
+    let full = state.used == class.objects;
+    let objects = if full { 0 } else { class.objects };
+    for index in (0..objects).rev() {
+        if survey.uses(surveyed, index) {
             continue;
         }
-        let object = arena::object(geometry, *span, class, index as u32);
+        let object = arena::object(geometry, span, class, index);
+        if state.fresh == index + 1 {
+            // Nothing behind it is in use: as if it never had been. What lies there says that it is no block,
+            // and keeps its bytes until it is taken.
+            state.fresh = index;
+            if memory.load_u64(object + block::VERSION, Ordering::Relaxed) != 0 {
+                memory.store_u64(object + block::VERSION, 0, Ordering::Relaxed);
+            }
+            continue;
+        }
         memory.store_u64(object + block::VERSION, 0, Ordering::Relaxed);
         // Release: whoever copies without a pin, and sees the link, sees the zero before it.
         memory.store_u64(object + LINK, state.free.into(), Ordering::Release);
-        state.free = index as u32 + 1;
+        state.free = index + 1;
     }
     memory.store_u64(geometry.descriptor(span.page, STATE), state.pack(), Ordering::Relaxed);
-    if state.used < class.objects {
-        arena::link(journal, geometry, *span);
+    if !full {
+        arena::link(journal, geometry, span);
     }
 }
 
@@ -180,20 +191,21 @@ pub(super) fn check<M: Memory>(core: &mut Core<M>) -> Result<(), &'static str> {
     agree("free pages", count(FREE_PAGES) == survey.free_pages)?;
     agree("versions", count(NEXT_VERSION) > survey.last_version)?;
     let mut with_room = vec![0; classes::COUNT as usize];
-    for Surveyed { span, in_use } in &survey.spans {
+    for surveyed in &survey.spans {
+        let (span, used) = (&surveyed.span, survey.used(surveyed));
         let Some(class) = classes::get(span.class) else {
-            agree("a large span is in use", in_use[0])?;
+            agree("a large span is in use", used > 0)?;
             continue;
         };
         let state = State::unpack(count(geometry.descriptor(span.page, STATE)));
-        let used = in_use.iter().filter(|used| **used).count() as u32;
         agree("objects in use", state.used == used && used > 0)?;
         agree("objects never used", state.fresh <= class.objects)?;
-        let mut free = vec![false; in_use.len()];
+        let mut free = vec![false; class.objects as usize];
         let mut next = u64::from(state.free);
         while let Some(index) = next.checked_sub(1) {
             let fresh = index >= u64::from(state.fresh);
-            agree("a free object", !fresh && !in_use[index as usize] && !free[index as usize])?;
+            let in_use = !fresh && survey.uses(surveyed, index as u32);
+            agree("a free object", !fresh && !in_use && !free[index as usize])?;
             free[index as usize] = true;
             next = count(arena::object(geometry, *span, class, index as u32) + LINK);
         }

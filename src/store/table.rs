@@ -210,19 +210,20 @@ impl Table {
         &self,
         memory: &'a impl Memory,
     ) -> impl Iterator<Item = (u64, u64)> + 'a {
+        self.words_and_tombstones(memory).filter(|(_, word)| *word != slot::TOMBSTONE)
+    }
+
+    /// The words of all slots that are not empty, with their offsets.
+    pub(super) fn words_and_tombstones<'a>(
+        &self,
+        memory: &'a impl Memory,
+    ) -> impl Iterator<Item = (u64, u64)> + 'a {
         let Self { slots, .. } = *self;
         (0..self.len()).filter_map(move |index| {
             let slot = slots + index * WORD_BYTES;
             let word = memory.load_u64(slot, Ordering::Relaxed);
-            (word > slot::TOMBSTONE).then_some((slot, word))
+            (word != slot::EMPTY).then_some((slot, word))
         })
-    }
-
-    /// Tombstones, counted.
-    pub(super) fn tombstones(&self, memory: &impl Memory) -> u64 {
-        let slots = (0..self.len()).map(|index| self.slots + index * WORD_BYTES);
-        slots.filter(|slot| memory.load_u64(*slot, Ordering::Relaxed) == slot::TOMBSTONE).count()
-            as u64
     }
 }
 
