@@ -75,7 +75,7 @@ impl Supervised {
         let (asked, died_at) = (life.asked, Instant::now());
         let restart = move |this: &Arc<Self>| this.restart(reason, died_at, asked, ready_for);
         if follows && self.start_thread(life, restart) {
-            life.phase = Phase::Restarting(reason);
+            self.enter(life, Phase::Restarting(reason));
             return;
         }
         let gave_up = !life.stopping && self.restart.pause(reason, 0).is_some();
@@ -90,7 +90,7 @@ impl Supervised {
         if gave_up {
             self.report(HostEventKind::GaveUp { reason });
         }
-        life.phase = Phase::Ended(reason);
+        self.enter(life, Phase::Ended(reason));
         if let Some(turn) = self.turn(Moment::AfterShutdown, life) {
             // Not here: the supervisor's thread has other deaths to notice.
             self.start_thread(life, move |_| tell(Some(turn)));

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::error::RequestProblem;
 use super::hooks::Moment;
+use super::others::ControlAction;
 use super::service::error::ServiceProblem;
 use crate::error::{Corruption, ExitReason};
 
@@ -77,6 +78,13 @@ pub enum HostEventKind {
     StopRequested {
         /// The plugin's own words, as above.
         reason: String,
+    },
+    /// Another plugin has done something to it, as the host program [allows](super::PluginSpec::may_control).
+    ControlledBy {
+        /// The other plugin's name.
+        plugin: String,
+        /// What it has done.
+        action: ControlAction,
     },
     /// It has sent something that is no request where a request should stand. Nothing follows, and
     /// the host does not listen to this process any more.

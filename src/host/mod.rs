@@ -7,6 +7,7 @@
 //!
 //! | file | what it holds |
 //! |---|---|
+//! | `builder` | what a host is made of |
 //! | `spec`, `event`, `error` | what is asked for, what happened, what went wrong |
 //! | `control` | the handshake: environment variable, messages, order |
 //! | `isolation` | what a plugin's process may do less than its host |
@@ -20,6 +21,7 @@
 //! | `store` | the store that a host has |
 //! | `plugin`, `listener` | the plugin's side; what it hears from its host |
 //! | `service` | what plugins ask of their host, and the answers |
+//! | `others` | what a plugin sees of other plugins, and may do to them |
 //!
 //! # What a death costs
 //!
@@ -86,6 +88,7 @@
 //! # }
 //! ```
 
+mod builder;
 pub mod control;
 mod death;
 mod error;
@@ -97,6 +100,7 @@ mod launch;
 #[allow(dead_code)]
 pub(crate) mod links;
 mod listener;
+mod others;
 mod plugin;
 mod restart;
 mod service;
@@ -106,22 +110,21 @@ mod stop;
 mod store;
 mod supervised;
 
-use std::collections::HashMap;
-use std::os::fd::{AsFd, OwnedFd};
-use std::process;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::channel::ChannelOptions;
 use crate::error::ExitReason;
 use crate::os::fork;
-use crate::os::pidfd::PidFd;
-use crate::store::{Store, StoreOptions};
+use crate::store::Store;
 use hooks::HookList;
-use service::{Server, Service, frame::SERVICE_STORE};
-use store::{HostStore, StoreService};
+use others::Roster;
+use service::Server;
+use store::HostStore;
 use supervised::{Common, Supervised};
 
+pub use builder::HostBuilder;
 pub use control::{StopCause, StopNotice};
 pub use error::{
     ConnectError, HandleError, HostError, NameError, RequestError, RequestProblem, SpawnError,
@@ -132,6 +135,9 @@ pub use handle::{PluginHandle, PluginState};
 pub use hooks::{Moment, Occasion};
 pub use isolation::{IsolationStep, Limit};
 pub use links::LinkError;
+pub use others::{
+    ControlAction, ControlError, ControlRequest, PluginChange, PluginInfo, PluginWatch,
+};
 pub use plugin::{EXIT_CODE_HOST_GONE, Plugin};
 pub use service::error::{ServiceError, ServiceProblem};
 pub use service::frame;
@@ -153,21 +159,11 @@ pub struct Host {
     /// Where there is something to serve.
     server: Option<Arc<Server>>,
     store: Option<Arc<HostStore>>,
+    roster: Arc<Roster>,
     /// The fork generation it was made in.
     generation: u64,
     /// In the order in which they were started.
     plugins: Mutex<Vec<Arc<Supervised>>>,
-}
-
-/// Makes a [`Host`].
-#[derive(Debug, Default)]
-pub struct HostBuilder {
-    options: ChannelOptions,
-    hooks: HookList,
-    serves: bool,
-    #[allow(dead_code)]
-    links: bool,
-    store: Option<StoreOptions>,
 }
 
 /// How a plugin ended in [`Host::shutdown`].
@@ -180,115 +176,6 @@ pub struct Shutdown {
     pub reason: Option<ExitReason>,
     /// Whether it had to be killed, because it had not ended when its time was up.
     pub killed: bool,
-}
-
-impl HostBuilder {
-    /// What the channels of plugins are like whose [`PluginSpec`] does not say.
-    #[must_use]
-    pub fn channel_options(mut self, options: ChannelOptions) -> Self {
-        self.options = options;
-        self
-    }
-
-    /// Calls `hook` at each such moment of every plugin's life, before the plugin's own hooks
-    /// ([`PluginSpec::hook`], which says more).
-    ///
-    /// ```
-    /// use ringway::host::{Host, Moment};
-    ///
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let host = Host::builder()
-    ///     .hook(Moment::AfterRestart, |occasion| {
-    ///         println!("{} is process number {}", occasion.plugin.name(), occasion.incarnation);
-    ///     })
-    ///     .build()?;
-    /// # drop(host);
-    /// # Ok(())
-    /// # }
-    /// ```
-    #[must_use]
-    pub fn hook(
-        mut self,
-        moment: Moment,
-        hook: impl Fn(&Occasion) + Send + Sync + 'static,
-    ) -> Self {
-        self.hooks.add(moment, Arc::new(hook));
-        self
-    }
-
-    /// Gives the host a store without a name. A plugin that is [trusted](PluginSpec::trust_with_store)
-    /// with it reads and writes it as the host does: [`Host::store`] and [`Plugin::store`] are the same
-    /// calls on both sides. Any other plugin gets it read-only, and reads by copying; with the same calls it
-    /// asks the host to write, within [its quota](PluginSpec::store_quota). One that is
-    /// [denied](PluginSpec::no_store) it does not get it.
-    ///
-    /// The store's memory is the host's, and gone with its last user; it stays as it is through
-    /// restarts of plugins. Of [`StoreOptions::max_readers`] the host needs two, and one more for each
-    /// handle of its own and of plugins that it trusts.
-    ///
-    /// ```
-    /// use ringway::host::Host;
-    /// use ringway::store::StoreOptions;
-    ///
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let options = StoreOptions { capacity_bytes: 1 << 20, ..StoreOptions::default() };
-    /// let host = Host::builder().store(options).build()?;
-    /// host.store()?.set("motd", b"hello")?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    #[must_use]
-    pub fn store(mut self, options: StoreOptions) -> Self {
-        self.store = Some(options);
-        self
-    }
-
-    /// Gives every plugin a service channel, also where there is nothing else to ask for, so that
-    /// [`Plugin::ping`] has an answer.
-    #[must_use]
-    pub fn answer_pings(mut self) -> Self {
-        self.serves = true;
-        self
-    }
-
-    /// Lets the host and its plugins make channels with each other, whoever started whom: the registry,
-    /// topics and calls stand on it. Without it these calls end with [`LinkError::NotServed`]. The
-    /// host makes and seals the channels; no message passes through it.
-    #[must_use]
-    pub fn links(mut self) -> Self {
-        self.links = true;
-        self.serves = true;
-        self
-    }
-
-    /// Makes the host.
-    ///
-    /// # Errors
-    /// [`HostError::Os`] where the system has no pidfds, or descriptors have run out;
-    /// [`HostError::Store`] where there can be no such store, or no room for it.
-    pub fn build(self) -> Result<Host, HostError> {
-        let os = |call| move |source| HostError::Os { call, source };
-        let generation = fork::generation().map_err(os("mmap"))?;
-        let pidfd = PidFd::open(process::id()).map_err(os("pidfd_open"))?;
-        let own_pidfd = pidfd.as_fd().try_clone_to_owned().map_err(os("dup"))?;
-        let store = self.store.as_ref().map(HostStore::new).transpose()?.map(Arc::new);
-        let mut services: HashMap<u16, Box<dyn Service>> = HashMap::new();
-        if let Some(store) = &store {
-            services.insert(SERVICE_STORE, Box::new(StoreService::new(store.handle_of_host()?)));
-        }
-        let serves = self.serves || !services.is_empty();
-        let server = serves.then(|| Server::start(services).map(Arc::new)).transpose()?;
-        Ok(Host {
-            server,
-            store,
-            options: self.options,
-            hooks: self.hooks,
-            events: Arc::default(),
-            own_pidfd: Arc::new(own_pidfd),
-            generation,
-            plugins: Mutex::default(),
-        })
-    }
 }
 
 impl Host {
@@ -329,12 +216,15 @@ impl Host {
             options: &self.options,
             hooks: &self.hooks,
             events: &self.events,
+            roster: &self.roster,
             pidfd: &self.own_pidfd,
             server: self.server.as_ref(),
             store: self.store.as_ref(),
             generation: self.generation,
         };
+        let may_control = spec.may_control.clone();
         let plugin = Arc::new(Supervised::new(spec, common)?);
+        self.roster.enlist(&plugin, may_control);
         plugins.push(Arc::clone(&plugin));
         Ok(plugin)
     }

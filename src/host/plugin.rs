@@ -45,7 +45,7 @@ pub struct Plugin {
     state: Mutex<State>,
     listener: Listener,
     /// Where the host has something to serve.
-    service: Option<Arc<Client>>,
+    pub(super) service: Option<Arc<Client>>,
     /// A descriptor of the host's store, and what may be done with it.
     store: Option<(OwnedFd, Grant)>,
     grace: Arc<Mutex<Option<Duration>>>,

@@ -12,6 +12,7 @@ use super::control::Grant;
 use super::error::NameError;
 use super::hooks::{HookList, Moment, Occasion};
 use super::isolation::Wanted;
+use super::others::{ControlRequest, Permission};
 use crate::channel::ChannelOptions;
 use crate::error::ExitReason;
 use crate::store::StoreQuota;
@@ -129,6 +130,7 @@ pub struct PluginSpec {
     pub(super) store: Grant,
     pub(super) quota: StoreQuota,
     pub(super) hooks: HookList,
+    pub(super) may_control: Permission,
 }
 
 /// How long a plugin that is to end is given.
@@ -162,6 +164,7 @@ impl PluginSpec {
             store: Grant::ReadOnly,
             quota: StoreQuota::default(),
             hooks: HookList::default(),
+            may_control: Permission::default(),
         }
     }
 
@@ -255,6 +258,30 @@ impl PluginSpec {
     #[allow(unsafe_code, reason = "declares what its caller must promise")]
     pub unsafe fn trust_with_store(mut self) -> Self {
         self.store = Grant::Writable;
+        self
+    }
+
+    /// Which plugins it may restart, stop and kill: `decide` is asked about each request. Unless something is said here,
+    /// a plugin may list and watch the others, and act on none but itself.
+    ///
+    /// A plugin that may restart others may do so as often as they become ready; one that may stop them ends them for
+    /// good. The host program is told of each ([`ControlledBy`](super::HostEventKind::ControlledBy)).
+    /// `decide` is called on a thread that waits for nothing else; where it panics, the request is denied.
+    ///
+    /// ```
+    /// use std::process::Command;
+    /// use ringway::host::{ControlAction, PluginSpec};
+    ///
+    /// let spec = PluginSpec::new("manager", Command::new("./manager")).may_control(|request| {
+    ///     request.action == ControlAction::Restart && request.plugin.starts_with("worker-")
+    /// });
+    /// ```
+    #[must_use]
+    pub fn may_control(
+        mut self,
+        decide: impl Fn(&ControlRequest<'_>) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.may_control = Permission::new(decide);
         self
     }
 

@@ -69,7 +69,7 @@ impl Supervised {
                 let mut life = self.life();
                 life.channels = None;
                 life.connections = None;
-                life.phase = Phase::Ended(reason);
+                self.enter(&mut life, Phase::Ended(reason));
                 self.notify();
                 Err(error)
             }
@@ -222,7 +222,7 @@ impl Supervised {
                     process.control = Some(control);
                     process.bell = Some(bell);
                 }
-                life.phase = Phase::Running;
+                self.enter(life, Phase::Running);
                 life.restart_told = false;
                 life.ready_at = Some(Instant::now());
             }

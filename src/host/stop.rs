@@ -153,7 +153,7 @@ impl Supervised {
         Ok(())
     }
 
-    fn replace_running(self: &Arc<Self>, life: &mut Life, asked: Asked) {
+    pub(super) fn replace_running(self: &Arc<Self>, life: &mut Life, asked: Asked) {
         if life.asked.is_some() {
             return;
         }

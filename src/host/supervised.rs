@@ -22,6 +22,7 @@ use super::error::SpawnError;
 use super::event::{Events, HostEventKind};
 use super::hooks::{HookList, Hooks};
 use super::launch::Launcher;
+use super::others::Roster;
 use super::restart::Suspicion;
 use super::service::{Server, Visit};
 use super::spec::{Patience, PluginSpec, Restart};
@@ -54,6 +55,7 @@ pub(super) struct Supervised {
     pub(super) ready_timeout: Duration,
     pub(super) options: ChannelOptions,
     events: Arc<Events>,
+    roster: Arc<Roster>,
     /// The host's own pidfd, which every plugin inherits.
     pub(super) host: Arc<OwnedFd>,
     /// Where the host has something to serve.
@@ -148,6 +150,7 @@ pub(super) struct Common<'a> {
     pub(super) options: &'a ChannelOptions,
     pub(super) hooks: &'a HookList,
     pub(super) events: &'a Arc<Events>,
+    pub(super) roster: &'a Arc<Roster>,
     pub(super) pidfd: &'a Arc<OwnedFd>,
     pub(super) server: Option<&'a Arc<Server>>,
     pub(super) store: Option<&'a Arc<HostStore>>,
@@ -166,6 +169,7 @@ impl Supervised {
             ready_timeout: spec.ready_timeout,
             options: spec.channel_options.unwrap_or_else(|| common.options.clone()),
             events: Arc::clone(common.events),
+            roster: Arc::clone(common.roster),
             host: Arc::clone(common.pidfd),
             server: common.server.map(Arc::clone),
             store: common.store.map(Arc::clone),
@@ -203,6 +207,13 @@ impl Supervised {
     pub(super) fn visit(&self) -> Visit {
         let asks = self.grant == Grant::ReadOnly;
         Visit::new(&self.name, &self.events, asks.then_some(self.quota))
+    }
+
+    /// Has it in another phase from now on. Whoever waits for that is told, but by
+    /// [`notify`](Self::notify).
+    pub(super) fn enter(&self, life: &mut Life, phase: Phase) {
+        life.phase = phase;
+        self.roster.note(&self.name, life);
     }
 
     pub(super) fn report(&self, kind: HostEventKind) {

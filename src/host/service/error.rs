@@ -89,6 +89,12 @@ pub enum ServiceProblem {
         /// Length of the payload.
         len: usize,
     },
+    /// More requests under way than a process may have.
+    #[error("it has more than {max} requests under way")]
+    TooMany {
+        /// How many it may have.
+        max: usize,
+    },
     /// The plugin does not read the answers to its requests.
     #[error("it does not read the answers to its requests")]
     NotReading,

@@ -30,6 +30,8 @@
 pub const SERVICE_HOST: u16 = 0;
 /// The store.
 pub const SERVICE_STORE: u16 = 1;
+/// Other plugins: seeing them, and acting on them.
+pub const SERVICE_PLUGINS: u16 = 3;
 
 /// Operation of the host itself: answers with the payload of the request, which is no longer than that
 /// of a reply can be.
@@ -37,6 +39,17 @@ pub const OP_ECHO: u32 = op(SERVICE_HOST, 1);
 
 /// Operation of the store: changes it, as the request's payload says. The answer has 24 bytes.
 pub const OP_STORE_WRITE: u32 = op(SERVICE_STORE, 1);
+
+/// Operation on plugins: lists them.
+pub const OP_PLUGIN_LIST: u32 = op(SERVICE_PLUGINS, 1);
+/// Answered at the next change of the plugin, or when the request's time is over.
+pub const OP_PLUGIN_WATCH: u32 = op(SERVICE_PLUGINS, 2);
+/// Answered when it has begun; and so are the others.
+pub const OP_PLUGIN_RESTART: u32 = op(SERVICE_PLUGINS, 3);
+/// As above.
+pub const OP_PLUGIN_STOP: u32 = op(SERVICE_PLUGINS, 4);
+/// As above.
+pub const OP_PLUGIN_KILL: u32 = op(SERVICE_PLUGINS, 5);
 
 /// Status of a request that was carried out.
 pub const STATUS_DONE: u32 = 0;

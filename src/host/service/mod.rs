@@ -27,5 +27,5 @@ mod tests;
 
 pub(super) use client::Client;
 pub(super) use error::ServiceProblem;
-pub(super) use server::Server;
+pub(super) use server::{Bell, Server, Sessions};
 pub(super) use session::{Request, Service, Session, Visit};

@@ -6,7 +6,7 @@
 //! started; a plugin that breaks a rule is not served any more, and the others do not notice.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -70,10 +70,49 @@ impl Inbox {
             return;
         }
         letters.commands.push(command);
-        if let Some(bell) = &mut letters.bell {
+        letters.ring();
+    }
+}
+
+impl Letters {
+    fn ring(&mut self) {
+        if let Some(bell) = &mut self.bell {
             // One that has no room has been rung.
             let _ = bell.try_send(&[]);
         }
+    }
+}
+
+/// Has the services [attend](Service::attend), from any thread.
+#[derive(Debug)]
+pub(in crate::host) struct Bell(Weak<Inbox>);
+
+impl Bell {
+    /// Does nothing once the server is gone.
+    pub(in crate::host) fn ring(&self) {
+        if let Some(inbox) = self.0.upgrade() {
+            inbox.letters().ring();
+        }
+    }
+}
+
+/// The processes that are served, for answers to requests that came before.
+pub(in crate::host) struct Sessions<'a>(&'a mut HashMap<usize, Client>);
+
+impl Sessions<'_> {
+    /// Answers a request of the session with this serial number, if it is still served.
+    pub(in crate::host) fn reply(
+        &mut self,
+        serial: u64,
+        op: u32,
+        id: u64,
+        status: u32,
+        payload: &[u8],
+    ) {
+        let found = self.0.values_mut().find(|client| client.session.serial() == serial);
+        let Some(client) = found.filter(|client| client.end.is_none()) else { return };
+        let request = Request { op, id, payload: &[] };
+        client.end = client.session.reply(&request, status, payload).err().map(End::Broken);
     }
 }
 
@@ -100,7 +139,7 @@ impl Server {
                 let mut selector = Selector::new();
                 let bell = selector.add(heard);
                 let clients = HashMap::new();
-                Serving { inbox, selector, bell, clients, services }.run();
+                Serving { inbox, selector, bell, clients, services, admitted: 0 }.run();
             }
         };
         let builder = thread::Builder::new().name("ringway-service".into());
@@ -111,6 +150,11 @@ impl Server {
     /// Serves a plugin's process from now on, until it dies or breaks a rule.
     pub(in crate::host) fn admit(&self, visit: Arc<Visit>, channel: Channel) {
         self.inbox.put(Command::Admit(visit, Box::new(channel)));
+    }
+
+    /// What has the services attend.
+    pub(in crate::host) fn bell(&self) -> Bell {
+        Bell(Arc::downgrade(&self.inbox))
     }
 
     /// Tells the services that a plugin's process has died, and been reaped. Does not wait.
@@ -149,6 +193,8 @@ struct Serving {
     /// By token.
     clients: HashMap<usize, Client>,
     services: HashMap<u16, Box<dyn Service>>,
+    /// How many sessions there have been.
+    admitted: u64,
 }
 
 /// A plugin's process, and whether it is still served.
@@ -167,8 +213,9 @@ enum End {
 impl Serving {
     fn run(mut self) {
         while self.obey() {
+            let idle = self.attend();
             let Self { selector, bell, clients, services, .. } = &mut self;
-            selector.poll(BUDGET, IDLE, |token, event| {
+            selector.poll(BUDGET, idle, |token, event| {
                 if token == *bell {
                     return;
                 }
@@ -181,6 +228,15 @@ impl Serving {
         }
     }
 
+    /// Lets the services do what has come due. Returns how long the next of it can wait.
+    fn attend(&mut self) -> Duration {
+        let mut sessions = Sessions(&mut self.clients);
+        let due = self.services.values_mut().filter_map(|service| service.attend(&mut sessions));
+        let idle = due.min().map_or(IDLE, |due| due.min(IDLE));
+        self.say_goodbye();
+        idle
+    }
+
     /// Does what the host's other threads have asked for. False where that is the end.
     fn obey(&mut self) -> bool {
         let commands = std::mem::take(&mut self.inbox.letters().commands);
@@ -188,7 +244,8 @@ impl Serving {
             match command {
                 Command::Admit(visit, channel) => {
                     let (sender, receiver) = channel.split();
-                    let session = Session::new(visit, sender);
+                    self.admitted += 1;
+                    let session = Session::new(visit, sender, self.admitted);
                     self.services.values_mut().for_each(|service| service.begin(&session));
                     let token = self.selector.add(receiver);
                     self.clients.insert(token, Client { session, end: None });

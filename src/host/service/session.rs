@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::error::ServiceProblem;
 use super::frame::{Header, MAX_REPLY_BYTES, STATUS_TOO_LONG};
+use super::server::Sessions;
 use crate::channel::Sender;
 use crate::error::TrySendError;
 use crate::host::event::{Events, HostEventKind};
@@ -31,6 +32,13 @@ pub(in crate::host) trait Service: Debug + Send {
     /// What rule the plugin has broken: it is not served any more.
     fn serve(&mut self, session: &mut Session, request: &Request<'_>)
     -> Result<(), ServiceProblem>;
+
+    /// Does what is not the answer to a request that has just come: called after every round of requests, after
+    /// [`Bell::ring`](super::Bell::ring), and when the time that it returned is over.
+    fn attend(&mut self, sessions: &mut Sessions<'_>) -> Option<Duration> {
+        let _ = sessions;
+        None
+    }
 
     /// A plugin's process is not served any more.
     fn end(&mut self, session: &Session) {
@@ -102,11 +110,17 @@ impl Visit {
 pub(in crate::host) struct Session {
     pub(in crate::host) visit: Arc<Visit>,
     sender: Sender,
+    serial: u64,
 }
 
 impl Session {
-    pub(super) fn new(visit: Arc<Visit>, sender: Sender) -> Self {
-        Self { visit, sender }
+    pub(super) fn new(visit: Arc<Visit>, sender: Sender, serial: u64) -> Self {
+        Self { visit, sender, serial }
+    }
+
+    /// A number that no other session of this server has.
+    pub(in crate::host) fn serial(&self) -> u64 {
+        self.serial
     }
 
     /// Answers a request.

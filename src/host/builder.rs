@@ -1,0 +1,156 @@
+//! Making a host: what it serves, and what all its plugins have in common.
+//!
+//! [`Host::builder`] starts it. What always holds: a host that could not be made has left nothing.
+
+use std::collections::HashMap;
+use std::os::fd::AsFd;
+use std::process;
+use std::sync::{Arc, Mutex};
+
+use super::hooks::{HookList, Moment, Occasion};
+use super::others::{Others, Roster};
+use super::service::frame::{SERVICE_PLUGINS, SERVICE_STORE};
+use super::service::{Server, Service};
+use super::store::{HostStore, StoreService};
+use super::{Host, HostError};
+#[cfg(doc)]
+use super::{Plugin, PluginSpec};
+use crate::channel::ChannelOptions;
+use crate::os::fork;
+use crate::os::pidfd::PidFd;
+use crate::store::StoreOptions;
+
+/// Makes a [`Host`].
+#[derive(Debug, Default)]
+pub struct HostBuilder {
+    options: ChannelOptions,
+    hooks: HookList,
+    serves: bool,
+    #[allow(dead_code)]
+    links: bool,
+    store: Option<StoreOptions>,
+}
+
+impl HostBuilder {
+    /// What the channels of plugins are like whose [`PluginSpec`] does not say.
+    #[must_use]
+    pub fn channel_options(mut self, options: ChannelOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Calls `hook` at each such moment of every plugin's life, before the plugin's own hooks
+    /// ([`PluginSpec::hook`], which says more).
+    ///
+    /// ```
+    /// use ringway::host::{Host, Moment};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let host = Host::builder()
+    ///     .hook(Moment::AfterRestart, |occasion| {
+    ///         println!("{} is process number {}", occasion.plugin.name(), occasion.incarnation);
+    ///     })
+    ///     .build()?;
+    /// # drop(host);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn hook(
+        mut self,
+        moment: Moment,
+        hook: impl Fn(&Occasion) + Send + Sync + 'static,
+    ) -> Self {
+        self.hooks.add(moment, Arc::new(hook));
+        self
+    }
+
+    /// Gives the host a store without a name. A plugin that is [trusted](PluginSpec::trust_with_store)
+    /// with it reads and writes it as the host does: [`Host::store`] and [`Plugin::store`] are the same
+    /// calls on both sides. Any other plugin gets it read-only, and reads by copying; with the same calls it
+    /// asks the host to write, within [its quota](PluginSpec::store_quota). One that is
+    /// [denied](PluginSpec::no_store) it does not get it.
+    ///
+    /// The store's memory is the host's, and gone with its last user; it stays as it is through
+    /// restarts of plugins. Of [`StoreOptions::max_readers`] the host needs two, and one more for each
+    /// handle of its own and of plugins that it trusts.
+    ///
+    /// ```
+    /// use ringway::host::Host;
+    /// use ringway::store::StoreOptions;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let options = StoreOptions { capacity_bytes: 1 << 20, ..StoreOptions::default() };
+    /// let host = Host::builder().store(options).build()?;
+    /// host.store()?.set("motd", b"hello")?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn store(mut self, options: StoreOptions) -> Self {
+        self.store = Some(options);
+        self
+    }
+
+    /// Gives every plugin a service channel, also where there is nothing else to ask for, so that it can see
+    /// the others ([`Plugin::plugins`], [`Plugin::watch_plugin`]), and act on those that it
+    /// [may](PluginSpec::may_control) act on. Where the host has something else to serve, plugins can do so in any case.
+    #[must_use]
+    pub fn process_control(mut self) -> Self {
+        self.serves = true;
+        self
+    }
+
+    /// Gives every plugin a service channel, also where there is nothing else to ask for, so that
+    /// [`Plugin::ping`] has an answer.
+    #[must_use]
+    pub fn answer_pings(mut self) -> Self {
+        self.serves = true;
+        self
+    }
+
+    /// Lets the host and its plugins make channels with each other, whoever started whom: the registry,
+    /// topics and calls stand on it. Without it these calls end with [`LinkError::NotServed`]. The
+    /// host makes and seals the channels; no message passes through it.
+    #[must_use]
+    pub fn links(mut self) -> Self {
+        self.links = true;
+        self.serves = true;
+        self
+    }
+
+    /// Makes the host.
+    ///
+    /// # Errors
+    /// [`HostError::Os`] where the system has no pidfds, or descriptors have run out;
+    /// [`HostError::Store`] where there can be no such store, or no room for it.
+    pub fn build(self) -> Result<Host, HostError> {
+        let os = |call| move |source| HostError::Os { call, source };
+        let generation = fork::generation().map_err(os("mmap"))?;
+        let pidfd = PidFd::open(process::id()).map_err(os("pidfd_open"))?;
+        let own_pidfd = pidfd.as_fd().try_clone_to_owned().map_err(os("dup"))?;
+        let store = self.store.as_ref().map(HostStore::new).transpose()?.map(Arc::new);
+        let mut services: HashMap<u16, Box<dyn Service>> = HashMap::new();
+        if let Some(store) = &store {
+            services.insert(SERVICE_STORE, Box::new(StoreService::new(store.handle_of_host()?)));
+        }
+        let serves = self.serves || !services.is_empty();
+        let roster = Arc::<Roster>::default();
+        services.insert(SERVICE_PLUGINS, Box::new(Others::new(Arc::clone(&roster))));
+        let server = serves.then(|| Server::start(services).map(Arc::new)).transpose()?;
+        if let Some(server) = &server {
+            roster.connect(server.bell());
+        }
+        Ok(Host {
+            server,
+            store,
+            roster,
+            options: self.options,
+            hooks: self.hooks,
+            events: Arc::default(),
+            own_pidfd: Arc::new(own_pidfd),
+            generation,
+            plugins: Mutex::default(),
+        })
+    }
+}

@@ -1,0 +1,47 @@
+//! What can go wrong with what a plugin asks about others.
+//!
+//! [`Plugin`](crate::host::Plugin)'s calls return it. What always holds: where it is not
+//! [`ControlError::Service`], the host has answered, and nothing was done.
+
+use thiserror::Error;
+
+use super::acting::ControlAction;
+use crate::host::service::error::ServiceError;
+
+/// Why a plugin cannot see another, or act on it.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ControlError {
+    /// The host has no plugin of that name, and had none lately.
+    #[error("the host has no plugin named {name:?}")]
+    Unknown {
+        /// The name.
+        name: String,
+    },
+    /// The host program does not allow it: [`PluginSpec::may_control`](crate::host::PluginSpec::may_control).
+    #[error("this plugin may not {action} the plugin {name:?}")]
+    NotPermitted {
+        /// What was to be done.
+        action: ControlAction,
+        /// To which plugin.
+        name: String,
+    },
+    /// The plugin has ended, or was told to; or it has no process that this could be done to.
+    #[error("the plugin {name:?} does not run")]
+    NotRunning {
+        /// The name.
+        name: String,
+    },
+    /// The host is carrying out as many requests of this process as it does at a time, or has no thread for this one.
+    #[error("the host is carrying out too many requests of this kind")]
+    Busy,
+    /// The host has answered what this version does not understand.
+    #[error("the host's answer to operation {op:#x} is not one")]
+    Answer {
+        /// The operation.
+        op: u32,
+    },
+    /// The request has no answer.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
+}
