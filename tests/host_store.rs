@@ -7,6 +7,8 @@
 
 mod common;
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use common::plugin::{self, KILLED, NEVER, restarts};
@@ -14,6 +16,7 @@ use common::storing::{self, BUSY_KEYS, busy_count, busy_key};
 use ringway::channel::Channel;
 use ringway::error::RecvTimeoutError;
 use ringway::host::{Host, HostEventKind, PluginHandle, PluginSpec, ServiceProblem, StoreError};
+use ringway::layout::store::bell;
 use ringway::store::{Store, StoreOptions, StoreQuota, WriteError};
 
 /// Where the plugin's process starts; does nothing in the process that runs the tests.
@@ -299,6 +302,109 @@ fn f27_a_trusted_plugin_that_is_stopped_with_the_lock_keeps_nobody_past_a_deadli
     store.set("held", b"new").unwrap();
     assert_eq!(&*store.get("held").unwrap().unwrap(), b"new");
     store.check().unwrap();
+}
+
+/// At how many bells somebody has announced himself and was not woken since.
+fn awaited(store: &Store) -> usize {
+    let memory = File::from(store.descriptor_read_only().unwrap());
+    let is_awaited = |bell: &u64| {
+        let mut word = [0; 4];
+        memory.read_exact_at(&mut word, bell + bell::WAITING).unwrap();
+        word != [0; 4]
+    };
+    (0..bell::BUCKETS).map(bell::bucket).chain([bell::EVERYTHING]).filter(is_awaited).count()
+}
+
+#[test]
+fn who_may_only_read_is_woken_through_the_host_and_does_not_poll() {
+    let host = host();
+    let store = host.store().unwrap();
+    let mut hand = Hand::start(&host, plugin::spec("untrusted", "wait"));
+    assert_eq!((&*hand.tell("k"), awaited(&store)), ("watching", 0));
+    // A hundred, if it looked at intervals.
+    let sleeps: u32 = hand.tell("a second").parse().unwrap();
+    assert!(sleeps < 30, "{sleeps} times in a second in which nothing happened");
+    assert_eq!(awaited(&store), 1, "that one is still announced");
+    store.set("other", b"1").unwrap();
+    for round in 0..200_u32 {
+        hand.active.send(b"a change").unwrap();
+        if round % 2 == 0 {
+            // It sleeps, or is about to; else it may not have got there yet.
+            until(|| awaited(&store) == 1);
+        }
+        let version = store.set("k", &round.to_le_bytes()).unwrap();
+        let told = hand.active.recv_timeout(NEVER).unwrap();
+        assert_eq!(told.bytes(), format!("Some({version})").as_bytes());
+    }
+    // Nobody sleeps, and nobody is woken.
+    store.set("k", b"the last").unwrap();
+    assert_eq!(awaited(&store), 0);
+}
+
+#[test]
+fn f05_who_is_killed_while_it_waits_leaves_no_announcement_behind() {
+    let host = host();
+    let store = host.store().unwrap();
+    let spec = |name| plugin::spec(name, "wait").restart(restarts(100));
+    let mut stays = Hand::start(&host, spec("stays"));
+    let mut dies = Hand::start(&host, spec("dies"));
+    assert_eq!(stays.tell("a"), "watching");
+    stays.active.send(b"a change").unwrap();
+    until(|| awaited(&store) == 1);
+    // A key with another bell: where this process watches it too, there are two.
+    let key = (0..).map(|number: u32| number.to_string()).find(|key| {
+        assert_eq!(store.watch(key).unwrap().wait(Duration::ZERO), Ok(None));
+        let is_another = awaited(&store) == 2;
+        store.set(key, b"").unwrap();
+        until(|| awaited(&store) == 1);
+        is_another
+    });
+    let key = key.unwrap();
+    for _ in 0..20 {
+        assert_eq!(dies.tell(&key), "watching");
+        dies.active.send(b"a change").unwrap();
+        until(|| awaited(&store) == 2);
+        dies.handle.kill().unwrap();
+        assert!(matches!(event(&host), HostEventKind::Died { .. }));
+        until(|| awaited(&store) == 1);
+        assert!(matches!(event(&host), HostEventKind::Restarted { .. }));
+        let restarted = dies.active.recv_timeout(NEVER);
+        assert!(matches!(restarted, Err(RecvTimeoutError::Restarted { .. })));
+    }
+    // Who waits at the same bell waits on.
+    assert_eq!(dies.tell("a"), "watching");
+    dies.active.send(b"a change").unwrap();
+    dies.handle.kill().unwrap();
+    assert!(matches!(event(&host), HostEventKind::Died { .. }));
+    let version = store.set("a", b"1").unwrap();
+    let told = stays.active.recv_timeout(NEVER).unwrap();
+    assert_eq!(told.bytes(), format!("Some({version})").as_bytes());
+    until(|| awaited(&store) == 0);
+    store.check().unwrap();
+}
+
+#[test]
+fn f02_what_a_writer_did_that_was_killed_right_after_it_is_told_through_the_host() {
+    let host = host();
+    let store = host.store().unwrap();
+    let mut follower = Hand::start(&host, plugin::spec("follower", "follow"));
+    assert_eq!(follower.tell(&busy_count("busy")), "watching");
+    let spec = trusted(plugin::spec("busy", "be-busy")).restart(restarts(100));
+    let busy = Hand::start(&host, spec);
+    let mut active = busy.active;
+    for kill in 0..30 {
+        let mut rounds = 0;
+        while rounds <= kill % 7 {
+            rounds += u32::from(active.recv_timeout(NEVER).is_ok());
+        }
+        busy.handle.kill().unwrap();
+        // The next one may have begun already.
+        assert!(matches!(event(&host), HostEventKind::Died { reason: KILLED, .. }));
+        assert!(matches!(event(&host), HostEventKind::Restarted { .. }));
+    }
+    busy.handle.terminate().unwrap();
+    let last = store.get(busy_count("busy")).unwrap().unwrap().version();
+    assert_eq!(follower.tell(&last.to_string()), "told");
 }
 
 #[test]

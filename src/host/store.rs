@@ -17,7 +17,9 @@ use super::control::Grant;
 use super::error::{HostError, SpawnError, StoreError};
 use super::service::error::ServiceError;
 use super::service::{Client, Request, Service, ServiceProblem, Session, frame};
-use crate::store::{self, Ledger, Remote, RemoteError, Store, StoreOptions, WriteError};
+use crate::store::{
+    self, Announced, Ledger, Remote, RemoteError, Store, StoreOptions, StoreQuota, WriteError,
+};
 
 /// How long the thread that serves plugins waits for the lock, at most: whoever has it may have been
 /// stopped.
@@ -73,11 +75,21 @@ pub(super) struct StoreService {
     store: Store,
     /// What plugins have set, by their names.
     ledgers: HashMap<String, Ledger>,
+    /// At which bells somebody was announced for which process, by the [address](address) of its visit.
+    announced: HashMap<usize, Announced>,
+    /// The same for processes that are over: the lock was not to be had.
+    left_over: Announced,
+}
+
+/// Names a process as long as it is served.
+fn address(session: &Session) -> usize {
+    Arc::as_ptr(&session.visit).addr()
 }
 
 impl StoreService {
     pub(super) fn new(store: Store) -> Self {
-        Self { store, ledgers: HashMap::new() }
+        let (ledgers, announced) = (HashMap::new(), HashMap::new());
+        Self { store, ledgers, announced, left_over: Announced::default() }
     }
 }
 
@@ -87,18 +99,43 @@ impl Service for StoreService {
         session: &mut Session,
         request: &Request<'_>,
     ) -> Result<(), ServiceProblem> {
-        let (Some(quota), frame::OP_STORE_WRITE) = (session.visit.quota, request.op) else {
-            return session.reply(request, frame::STATUS_UNKNOWN, &[]);
-        };
-        let asked = store::Request::of(request.payload).map_err(|_| request.malformed())?;
-        let ledger = self.ledgers.entry(session.visit.plugin.clone()).or_default();
-        let answer = store::serve(&self.store, &quota, ledger, &asked);
-        session.reply(request, frame::STATUS_DONE, &answer)
+        match (session.visit.quota, request.op) {
+            (Some(quota), frame::OP_STORE_WRITE) => self.write(session, request, &quota),
+            (Some(_), frame::OP_STORE_ANNOUNCE) => {
+                let announced = self.announced.entry(address(session)).or_default();
+                let said = announced.announce(&self.store, request.payload);
+                let said = said.map_err(|_| request.malformed())?;
+                session.reply(request, frame::STATUS_DONE, &[u8::from(said)])
+            }
+            _ => session.reply(request, frame::STATUS_UNKNOWN, &[]),
+        }
+    }
+
+    fn end(&mut self, session: &Session) {
+        if let Some(announced) = self.announced.remove(&address(session)) {
+            self.left_over.add(announced);
+        }
+        let _ = self.left_over.take_back(&self.store, LOCK_PATIENCE);
     }
 
     fn died(&mut self, _pid: u32) {
         // Where somebody has the lock for longer, or the store is damaged, the next writer sees to it.
         let _ = self.store.reclaim_timeout(LOCK_PATIENCE);
+        let _ = self.left_over.take_back(&self.store, Duration::ZERO);
+    }
+}
+
+impl StoreService {
+    fn write(
+        &mut self,
+        session: &mut Session,
+        request: &Request<'_>,
+        quota: &StoreQuota,
+    ) -> Result<(), ServiceProblem> {
+        let asked = store::Request::of(request.payload).map_err(|_| request.malformed())?;
+        let ledger = self.ledgers.entry(session.visit.plugin.clone()).or_default();
+        let answer = store::serve(&self.store, quota, ledger, &asked);
+        session.reply(request, frame::STATUS_DONE, &answer)
     }
 }
 
@@ -114,7 +151,17 @@ struct Through {
 
 impl Remote for Through {
     fn request(&self, request: &[u8], timeout: Duration) -> Result<Vec<u8>, WriteError> {
-        match self.service.call(frame::OP_STORE_WRITE, request, timeout) {
+        self.call(frame::OP_STORE_WRITE, request, timeout)
+    }
+
+    fn announce(&self, request: &[u8], timeout: Duration) -> Result<bool, WriteError> {
+        Ok(self.call(frame::OP_STORE_ANNOUNCE, request, timeout)? == [1])
+    }
+}
+
+impl Through {
+    fn call(&self, op: u32, request: &[u8], timeout: Duration) -> Result<Vec<u8>, WriteError> {
+        match self.service.call(op, request, timeout) {
             Ok(reply) if reply.status == frame::STATUS_DONE => Ok(reply.payload),
             Ok(_) | Err(ServiceError::ResultTooLong { .. }) => {
                 Err(RemoteError::UnknownAnswer.into())

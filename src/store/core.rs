@@ -192,6 +192,11 @@ impl<M: Memory> Core<M> {
         self.rung.wake(&self.memory);
     }
 
+    /// Rings a bell, although nothing has changed.
+    pub(super) fn ring(&mut self, bell: u64) {
+        self.rung.ring_bell(&self.memory, bell);
+    }
+
     /// Looks through limbo where it is time to.
     pub(super) fn tidy(&mut self) -> Result<(), Refusal> {
         if limbo::is_due(&self.memory, &self.geometry, self.held) {

@@ -31,6 +31,25 @@ pub(super) fn of(hash: u64) -> u64 {
     bell::bucket(bucket(hash))
 }
 
+/// The bell with this number: those that keys share, and behind them that of everything.
+pub(super) fn numbered(number: u32) -> Option<u64> {
+    match u64::from(number) {
+        number if number < BUCKETS => Some(bell::bucket(number)),
+        BUCKETS => Some(EVERYTHING),
+        _ => None,
+    }
+}
+
+/// The number of a bell.
+pub(super) fn number_of(bell: u64) -> u32 {
+    (0..=BUCKETS as u32).find(|number| numbered(*number) == Some(bell)).expect("a bell")
+}
+
+/// Whether somebody has announced himself at a bell since it was rung last.
+pub(super) fn is_awaited(memory: &impl Memory, bell: u64) -> bool {
+    memory.load_u32(bell + WAITING, Ordering::Relaxed) != 0
+}
+
 fn bucket(hash: u64) -> u64 {
     // Not the bits that choose a slot, nor those that a slot keeps.
     (hash >> 20) % BUCKETS
@@ -66,6 +85,17 @@ impl Rung {
             self.buckets |= u128::from(ring(memory, bell::bucket(number))) << number;
         }
         self.everything |= ring(memory, EVERYTHING);
+    }
+
+    /// Rings one bell, although nothing has changed: who sleeps there looks, and announces himself again.
+    #[cold]
+    pub(super) fn ring_bell(&mut self, memory: &impl Memory, bell: u64) {
+        if ring(memory, bell) {
+            match (0..BUCKETS).find(|number| bell::bucket(*number) == bell) {
+                Some(number) => self.buckets |= 1 << number,
+                None => self.everything = true,
+            }
+        }
     }
 
     /// Wakes whoever waits. Nothing but two comparisons where nobody does.

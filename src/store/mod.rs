@@ -41,7 +41,7 @@
 //! | `writable`, `shared` | a handle that may write; what the handles of a process have in common |
 //! | `doorbells` | telling watchers that something has changed |
 //! | `watch`, `interest`, `interests` | waiting for it; for changes of what, or of many things |
-//! | `watching` | watches, as users have them |
+//! | `watching`, `bed` | watches, as users have them; where they sleep |
 //! | `read_only` | a handle that only reads |
 //! | `remote`, `round_trips` | writing through somebody who may; changes that depend on what is there, so |
 //! | `copying` | get, iterate, for who has the store read-only |
@@ -77,6 +77,8 @@ mod arena;
 mod batch;
 #[cfg(test)]
 mod batch_tests;
+#[cfg(not(loom))]
+mod bed;
 #[cfg(all(test, not(loom)))]
 mod between;
 mod block;
@@ -193,7 +195,7 @@ pub use recovery::Recovered;
 #[cfg(not(loom))]
 pub use remote::StoreQuota;
 #[cfg(not(loom))]
-pub(crate) use remote::{Ledger, Remote, Request, serve};
+pub(crate) use remote::{Announced, Ledger, Remote, Request, serve};
 #[cfg(not(loom))]
 pub use segment::StoreSegment;
 #[cfg(not(loom))]

@@ -19,8 +19,9 @@
 //! store wakes nobody: the watcher gets up by itself after a slice of [`MAX_SLEEP_NS`], and finds the change,
 //! because what it looks at is the key and not the bell. Recovery rings all bells.
 //!
-//! Who cannot write the segment cannot announce himself. He sleeps on the generation all the same, and is woken if
-//! somebody else is; otherwise he looks at intervals, [`POLL_NS`] if nothing else is said.
+//! Who cannot write the segment cannot announce himself. Where he has a host that can, that one stores and fences for him, and he
+//! looks behind its answer. Otherwise he sleeps on the generation all the same, and is woken if somebody else is, or looks at
+//! intervals, [`POLL_NS`] if nothing else is said.
 
 use super::StoreGeometry;
 use super::interest::{Interest, Truth};
@@ -49,9 +50,9 @@ pub struct Change {
 
 /// How a watcher says that it is about to sleep, and how it sleeps.
 pub(crate) trait Bed {
-    /// Says that somebody is about to sleep at this bell. Returns whether whoever rings it from now on
-    /// wakes him; otherwise he looks at intervals.
-    fn announce(&mut self, bell: u64) -> bool;
+    /// Says that somebody is about to sleep at this bell, for which there is time until the deadline. Returns whether whoever
+    /// rings it from now on wakes him; otherwise he looks at intervals.
+    fn announce(&mut self, bell: u64, deadline: Deadline) -> bool;
 
     /// Sleeps while the `u32` at `word` is `expected`, until the deadline; may return early.
     fn sleep(&mut self, word: u64, expected: u32, deadline: Deadline);
@@ -64,7 +65,8 @@ pub(crate) fn announce(memory: &impl Memory, bell: u64) {
     memory.heavy_fence();
 }
 
-/// A bed in memory that can be written, by default; without announcements elsewhere.
+/// A bed in memory, for tests and models.
+#[cfg(any(test, loom))]
 #[derive(Debug)]
 pub(crate) struct Plain<M> {
     pub(crate) memory: M,
@@ -72,8 +74,9 @@ pub(crate) struct Plain<M> {
     pub(crate) announces: bool,
 }
 
+#[cfg(any(test, loom))]
 impl<M: Memory> Bed for Plain<M> {
-    fn announce(&mut self, bell: u64) -> bool {
+    fn announce(&mut self, bell: u64, _: Deadline) -> bool {
         if self.announces {
             announce(&self.memory, bell);
         }
@@ -167,7 +170,7 @@ impl<M: Memory, I: Interest> Watcher<M, I> {
                 return Ok(Some(news));
             }
             let generation = self.generation();
-            let is_woken = bed.announce(self.bell);
+            let is_woken = bed.announce(self.bell, deadline);
             if let Some(news) = self.look(truth)? {
                 return Ok(Some(news));
             }

@@ -9,15 +9,16 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use super::bed::{ByHost, Place};
 use super::block;
 use super::error::ReadError;
 use super::handle::Store;
 use super::interest::{Interest, OneKey, Prefix};
 use super::interests::{Interests, One, WatchId};
-use super::watch::{Bed, Change, POLL_NS, Plain, Watcher};
+use super::watch::{Change, POLL_NS, Watcher};
 use crate::layout::store::block::MAX_KEY_BYTES;
 use crate::memory::{Deadline, MappedMemory, Memory, Ordering};
-use crate::os::futex::{self, Woken};
+use crate::os::futex;
 use crate::sync::AtomicU32;
 
 /// Why nothing was told.
@@ -93,33 +94,14 @@ struct Watching<'a, I> {
     store: &'a Store,
     watcher: Watcher<MappedMemory, I>,
     interrupted: Option<Arc<AtomicU32>>,
-}
-
-/// Sleeps on two words: the bell, and what interrupts.
-struct Interruptible<'a> {
-    plain: Plain<MappedMemory>,
-    interrupted: &'a AtomicU32,
-}
-
-impl Bed for Interruptible<'_> {
-    fn announce(&mut self, bell: u64) -> bool {
-        self.plain.announce(bell)
-    }
-
-    fn sleep(&mut self, word: u64, expected: u32, deadline: Deadline) {
-        let words = [(self.plain.memory.futex_word(word), expected), (self.interrupted, 0)];
-        if futex::wait_many(&words, deadline) == Woken::Unsupported {
-            // Then an interruption is seen when this sleep ends.
-            self.plain.sleep(word, expected, deadline);
-        }
-    }
+    by_host: ByHost,
 }
 
 impl<'a, I: Interest> Watching<'a, I> {
     fn new(store: &'a Store, interest: I) -> Self {
         let (memory, geometry, _) = store.watched();
         let watcher = Watcher::new(memory.clone(), geometry, interest, POLL_NS);
-        Self { store, watcher, interrupted: None }
+        Self { store, watcher, interrupted: None, by_host: ByHost::default() }
     }
 
     fn try_wait(&mut self) -> Result<Option<I::News>, WatchError> {
@@ -131,14 +113,17 @@ impl<'a, I: Interest> Watching<'a, I> {
         // Whoever waits says so in the segment: not before this.
         self.store.memory()?;
         let (memory, _, announces) = self.store.watched();
-        let mut plain = Plain { memory: memory.clone(), announces };
-        let Some(interrupted) = &self.interrupted else {
-            return Ok(self.watcher.wait(self.store, deadline, &mut plain, || false)?);
+        let interrupted = self.interrupted.as_deref();
+        let mut place = Place {
+            memory: memory.clone(),
+            announces,
+            host: self.store.host(),
+            by_host: &mut self.by_host,
+            interrupted,
         };
-        let mut bed = Interruptible { plain, interrupted };
-        let stop = || interrupted.load(Ordering::Acquire) != 0;
-        let news = self.watcher.wait(self.store, deadline, &mut bed, stop)?;
-        if news.is_none() && interrupted.swap(0, Ordering::Acquire) != 0 {
+        let stop = || interrupted.is_some_and(|word| word.load(Ordering::Acquire) != 0);
+        let news = self.watcher.wait(self.store, deadline, &mut place, stop)?;
+        if news.is_none() && interrupted.is_some_and(|word| word.swap(0, Ordering::Acquire) != 0) {
             return Err(WatchError::Interrupted);
         }
         Ok(news)
@@ -228,8 +213,9 @@ impl Watch<'_> {
         }
     }
 
-    /// How often to look where no writer can be asked for a wakeup: on a handle that is read-only. 10 ms
-    /// if nothing is said, at most 250 ms.
+    /// How often to look where no writer can be asked for a wakeup: on a handle that is read-only, and has no host
+    /// that announces its sleeps ([`StoreAccess::ThroughHost`](super::StoreAccess::ThroughHost)), or one that does not answer. 10 ms if
+    /// nothing is said, at most 250 ms.
     pub fn set_poll_interval(&mut self, interval: Duration) {
         self.0.watcher.set_poll_ns(u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX));
     }

@@ -185,6 +185,8 @@ pub fn run_role() {
         "use-store" => storing::use_store(),
         "be-busy" => storing::be_busy(),
         "pin" => storing::pin(),
+        "wait" => storing::wait(),
+        "follow" => storing::follow(),
         "write-anyway" => hostile::write_anyway(),
         "stop-with-the-lock" => storing::stop_with_the_lock(),
         "misuse-service" => serving::misuse_service(),

@@ -1,13 +1,17 @@
 //! Plugins that use their host's store.
 
 use std::fmt::Debug;
+use std::process;
 use std::str;
+use std::sync::{Condvar, Mutex};
+use std::thread;
+use std::time::Duration;
 
 use ringway::error::RecvError;
 use ringway::host::Plugin;
 use ringway::store::Store;
 
-use super::plugin::{hang, raise};
+use super::plugin::{NEVER, hang, raise};
 
 /// Does what each message says, and answers with what came of it.
 pub fn use_store() {
@@ -130,4 +134,78 @@ pub fn pin() {
     let value = store.get(&*key).unwrap().unwrap();
     active.send(value.len().to_string().as_bytes()).unwrap();
     hang();
+}
+
+/// How often this thread has gone to sleep.
+fn sleeps() -> i64 {
+    // SAFETY: zeros are a usage, which the call overwrites.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: the call writes into a usage that outlives it.
+    assert_eq!(unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) }, 0);
+    usage.ru_nvcsw
+}
+
+/// Watches the key that it is told first; then waits as it is told.
+pub fn wait() {
+    let plugin = Plugin::connect().unwrap();
+    let store = plugin.store().unwrap();
+    let (mut active, _passive) = plugin.take_channels().unwrap();
+    let key = active.recv_owned().unwrap().to_vec();
+    active.receiver().release();
+    let mut watch = store.watch(key).unwrap();
+    active.send(b"watching").unwrap();
+    while let Ok(order) = active.recv_owned() {
+        let order = order.to_vec();
+        active.receiver().release();
+        let answer = match &*order {
+            // The answer is how often it went to sleep in a second in which nothing happened.
+            b"a second" => {
+                let before = sleeps();
+                let told = watch.wait(Duration::from_secs(1)).unwrap();
+                assert_eq!(told, None);
+                (sleeps() - before).to_string()
+            }
+            b"a change" => {
+                format!("{:?}", watch.wait(NEVER).unwrap().and_then(|told| told.version))
+            }
+            _ => panic!("unknown order"),
+        };
+        active.send(answer.as_bytes()).unwrap();
+    }
+}
+
+/// Watches the key that it is told first, without a pause; says of every version that it is asked about when it
+/// was told that one.
+pub fn follow() {
+    let plugin = Plugin::connect().unwrap();
+    let store = plugin.store().unwrap();
+    let (mut active, _passive) = plugin.take_channels().unwrap();
+    let key = active.recv_owned().unwrap().to_vec();
+    active.receiver().release();
+    let (told, has_come) = (Mutex::new(0), Condvar::new());
+    thread::scope(|scope| {
+        let watching = store.try_clone().unwrap();
+        let (told, has_come, sending) = (&told, &has_come, &mut active);
+        scope.spawn(move || {
+            let mut watch = watching.watch_since(key, None).unwrap();
+            loop {
+                let change = watch.wait_forever().unwrap();
+                *told.lock().unwrap() = change.version.unwrap_or(0);
+                has_come.notify_all();
+            }
+        });
+        sending.send(b"watching").unwrap();
+        while let Ok(version) = sending.recv_owned() {
+            let version: u64 = str::from_utf8(&version).unwrap().parse().unwrap();
+            sending.receiver().release();
+            let told = told.lock().unwrap();
+            let waited = has_come.wait_timeout_while(told, NEVER, |told| *told != version);
+            let (told, timeout) = waited.unwrap();
+            assert!(!timeout.timed_out(), "{version} is there, and {told} was told last");
+            drop(told);
+            sending.send(b"told").unwrap();
+        }
+        // The other thread has no end.
+        process::exit(0);
+    });
 }

@@ -6,12 +6,16 @@
 //!
 //! | file | what it holds |
 //! |---|---|
+//! | `announce` | saying at a bell that one of those sleeps there |
 //! | `request` | requests as bytes |
 //! | `answer` | answers as bytes |
 //! | `quota` | how much may be asked for, and how much of it is in use |
 //! | `serve` | the side that writes |
 //! | `ask` | the side that asks |
 
+mod announce;
+#[cfg(test)]
+mod announce_tests;
 mod answer;
 mod ask;
 mod quota;
@@ -25,6 +29,7 @@ use std::time::Duration;
 
 use super::error::WriteError;
 
+pub(crate) use announce::Announced;
 pub(super) use ask::Asking;
 pub(crate) use quota::Ledger;
 pub use quota::StoreQuota;
@@ -38,4 +43,11 @@ pub(crate) trait Remote: Debug + Send + Sync {
     /// # Errors
     /// [`WriteError::Remote`] says what is known of the request.
     fn request(&self, request: &[u8], timeout: Duration) -> Result<Vec<u8>, WriteError>;
+
+    /// Asks that it is said at a bell that somebody is about to sleep there: see [`Announced::announce`]. Waits for the
+    /// answer for at most `timeout`. When it comes, whoever rings the bell from now on wakes him.
+    ///
+    /// # Errors
+    /// As [`request`](Self::request).
+    fn announce(&self, request: &[u8], timeout: Duration) -> Result<bool, WriteError>;
 }

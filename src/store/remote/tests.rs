@@ -29,6 +29,10 @@ impl Remote for Local {
         let request = Request::of(request).expect("a request");
         Ok(serve(store, &self.quota, ledger, &request))
     }
+
+    fn announce(&self, _: &[u8], _: Duration) -> Result<bool, WriteError> {
+        unreachable!("nobody watches")
+    }
 }
 
 /// A store, and a handle through which it is written for.
