@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use super::connect::connect;
 use super::duplex::{Backing, Channel};
-use super::{ChannelOptions, Receiver, Sender};
+use super::{ChannelOptions, ChannelTypes, Receiver, Sender};
 use crate::error::{ExitReason, SegmentError};
 use crate::os::pidfd::PidFd;
 use crate::segment::{AnonymousSegment, RingKind};
 use crate::supervisor;
-use crate::wakeup::Waiter;
+use crate::wakeup::{WaitStrategy, Waiter};
 
 impl Channel {
     /// Creates a channel in a sealed anonymous segment and takes its first side.
@@ -48,6 +48,21 @@ impl Channel {
         Self::over(AnonymousSegment::attach(fd)?, 1, options)
     }
 
+    /// Takes side `side` of a channel that somebody else has created, for which nobody has taken the
+    /// first side as its creator. Types that are `None` are whatever the channel was created for.
+    pub(crate) fn attach_side(
+        fd: OwnedFd,
+        side: usize,
+        types: Option<ChannelTypes>,
+        wait: WaitStrategy,
+    ) -> Result<Self, SegmentError> {
+        let segment = AnonymousSegment::attach(fd)?;
+        if let Some(types) = types {
+            types.check(segment.geometry(), side)?;
+        }
+        Self::over(segment, side, &ChannelOptions { wait, ..ChannelOptions::default() })
+    }
+
     /// Both sides of a new channel, for two threads of one process.
     ///
     /// # Errors
@@ -67,7 +82,7 @@ impl Channel {
         let waiter = || Waiter::new(options.wait, true);
         let sender = Sender::new(Arc::clone(&connection), waiter())?;
         let receiver = Receiver::new(Arc::clone(&connection), waiter())?;
-        Ok(Self { sender, receiver, segment: Backing::Anonymous(Arc::new(segment)), watch: None })
+        Ok(Self { sender, receiver, segment: Backing::Anonymous(Arc::new(segment)) })
     }
 
     /// What the other process needs to attach: a descriptor of the segment, closed on exec.
@@ -98,9 +113,15 @@ impl Channel {
     pub fn watch_peer(&mut self, pidfd: &impl AsFd) -> Result<(), SegmentError> {
         let os = |call| move |source| SegmentError::Os { call, source };
         let own = pidfd.as_fd().try_clone_to_owned().map_err(os("dup"))?;
-        let connection = Arc::clone(self.connection());
-        let died = Box::new(move || connection.peer_died(ExitReason::Unknown, false));
-        self.watch = Some(supervisor::watch(own, died).map_err(os("watching the peer"))?);
+        // Weak: the connection keeps the watch, so that it lasts as long as an end of this side does.
+        let connection = Arc::downgrade(self.connection());
+        let died = Box::new(move || {
+            if let Some(connection) = connection.upgrade() {
+                connection.peer_died(ExitReason::Unknown, false);
+            }
+        });
+        let watch = supervisor::watch(own, died).map_err(os("watching the peer"))?;
+        self.connection().keep(Box::new(watch));
         Ok(())
     }
 

@@ -66,6 +66,8 @@ pub(super) struct Fate<M: Memory> {
     successor: Option<Succession<M>>,
     /// Ends of this side that are gone, and will not move to the successor.
     dropped: [bool; 2],
+    /// What lasts as long as an end of this side is there.
+    kept: Vec<Box<dyn fmt::Debug + Send>>,
 }
 
 /// An end of a side.
@@ -110,6 +112,7 @@ impl<M: Memory> Connection<M> {
                 former: Weak::new(),
                 successor: None,
                 dropped: [false; 2],
+                kept: Vec::new(),
             }),
             settled: Condvar::new(),
             calls: Arc::default(),
@@ -178,6 +181,11 @@ impl<M: Memory> Connection<M> {
 
     pub(super) fn fate(&self) -> MutexGuard<'_, Fate<M>> {
         self.fate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps something until both ends of this side are gone: a watch over the peer.
+    pub(crate) fn keep(&self, kept: Box<dyn fmt::Debug + Send>) {
+        self.fate().kept.push(kept);
     }
 
     /// Tells the ends that the peer has died, and wakes them. Call it only on proof.

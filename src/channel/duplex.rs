@@ -18,7 +18,6 @@ use crate::error::{
 use crate::layout::side;
 use crate::memory::{Deadline, Memory, Ordering};
 use crate::segment::{AnonymousSegment, ChannelGeometry, NamedSegment};
-use crate::supervisor::WatchToken;
 use crate::wakeup::MAX_SLEEP_NS;
 
 /// One side of a duplex channel.
@@ -27,8 +26,6 @@ pub struct Channel {
     pub(super) sender: Sender,
     pub(super) receiver: Receiver,
     pub(super) segment: Backing,
-    /// Keeps the supervisor's eye on the peer.
-    pub(super) watch: Option<WatchToken>,
 }
 
 /// What a channel's rings lie in.
@@ -149,8 +146,7 @@ impl Channel {
 
     /// Takes the two ends apart. The sender may go to one thread and the receiver to another.
     pub fn split(self) -> (Sender, Receiver) {
-        let Self { sender, mut receiver, watch, .. } = self;
-        receiver.watch = watch;
+        let Self { sender, receiver, .. } = self;
         (sender, receiver)
     }
 

@@ -116,6 +116,6 @@ impl Channel {
         let sender = Sender::new(Arc::clone(&connection), waiter())?;
         let receiver = Receiver::new(connection, waiter())?;
         let segment = Backing::Named(Arc::clone(segment));
-        Ok(Self { sender, receiver, segment, watch: None })
+        Ok(Self { sender, receiver, segment })
     }
 }

@@ -58,9 +58,6 @@ pub struct Receiver<M: Memory = SharedMemory> {
     /// Messages that lie in memory of their own.
     aside: Aside,
     calls: Arc<Calls>,
-    /// Keeps the supervisor's eye on the peer.
-    #[cfg(not(loom))]
-    pub(super) watch: Option<crate::supervisor::WatchToken>,
     /// False where this end was never really taken.
     open: bool,
     not_sync: PhantomData<Cell<()>>,
@@ -93,8 +90,6 @@ impl<M: Memory> Receiver<M> {
             polled_at: 0,
             aside,
             calls,
-            #[cfg(not(loom))]
-            watch: None,
             open: true,
             not_sync: PhantomData,
         }

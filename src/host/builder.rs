@@ -8,13 +8,14 @@ use std::process;
 use std::sync::{Arc, Mutex};
 
 use super::hooks::{HookList, Moment, Occasion};
+use super::links::{HostLinks, Limits, SERVICE_LINKS};
 use super::others::{Others, Roster};
 use super::service::frame::{SERVICE_PLUGINS, SERVICE_STORE};
 use super::service::{Server, Service};
 use super::store::{HostStore, StoreService};
 use super::{Host, HostError};
 #[cfg(doc)]
-use super::{Plugin, PluginSpec};
+use super::{LinkError, Plugin, PluginSpec};
 use crate::channel::ChannelOptions;
 use crate::os::fork;
 use crate::os::pidfd::PidFd;
@@ -26,7 +27,6 @@ pub struct HostBuilder {
     options: ChannelOptions,
     hooks: HookList,
     serves: bool,
-    #[allow(dead_code)]
     links: bool,
     store: Option<StoreOptions>,
 }
@@ -134,6 +134,10 @@ impl HostBuilder {
         if let Some(store) = &store {
             services.insert(SERVICE_STORE, Box::new(StoreService::new(store.handle_of_host()?)));
         }
+        let links = self.links.then(|| HostLinks::new(Limits::default()));
+        if let Some(links) = &links {
+            services.insert(SERVICE_LINKS, Box::new(links.service()));
+        }
         let serves = self.serves || !services.is_empty();
         let roster = Arc::<Roster>::default();
         services.insert(SERVICE_PLUGINS, Box::new(Others::new(Arc::clone(&roster))));
@@ -143,6 +147,7 @@ impl HostBuilder {
         }
         Ok(Host {
             server,
+            links,
             store,
             roster,
             options: self.options,

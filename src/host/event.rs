@@ -98,6 +98,9 @@ pub enum HostEventKind {
         /// What was wrong.
         problem: ServiceProblem,
     },
+    /// It does not read what it is told of its [links](super::HostBuilder::links), or could not be told:
+    /// they are over, and its names are gone. Everything else goes on; a successor starts anew.
+    LinksClosed,
     /// A hook has panicked. Everything goes on.
     HookPanicked {
         /// When it was called.

@@ -119,6 +119,7 @@ use crate::error::ExitReason;
 use crate::os::fork;
 use crate::store::Store;
 use hooks::HookList;
+use links::HostLinks;
 use others::Roster;
 use service::Server;
 use store::HostStore;
@@ -158,6 +159,7 @@ pub struct Host {
     own_pidfd: Arc<OwnedFd>,
     /// Where there is something to serve.
     server: Option<Arc<Server>>,
+    links: Option<HostLinks>,
     store: Option<Arc<HostStore>>,
     roster: Arc<Roster>,
     /// The fork generation it was made in.
@@ -219,6 +221,7 @@ impl Host {
             roster: &self.roster,
             pidfd: &self.own_pidfd,
             server: self.server.as_ref(),
+            links: self.links.is_some(),
             store: self.store.as_ref(),
             generation: self.generation,
         };
@@ -284,7 +287,10 @@ impl Host {
     /// [`LinkError::NotServed`], [`LinkError::Forked`].
     #[allow(dead_code)]
     pub(crate) fn desk(&self) -> Result<Arc<links::Desk>, LinkError> {
-        Err(LinkError::NotServed)
+        if !fork::is_current(self.generation) {
+            return Err(LinkError::Forked);
+        }
+        self.links.as_ref().ok_or(LinkError::NotServed)?.desk()
     }
 
     fn plugins(&self) -> MutexGuard<'_, Vec<Arc<Supervised>>> {
@@ -326,6 +332,9 @@ impl Drop for Host {
         if let Some(server) = &self.server {
             // Handles of plugins keep it; there is nobody left to serve.
             server.stop();
+        }
+        if let Some(links) = &self.links {
+            links.close();
         }
         if let Some(store) = &self.store {
             store.close();

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::control::{self, Announcement, Grant, StopNotice, VARIABLE};
 use super::error::{ConnectError, RequestError, StoreError, TakeChannelsError};
-use super::links::{Desk, LinkError};
+use super::links::{Desk, LinkError, PluginLinks};
 use super::listener::Listener;
 use super::service::Client;
 use super::service::error::ServiceError;
@@ -46,6 +46,9 @@ pub struct Plugin {
     listener: Listener,
     /// Where the host has something to serve.
     pub(super) service: Option<Arc<Client>>,
+    /// Where the host links processes.
+    #[allow(dead_code)]
+    links: PluginLinks,
     /// A descriptor of the host's store, and what may be done with it.
     store: Option<(OwnedFd, Grant)>,
     grace: Arc<Mutex<Option<Duration>>>,
@@ -83,7 +86,9 @@ impl Plugin {
         if CONNECTED.swap(1, Ordering::Relaxed) != 0 {
             return Err(ConnectError::AlreadyConnected);
         }
-        let Taken { host, control, bell, active, passive, service, store } = take_all(&announced)?;
+        let Taken { host, control, bell, active, passive, service, store, post } =
+            take_all(&announced)?;
+        let links = PluginLinks::new(post);
         let store = store.map(|fd| (fd, announced.access));
         let attach = |what, fd| {
             Channel::attach_unchecked_types(fd, options)
@@ -109,7 +114,7 @@ impl Plugin {
         let (control, receiver) = control.split();
         let state = Mutex::new(State { control, bell, channels, ready: false, asked: false });
         let listener = Listener::new(receiver);
-        Ok(Self { name: announced.name, state, listener, service, store, grace })
+        Ok(Self { name: announced.name, state, listener, service, links, store, grace })
     }
 
     /// The name that the host gave this plugin.
@@ -222,7 +227,8 @@ impl Plugin {
     /// [`LinkError::NotServed`], [`LinkError::Forked`].
     #[allow(dead_code)]
     pub(crate) fn desk(&self) -> Result<Arc<Desk>, LinkError> {
-        Err(LinkError::NotServed)
+        let service = self.service.as_ref().ok_or(LinkError::NotServed)?;
+        self.links.desk(service)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -271,6 +277,7 @@ struct Taken {
     passive: OwnedFd,
     service: Option<OwnedFd>,
     store: Option<OwnedFd>,
+    post: Option<OwnedFd>,
 }
 
 /// Takes all descriptors, or none is left open.
@@ -287,6 +294,7 @@ fn take_all(announced: &Announcement) -> Result<Taken, ConnectError> {
         passive: take("the passive channel", announced.passive)?,
         service: take_if_any("the service channel", announced.service)?,
         store: take_if_any("the store", announced.store)?,
+        post: take_if_any("the post", announced.post)?,
     })
 }
 

@@ -4,7 +4,7 @@
 //! What always holds: after an error there is no process; a process that runs is watched, and on
 //! record before its death can be reported.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use crate::channel::Channel;
 use crate::error::ExitReason;
 use crate::memory::Deadline;
 use crate::os::clock::monotonic_ns;
-use crate::os::doorbell;
+use crate::os::{doorbell, post};
 use crate::segment::DEFAULT_MAX_MESSAGE_BYTES;
 use crate::supervisor::{self, WatchToken};
 
@@ -95,6 +95,7 @@ impl Supervised {
         let store = self.store.as_ref().map(|store| store.descriptor(self.grant));
         let store_fd = store.transpose()?.flatten();
         let bell = doorbell::new().map_err(os("eventfd"))?;
+        let (our_post, their_post) = self.post()?.unzip();
         let (connections, segments) = (channels.connections(), channels.segments()?);
         let service = channels.service.take();
         let mut control = hand_out(channels);
@@ -107,11 +108,12 @@ impl Supervised {
             passive: &passive_fd,
             service: service_fd.as_ref(),
             store: store_fd.as_ref(),
+            post: their_post.as_ref(),
             access: self.grant,
         };
         let pid = self.launch(&handed, connections)?;
-        drop((control_fd, active_fd, passive_fd, service_fd, store_fd));
-        let attached = || self.serve(service);
+        drop((control_fd, active_fd, passive_fd, service_fd, store_fd, their_post));
+        let attached = || self.serve(service, our_post);
         let greeted = handshake(&mut control, &segments, self.ready_timeout, attached);
         // Before anybody hears of the outcome.
         drop(segments);
@@ -140,10 +142,16 @@ impl Supervised {
         self.server.is_some().then_some(MAX_REQUEST_BYTES)
     }
 
+    /// The two ends of the process's post, where the host links processes.
+    fn post(&self) -> Result<Option<(OwnedFd, OwnedFd)>, SpawnError> {
+        let os = |source| SpawnError::Os { call: "socketpair", source };
+        self.links.then(post::pair).transpose().map_err(os)
+    }
+
     /// Serves the process from now on.
-    fn serve(&self, service: Option<Channel>) {
+    fn serve(&self, service: Option<Channel>, post: Option<OwnedFd>) {
         if let (Some(server), Some(channel)) = (&self.server, service) {
-            let visit = Arc::new(self.visit());
+            let visit = Arc::new(self.visit(post));
             self.life().visit = Some(Arc::clone(&visit));
             server.admit(visit, channel);
         }

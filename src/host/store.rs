@@ -201,7 +201,7 @@ mod tests {
                 ..ChannelOptions::default()
             };
             let (ours, theirs) = Channel::pair(&options).unwrap();
-            server.admit(Arc::new(Visit::new(plugin, &events, quota)), ours);
+            server.admit(Arc::new(Visit::new(plugin, &events, quota, None)), ours);
             let client = Arc::new(Client::new(theirs).unwrap());
             let descriptor = host.descriptor(Grant::ReadOnly).unwrap().unwrap();
             Store::attach_through(descriptor, through(&client)).unwrap()

@@ -60,6 +60,8 @@ pub(super) struct Supervised {
     pub(super) host: Arc<OwnedFd>,
     /// Where the host has something to serve.
     pub(super) server: Option<Arc<Server>>,
+    /// Whether the host links processes.
+    pub(super) links: bool,
     /// The host's store, where it has one, and what this plugin may do with it.
     pub(super) store: Option<Arc<HostStore>>,
     pub(super) grant: Grant,
@@ -153,6 +155,7 @@ pub(super) struct Common<'a> {
     pub(super) roster: &'a Arc<Roster>,
     pub(super) pidfd: &'a Arc<OwnedFd>,
     pub(super) server: Option<&'a Arc<Server>>,
+    pub(super) links: bool,
     pub(super) store: Option<&'a Arc<HostStore>>,
     pub(super) generation: u64,
 }
@@ -172,6 +175,7 @@ impl Supervised {
             roster: Arc::clone(common.roster),
             host: Arc::clone(common.pidfd),
             server: common.server.map(Arc::clone),
+            links: common.links,
             store: common.store.map(Arc::clone),
             quota: spec.quota,
             grant: if common.store.is_some() { spec.store } else { Grant::None },
@@ -204,9 +208,9 @@ impl Supervised {
     }
 
     /// What the server and this plugin's threads share of a process that is served.
-    pub(super) fn visit(&self) -> Visit {
+    pub(super) fn visit(&self, post: Option<OwnedFd>) -> Visit {
         let asks = self.grant == Grant::ReadOnly;
-        Visit::new(&self.name, &self.events, asks.then_some(self.quota))
+        Visit::new(&self.name, &self.events, asks.then_some(self.quota), post)
     }
 
     /// Has it in another phase from now on. Whoever waits for that is told, but by

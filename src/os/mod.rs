@@ -26,6 +26,7 @@ pub(crate) mod membarrier;
 pub(crate) mod memfd;
 pub(crate) mod names;
 pub(crate) mod pidfd;
+pub(crate) mod post;
 pub(crate) mod process;
 pub(crate) mod random;
 pub(crate) mod robust_mutex;

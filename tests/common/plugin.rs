@@ -407,8 +407,8 @@ fn connect_errors() {
     });
     let [host, control, bell, active, passive] = numbers;
     let text = format!(
-        "3 host={host} control={control} bell={bell} active={active} passive={passive} service=-1 \
-         store=-1 access=none name=wrong"
+        "4 host={host} control={control} bell={bell} active={active} passive={passive} service=-1 \
+         store=-1 post=-1 access=none name=wrong"
     );
     assert!(matches!(set(&text), Err(ConnectError::Segment { what: "control", .. })));
     let left = numbers.iter().filter(|fd| fs::exists(format!("/proc/self/fd/{fd}")).unwrap());

@@ -34,7 +34,7 @@ impl ChannelTypes {
 
     /// What the header of such a channel says where this is its creator (`side` 0) or the one who
     /// attaches (1); 0 where it is untyped.
-    pub(in crate::channel) const fn fingerprint(&self, side: usize) -> u64 {
+    pub(crate) const fn fingerprint(&self, side: usize) -> u64 {
         let (out, back) = match side {
             0 => (self.sends, self.receives),
             _ => (self.receives, self.sends),

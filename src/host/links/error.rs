@@ -8,8 +8,14 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use super::broker::WHAT;
+use super::wire;
+use crate::channel::ChannelTypes;
 use crate::error::SegmentError;
 use crate::host::error::NameError;
+use crate::host::service::Reply;
+use crate::host::service::error::ServiceError;
+use crate::host::service::frame::STATUS_DONE;
 
 /// Why a channel between two processes of a host did not come about.
 #[derive(Debug, Error)]
@@ -33,6 +39,13 @@ pub enum LinkError {
     /// A name that no listener can have.
     #[error("the name {0}")]
     Name(#[from] NameError),
+    /// The name of a plugin's own channel, `{plugin}-active` or `{plugin}-passive`: the plugin and the
+    /// host program have it by itself, and no other channel can have such a name.
+    #[error("the name {name:?} is a plugin's own: it is taken with take_channels()")]
+    Reserved {
+        /// The name.
+        name: String,
+    },
     /// A note that is too long.
     #[error("a note of {len} bytes: at most {max} are taken")]
     Note {
@@ -60,6 +73,12 @@ pub enum LinkError {
     /// It did not come about in time.
     #[error("no link came about within {timeout:?}")]
     Timeout {
+        /// How long there was.
+        timeout: Duration,
+    },
+    /// There was no room for the request in time: nothing has been asked for.
+    #[error("there was no room for a request to the host within {timeout:?}")]
+    Full {
         /// How long there was.
         timeout: Duration,
     },
@@ -98,4 +117,46 @@ pub enum LinkError {
     /// No channel can be as the options say, or this process could not attach it.
     #[error("the channel: {0}")]
     Attach(#[from] SegmentError),
+}
+
+impl LinkError {
+    /// Why a request to the host has no answer.
+    pub(super) fn of(error: ServiceError, timeout: Duration) -> Self {
+        match error {
+            ServiceError::Full { .. } => Self::Full { timeout },
+            ServiceError::Timeout { .. } => Self::Timeout { timeout },
+            ServiceError::NotServed | ServiceError::Unknown { .. } => Self::NotServed,
+            ServiceError::HostGone => Self::HostGone,
+            ServiceError::Closed | ServiceError::Corrupt(_) => Self::Closed,
+            ServiceError::Forked => Self::Forked,
+            ServiceError::TooLong { .. } | ServiceError::ResultTooLong { .. } => {
+                Self::UnknownAnswer
+            }
+        }
+    }
+}
+
+/// The number in an answer to a request under this name, of these types.
+pub(super) fn number_in(reply: &Reply, name: &str, types: ChannelTypes) -> Result<u64, LinkError> {
+    let number = |at: usize| {
+        let bytes = reply.payload.get(at * 8..at * 8 + 8).ok_or(LinkError::UnknownAnswer)?;
+        Ok::<_, LinkError>(bytemuck::pod_read_unaligned::<u64>(bytes))
+    };
+    let name = || name.to_string();
+    Err(match reply.status {
+        STATUS_DONE => return number(0),
+        wire::STATUS_UNKNOWN_NAME => LinkError::Unknown { name: name() },
+        wire::STATUS_DUPLICATE => LinkError::Duplicate { name: name() },
+        wire::STATUS_RESERVED => LinkError::Reserved { name: name() },
+        wire::STATUS_TYPES => {
+            LinkError::Types { found: number(0)?, expected: types.fingerprint(0) }
+        }
+        wire::STATUS_LINKED => LinkError::Linked { id: number(0)? },
+        wire::STATUS_TOO_MANY => {
+            let what = usize::try_from(number(0)?).ok().and_then(|code| WHAT.get(code));
+            LinkError::TooMany { what: what.ok_or(LinkError::UnknownAnswer)?, max: number(1)? }
+        }
+        wire::STATUS_CLOSED => LinkError::Closed,
+        _ => LinkError::UnknownAnswer,
+    })
 }

@@ -9,11 +9,23 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `desk` | what a process calls: listen, connect, join |
+//! | `desk`, `table` | what a process calls: listen, connect, join; what it knows of its links |
+//! | `agent` | its thread: offers, answers, links to their inboxes |
+//! | `office`, `broker` | the host's side: who listens, who joins, what links there are |
+//! | `wire` | requests and letters as bytes |
+//! | `sides` | how a host and a plugin come to their desks |
 //! | `error` | what can go wrong |
 
+mod agent;
+mod broker;
 mod desk;
 mod error;
+mod office;
+mod sides;
+mod table;
+#[cfg(test)]
+mod tests;
+mod wire;
 
 use std::fmt::Debug;
 
@@ -21,9 +33,12 @@ use crate::channel::{Channel, ChannelTypes};
 use crate::segment::DEFAULT_MAX_MESSAGE_BYTES;
 use crate::wakeup::WaitStrategy;
 
+pub(super) use broker::Limits;
 #[allow(unused_imports)]
 pub(crate) use desk::{Desk, Registration};
 pub use error::LinkError;
+pub(super) use sides::{HostLinks, PluginLinks};
+pub(super) use wire::SERVICE_LINKS;
 
 /// Longest note in bytes.
 pub(crate) const MAX_NOTE_BYTES: usize = 128;

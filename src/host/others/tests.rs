@@ -42,7 +42,7 @@ impl Bench {
         let options =
             ChannelOptions { capacity_bytes: CAPACITY_BYTES, ..ChannelOptions::default() };
         let (host, ours) = Channel::pair(&options).unwrap();
-        self.server.admit(Arc::new(Visit::new(plugin, &self.events, None)), host);
+        self.server.admit(Arc::new(Visit::new(plugin, &self.events, None, None)), host);
         ours
     }
 

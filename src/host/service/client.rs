@@ -84,6 +84,11 @@ impl Client {
         })
     }
 
+    /// Whether this is the process that made it, and not one forked from that.
+    pub(in crate::host) fn is_ours(&self) -> bool {
+        fork::is_current(self.generation)
+    }
+
     /// Asks the host to do something, and waits for the answer for at most `timeout`.
     ///
     /// # Errors
@@ -94,7 +99,7 @@ impl Client {
         payload: &[u8],
         timeout: Duration,
     ) -> Result<Reply, ServiceError> {
-        if !fork::is_current(self.generation) {
+        if !self.is_ours() {
             return Err(ServiceError::Forked);
         }
         let timeout_ns = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);

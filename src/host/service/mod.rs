@@ -25,7 +25,7 @@ mod session;
 #[cfg(test)]
 mod tests;
 
-pub(super) use client::Client;
+pub(super) use client::{Client, Reply};
 pub(super) use error::ServiceProblem;
 pub(super) use server::{Bell, Server, Sessions};
 pub(super) use session::{Request, Service, Session, Visit};

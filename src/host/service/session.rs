@@ -6,6 +6,7 @@
 
 use std::fmt::Debug;
 use std::io::IoSlice;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use crate::channel::Sender;
 use crate::error::TrySendError;
 use crate::host::event::{Events, HostEventKind};
 use crate::store::StoreQuota;
+use crate::sync::{AtomicU64, Ordering};
 
 /// A part of what a host serves: operations that belong together. It runs on the server's thread, so
 /// that everything it does is short.
@@ -73,6 +75,10 @@ pub(in crate::host) struct Visit {
     pub(in crate::host) plugin: String,
     /// How much it may ask of the host's store; `None` where it may not, or writes it itself.
     pub(in crate::host) quota: Option<StoreQuota>,
+    /// No two visits have the same.
+    pub(in crate::host) number: u64,
+    /// The host's end of the plugin's post, until somebody takes it.
+    post: Mutex<Option<OwnedFd>>,
     events: Arc<Events>,
     is_over: Mutex<bool>,
     over: Condvar,
@@ -83,9 +89,18 @@ impl Visit {
         plugin: &str,
         events: &Arc<Events>,
         quota: Option<StoreQuota>,
+        post: Option<OwnedFd>,
     ) -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        let number = LAST.fetch_add(1, Ordering::Relaxed) + 1;
         let (plugin, events) = (plugin.into(), Arc::clone(events));
-        Self { plugin, quota, events, is_over: Mutex::new(false), over: Condvar::new() }
+        let (is_over, over) = (Mutex::new(false), Condvar::new());
+        Self { plugin, quota, number, post: Mutex::new(post), events, is_over, over }
+    }
+
+    /// The host's end of the plugin's post, once.
+    pub(in crate::host) fn take_post(&self) -> Option<OwnedFd> {
+        self.post.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Waits until everything that the process had asked for before it died has been seen to, for at
@@ -101,7 +116,12 @@ impl Visit {
     }
 
     pub(super) fn report(&self, problem: ServiceProblem) {
-        self.events.report(&self.plugin, HostEventKind::ServiceClosed { problem });
+        self.tell(HostEventKind::ServiceClosed { problem });
+    }
+
+    /// Tells the host program.
+    pub(in crate::host) fn tell(&self, kind: HostEventKind) {
+        self.events.report(&self.plugin, kind);
     }
 }
 

@@ -88,7 +88,7 @@ impl Bench {
         let options =
             ChannelOptions { capacity_bytes: CAPACITY_BYTES, ..ChannelOptions::default() };
         let (host, ours) = Channel::pair(&options).unwrap();
-        let visit = Arc::new(Visit::new(plugin, &self.events, None));
+        let visit = Arc::new(Visit::new(plugin, &self.events, None, None));
         self.server.admit(Arc::clone(&visit), host);
         assert_eq!(self.told(), (plugin.into(), "begin"));
         (ours, visit)
@@ -253,7 +253,7 @@ fn what_was_asked_before_a_death_is_done_before_it_is_over() {
         ours.send(&request(OP_TELL, 0, b"")).unwrap();
     }
     let connection = Arc::clone(host.connection());
-    let visit = Arc::new(Visit::new("dead", &bench.events, None));
+    let visit = Arc::new(Visit::new("dead", &bench.events, None, None));
     connection.peer_died(ExitReason::Signal(9), false);
     bench.server.admit(Arc::clone(&visit), host);
     bench.server.died(4711);
@@ -279,7 +279,7 @@ fn when_the_server_ends_every_wait_does() {
     });
     assert_eq!(client.call(OP_ECHO, &[], NEVER), Err(ServiceError::Closed));
     let (host, _ours) = Channel::pair(&ChannelOptions::default()).unwrap();
-    let visit = Arc::new(Visit::new("late", &bench.events, None));
+    let visit = Arc::new(Visit::new("late", &bench.events, None, None));
     bench.server.admit(Arc::clone(&visit), host);
     visit.wait_until_over(NEVER);
 }

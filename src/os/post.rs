@@ -1,0 +1,226 @@
+//! Letters with a descriptor in them: pairs of sockets that keep messages apart.
+//!
+//! A host tells its plugins of their links with it. What always holds: sending never waits, whatever
+//! the receiver does with its end; what is received is one whole letter with at most one descriptor,
+//! which is closed on exec, or an error with nothing kept.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::{MaybeUninit, size_of};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+
+/// Room for one descriptor's control message, aligned as its header must be.
+#[repr(C, align(8))]
+struct Control([u8; CONTROL_BYTES]);
+
+// SAFETY: a calculation with a number.
+const CONTROL_BYTES: usize = unsafe { libc::CMSG_SPACE(size_of::<RawFd>() as u32) } as usize;
+
+/// A new pair of ends, of which each receives what is sent on the other.
+pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut fds = [-1; 2];
+    let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;
+    // SAFETY: the kernel writes two numbers to the array, which outlives the call.
+    let result = unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, fds.as_mut_ptr()) };
+    super::check(result.into())?;
+    // SAFETY: the call succeeded, so this is a new descriptor that nobody else owns.
+    let first = unsafe { OwnedFd::from_raw_fd(fds[0]) };
+    // SAFETY: and so is this.
+    let second = unsafe { OwnedFd::from_raw_fd(fds[1]) };
+    Ok((first, second))
+}
+
+/// Sends a letter, if there is room for it now.
+///
+/// # Errors
+/// `WouldBlock` where there is no room; another where nobody can receive any more, or the system lacks
+/// memory.
+pub(crate) fn send(
+    socket: BorrowedFd<'_>,
+    letter: &[u8],
+    descriptor: Option<BorrowedFd<'_>>,
+) -> io::Result<()> {
+    let parts = [IoSlice::new(letter)];
+    let mut control = Control([0; CONTROL_BYTES]);
+    let mut message = empty();
+    message.msg_iov = parts.as_ptr().cast_mut().cast();
+    message.msg_iovlen = parts.len();
+    if let Some(descriptor) = descriptor {
+        message.msg_control = (&raw mut control.0).cast();
+        message.msg_controllen = CONTROL_BYTES;
+        // SAFETY: the control buffer is set, aligned, and has room for one header and one number.
+        let header = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
+        // SAFETY: `header` points to the start of the control buffer, which is ours and large enough.
+        let header = unsafe { &mut *header };
+        header.cmsg_level = libc::SOL_SOCKET;
+        header.cmsg_type = libc::SCM_RIGHTS;
+        // SAFETY: a calculation with a number.
+        header.cmsg_len = unsafe { libc::CMSG_LEN(size_of::<RawFd>() as u32) } as usize;
+        // SAFETY: the header is that of a message in a buffer with room for its data.
+        let data = unsafe { libc::CMSG_DATA(header) };
+        // SAFETY: `data` has room for the number; it need not be aligned for it.
+        unsafe { data.cast::<RawFd>().write_unaligned(descriptor.as_raw_fd()) };
+    }
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    loop {
+        // SAFETY: `message` points to `parts` and `control`, which outlive the call and are only read.
+        let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, flags) };
+        match super::check(sent as libc::c_long) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+            Ok(_) => return Ok(()),
+        }
+    }
+}
+
+/// Receives a letter, if there is one: its length, 0 where none will come any more, and the descriptor
+/// in it.
+///
+/// # Errors
+/// `WouldBlock` where there is none now; `InvalidData` where it is longer than `room`, or has more
+/// descriptors in it.
+pub(crate) fn receive(
+    socket: BorrowedFd<'_>,
+    room: &mut [u8],
+) -> io::Result<(usize, Option<OwnedFd>)> {
+    let mut parts = [IoSliceMut::new(room)];
+    let mut control = Control([0; CONTROL_BYTES]);
+    let mut message = empty();
+    message.msg_iov = parts.as_mut_ptr().cast();
+    message.msg_iovlen = parts.len();
+    message.msg_control = (&raw mut control.0).cast();
+    message.msg_controllen = CONTROL_BYTES;
+    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    let len = loop {
+        // SAFETY: `message` points to `parts` and `control`, which outlive the call; the kernel writes
+        // no more than their lengths.
+        let got = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) };
+        match super::check(got as libc::c_long) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+            Ok(len) => break len as usize,
+        }
+    };
+    let descriptor = descriptor_in(&message);
+    if message.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0 {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    Ok((len, descriptor))
+}
+
+/// The descriptor that came with a message.
+fn descriptor_in(message: &libc::msghdr) -> Option<OwnedFd> {
+    // SAFETY: the kernel has set the length of the control buffer, which is alive, to what it wrote.
+    let header = unsafe { libc::CMSG_FIRSTHDR(message) };
+    // SAFETY: null, or a header that the kernel has written into the buffer.
+    let header = unsafe { header.as_ref() }?;
+    // SAFETY: a calculation with a number.
+    let with_one = unsafe { libc::CMSG_LEN(size_of::<RawFd>() as u32) } as usize;
+    let rights = header.cmsg_level == libc::SOL_SOCKET && header.cmsg_type == libc::SCM_RIGHTS;
+    if !rights || header.cmsg_len < with_one {
+        return None;
+    }
+    // SAFETY: the header is that of a message with data in the same buffer.
+    let data = unsafe { libc::CMSG_DATA(header) };
+    // SAFETY: the length says that there is a number; the buffer has no room for two.
+    let number = unsafe { data.cast::<RawFd>().read_unaligned() };
+    // SAFETY: the kernel has opened it for this message, and nobody else has seen it.
+    Some(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// A message header that names nothing.
+fn empty() -> libc::msghdr {
+    // SAFETY: null pointers and lengths of 0 are a header that names nothing.
+    unsafe { MaybeUninit::zeroed().assume_init() }
+}
+
+/// Ends the pair, whoever else has a copy of this end: the other end receives what was sent, then
+/// nothing more.
+pub(crate) fn end(socket: BorrowedFd<'_>) {
+    // SAFETY: the call takes numbers.
+    unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_RDWR) };
+}
+
+/// Waits until one of two descriptors is readable, or has ended.
+pub(crate) fn wait_for_either(first: Option<BorrowedFd<'_>>, second: BorrowedFd<'_>) {
+    let number = |fd: BorrowedFd<'_>| fd.as_raw_fd();
+    // A negative number is passed over.
+    let mut entries = [first.map_or(-1, number), number(second)].map(|fd| libc::pollfd {
+        fd,
+        events: libc::POLLIN,
+        revents: 0,
+    });
+    // SAFETY: as many entries as the call is told, which outlive it; a null timeout and mask are
+    // allowed. A signal ends the wait, and the caller looks.
+    unsafe {
+        libc::ppoll(entries.as_mut_ptr(), entries.len() as libc::nfds_t, ptr::null(), ptr::null())
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::{ErrorKind, Read, Seek, Write};
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::os::epoll::is_readable;
+
+    #[test]
+    fn a_letter_arrives_as_it_was_sent_with_the_file_that_was_in_it() {
+        let (ours, theirs) = pair().unwrap();
+        let text = crate::os::memfd::create(4096).unwrap();
+        (&text).write_all(b"text").unwrap();
+        send(ours.as_fd(), b"with", Some(text.as_fd())).unwrap();
+        send(ours.as_fd(), b"without", None).unwrap();
+        let mut room = [0; 16];
+        let (len, descriptor) = receive(theirs.as_fd(), &mut room).unwrap();
+        assert_eq!(&room[..len], b"with");
+        let mut file = File::from(descriptor.unwrap());
+        file.rewind().unwrap();
+        let mut found = [0; 4];
+        file.read_exact(&mut found).unwrap();
+        assert_eq!(&found, b"text");
+        // SAFETY: the call takes numbers.
+        assert_eq!(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETFD) }, libc::FD_CLOEXEC);
+        let (len, descriptor) = receive(theirs.as_fd(), &mut room).unwrap();
+        assert_eq!((&room[..len], descriptor.is_none()), (&b"without"[..], true));
+        assert_eq!(receive(theirs.as_fd(), &mut room).unwrap_err().kind(), ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn who_does_not_read_is_not_waited_for() {
+        let (ours, theirs) = pair().unwrap();
+        // What the receiver says of its own end changes nothing.
+        // SAFETY: the call takes numbers.
+        unsafe { libc::fcntl(theirs.as_raw_fd(), libc::F_SETFL, 0) };
+        let full = loop {
+            if let Err(error) = send(ours.as_fd(), &[0; 200], None) {
+                break error;
+            }
+        };
+        assert_eq!(full.kind(), ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn an_end_is_an_end_also_where_somebody_has_a_copy() {
+        let (ours, theirs) = pair().unwrap();
+        let _copy = ours.try_clone().unwrap();
+        send(ours.as_fd(), b"last", None).unwrap();
+        end(ours.as_fd());
+        assert!(is_readable(theirs.as_fd()));
+        let mut room = [0; 16];
+        assert_eq!(receive(theirs.as_fd(), &mut room).unwrap().0, 4);
+        assert_eq!(receive(theirs.as_fd(), &mut room).unwrap().0, 0);
+        assert!(send(theirs.as_fd(), b"x", None).is_err());
+    }
+
+    #[test]
+    fn a_letter_that_is_too_long_is_an_error_and_leaves_nothing() {
+        let (ours, theirs) = pair().unwrap();
+        let file = File::open("/dev/null").unwrap();
+        send(ours.as_fd(), &[1; 17], Some(file.as_fd())).unwrap();
+        let error = receive(theirs.as_fd(), &mut [0; 16]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidData);
+    }
+}
