@@ -398,7 +398,7 @@ fn connect_errors() {
     };
     assert!(matches!(Plugin::connect(), Err(ConnectError::NoHost { .. })));
     assert!(matches!(set("2 old"), Err(ConnectError::Version { .. })));
-    assert!(matches!(set("3 host=3"), Err(ConnectError::Malformed { .. })));
+    assert!(matches!(set("4 host=3"), Err(ConnectError::Malformed { .. })));
     // A file that is not memory, inheritable as the host's descriptors are.
     let numbers = [0; 5].map(|_| {
         let file = File::open("/proc/self/exe").unwrap();
