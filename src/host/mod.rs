@@ -19,6 +19,8 @@
 //! | `stop` | ending a plugin, for good or to make room for a successor |
 //! | `hooks` | telling the host program of the turning points |
 //! | `store` | the store that a host has |
+//! | `links` | channels between any two processes: who brokers them, and how both get an end |
+//! | `registry` | channels by name or ticket |
 //! | `plugin`, `listener` | the plugin's side; what it hears from its host |
 //! | `service` | what plugins ask of their host, and the answers |
 //! | `others` | what a plugin sees of other plugins, and may do to them |
@@ -49,8 +51,8 @@
 //! [`Host::spawn`], and no signal later. A *cgroup* that has none calls the kernel's killer, at that
 //! moment and not under load: give the host's cgroup room for all plugins, and once more for each
 //! that is being restarted, since the old segments stay until their unread messages have been read.
-//! Besides that the host holds, per plugin, six descriptors, and no thread while nothing
-//! happens to it. One thread serves all plugins, where there is something to serve.
+//! Besides that the host holds, per plugin, six descriptors, a seventh where it
+//! [links processes](HostBuilder::links), and no thread while nothing happens to it. One thread serves all plugins, where there is something to serve.
 //!
 //! # Examples
 //!
@@ -97,11 +99,11 @@ mod handle;
 mod hooks;
 mod isolation;
 mod launch;
-#[allow(dead_code)]
 pub(crate) mod links;
 mod listener;
 mod others;
 mod plugin;
+mod registry;
 mod restart;
 mod service;
 mod spec;
@@ -140,6 +142,7 @@ pub use others::{
     ControlAction, ControlError, ControlRequest, PluginChange, PluginInfo, PluginWatch,
 };
 pub use plugin::{EXIT_CODE_HOST_GONE, Plugin};
+pub use registry::{AcceptError, ChannelListener, ListedChannel, Ticket, TypedListener};
 pub use service::error::{ServiceError, ServiceProblem};
 pub use service::frame;
 pub use spec::{MAX_NAME_BYTES, PluginSpec, Restart};
@@ -232,6 +235,16 @@ impl Host {
         Ok(plugin)
     }
 
+    /// The plugin of this name, unless it has ended for good; `None` in a forked child.
+    pub fn plugin(&self, name: &str) -> Option<PluginHandle> {
+        if !fork::is_current(self.generation) {
+            return None;
+        }
+        let plugins = self.plugins();
+        let found = plugins.iter().find(|plugin| plugin.name == name && !plugin.life().is_ended());
+        found.map(|plugin| PluginHandle::new(Arc::clone(plugin)))
+    }
+
     /// A handle of the host's store, for this thread; each thread has one of its own.
     ///
     /// # Errors
@@ -285,7 +298,6 @@ impl Host {
     ///
     /// # Errors
     /// [`LinkError::NotServed`], [`LinkError::Forked`].
-    #[allow(dead_code)]
     pub(crate) fn desk(&self) -> Result<Arc<links::Desk>, LinkError> {
         if !fork::is_current(self.generation) {
             return Err(LinkError::Forked);

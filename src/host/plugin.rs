@@ -47,7 +47,6 @@ pub struct Plugin {
     /// Where the host has something to serve.
     pub(super) service: Option<Arc<Client>>,
     /// Where the host links processes.
-    #[allow(dead_code)]
     links: PluginLinks,
     /// A descriptor of the host's store, and what may be done with it.
     store: Option<(OwnedFd, Grant)>,
@@ -225,7 +224,6 @@ impl Plugin {
     ///
     /// # Errors
     /// [`LinkError::NotServed`], [`LinkError::Forked`].
-    #[allow(dead_code)]
     pub(crate) fn desk(&self) -> Result<Arc<Desk>, LinkError> {
         let service = self.service.as_ref().ok_or(LinkError::NotServed)?;
         self.links.desk(service)

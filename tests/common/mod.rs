@@ -6,6 +6,7 @@ pub mod controlling;
 pub mod forked;
 pub mod hostile;
 pub mod ledger;
+pub mod linking;
 pub mod meeting;
 pub mod name;
 pub mod plugin;

@@ -8,7 +8,7 @@ use std::process::{self, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use super::{asking, controlling, hostile, serving, storing};
+use super::{asking, controlling, hostile, linking, serving, storing};
 use ringway::channel::{Channel, TypedChannel};
 use ringway::error::{ExitReason, RecvError, SendError};
 use ringway::host::control::VARIABLE;
@@ -193,6 +193,7 @@ pub fn run_role() {
         "host-of-a-pinger" => serving::host_of_a_pinger(),
         "ping-until-gone" => serving::ping_until_gone(),
         "control-others" => controlling::control_others(),
+        "use-registry" => linking::use_registry(),
         "host-of-a-watcher" => controlling::host_of_a_watcher(),
         "watch-until-gone" => controlling::watch_until_gone(),
         other => panic!("unknown role {other}"),

@@ -136,9 +136,13 @@ impl Agent {
     fn go(&self, end: EndId) {
         let gone = self.desk.table().go(end);
         let Some((delivery, token, begun)) = gone else { return };
-        if let Delivery::To(inbox, link) = delivery {
+        match delivery {
             // An inbox that panics has said so, and the other links go on.
-            let _ = catch_unwind(AssertUnwindSafe(|| inbox.linked(link)));
+            Delivery::To(inbox, link) => {
+                let _ = catch_unwind(AssertUnwindSafe(|| inbox.linked(link)));
+            }
+            Delivery::Unwanted(link) => drop(link),
+            Delivery::Taken => {}
         }
         self.desk.table().settle(token, begun);
         self.desk.notify();

@@ -12,7 +12,7 @@ use super::office::Office;
 use super::table::{Connecting, Held, Registered, Table, Terms};
 use super::wire::{
     Ask, EndId, Entry, ListAsk, OP_CONNECT, OP_JOIN, OP_LIST, OP_LISTEN, OP_OVER, OP_WITHDRAW,
-    Shape, is_ticket,
+    Shape, is_name, is_ticket,
 };
 use super::{Inbox, Kind, Link, LinkError, LinkOptions, Listed, MAX_NOTE_BYTES};
 use crate::channel::ChannelTypes;
@@ -149,7 +149,7 @@ impl Desk {
         timeout: Duration,
     ) -> Result<Link, LinkError> {
         let until = Instant::now() + timeout;
-        check(name, note)?;
+        check(kind, name, note)?;
         let terms = Terms { types: Some(options.types), wait: options.wait };
         let token = {
             let mut table = self.open_table()?;
@@ -191,6 +191,7 @@ impl Desk {
     ///
     /// # Errors
     /// [`LinkError`]; nothing is registered then.
+    #[allow(dead_code)]
     pub(crate) fn join(
         self: &Arc<Self>,
         kind: Kind,
@@ -232,7 +233,7 @@ impl Desk {
         timeout: Duration,
     ) -> Result<Registration, LinkError> {
         let until = Instant::now() + timeout;
-        check(name, note)?;
+        check(kind, name, note)?;
         let (token, group) = {
             let mut table = self.open_table()?;
             let token = table.next_token();
@@ -356,7 +357,7 @@ impl Desk {
 
     /// Nothing will come any more: tells all links, and all that wait.
     pub(super) fn end(&self) {
-        let ends = {
+        let (ends, inboxes) = {
             let mut table = self.table();
             table.ended = true;
             for connecting in table.connects.values_mut() {
@@ -364,9 +365,12 @@ impl Desk {
                     *connecting = Connecting::Failed(LinkError::Closed);
                 }
             }
-            std::mem::take(&mut table.ends)
+            let registered = table.registrations.values();
+            let inboxes: Vec<_> = registered.map(|one| Arc::clone(&one.inbox)).collect();
+            (std::mem::take(&mut table.ends), inboxes)
         };
         self.notify();
+        inboxes.iter().for_each(|inbox| inbox.closed());
         for held in ends.into_values() {
             if let Held::Used(connection) = held
                 && let Some(connection) = connection.upgrade()
@@ -378,8 +382,8 @@ impl Desk {
 }
 
 /// Checks what no host would take.
-fn check(name: &str, note: &[u8]) -> Result<(), LinkError> {
-    if !is_ticket(name) {
+fn check(kind: Kind, name: &str, note: &[u8]) -> Result<(), LinkError> {
+    if !(is_ticket(name) && is_name(kind, name)) {
         check_name(name)?;
     }
     if note.len() > MAX_NOTE_BYTES {

@@ -30,6 +30,9 @@ pub enum LinkError {
         /// The name.
         name: String,
     },
+    /// Nobody listens for this ticket any more, or nobody ever has.
+    #[error("nobody listens for this ticket")]
+    TicketGone,
     /// Somebody listens under this name already.
     #[error("somebody listens under the name {name:?} already")]
     Duplicate {

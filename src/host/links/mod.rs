@@ -34,11 +34,10 @@ use crate::segment::DEFAULT_MAX_MESSAGE_BYTES;
 use crate::wakeup::WaitStrategy;
 
 pub(super) use broker::Limits;
-#[allow(unused_imports)]
 pub(crate) use desk::{Desk, Registration};
 pub use error::LinkError;
 pub(super) use sides::{HostLinks, PluginLinks};
-pub(super) use wire::SERVICE_LINKS;
+pub(super) use wire::{SERVICE_LINKS, name_of_ticket};
 
 /// Longest note in bytes.
 pub(crate) const MAX_NOTE_BYTES: usize = 128;
@@ -87,6 +86,7 @@ impl Default for LinkOptions {
 /// other end's process is over or has let go of it; that is so for as long as any part of the channel
 /// is there. The link is over when all of it has been dropped.
 #[derive(Debug)]
+#[allow(dead_code, reason = "not all that stands on links looks at all of it")]
 pub(crate) struct Link {
     /// No two links of a host have the same; both ends have the same one.
     pub(crate) id: u64,
@@ -103,6 +103,9 @@ pub(crate) trait Inbox: Send + Sync + Debug {
     /// A link has come about, and can be used. Runs on the thread that sees to all links of the
     /// process, so that it must be short, and neither listens, connects nor joins.
     fn linked(&self, link: Link);
+
+    /// No more links will come: the host is gone, or serves this process no longer.
+    fn closed(&self) {}
 }
 
 /// A name, and who listens.

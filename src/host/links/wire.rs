@@ -113,7 +113,7 @@ impl Shape {
 }
 
 /// The name of a listener that only who has the ticket can find.
-pub(super) fn name_of_ticket(ticket: [u8; 16]) -> String {
+pub(in crate::host) fn name_of_ticket(ticket: [u8; 16]) -> String {
     format!("{TICKET}{:032x}", u128::from_be_bytes(ticket))
 }
 
@@ -133,7 +133,7 @@ pub(super) fn pair_of(plugin: &str) -> [String; 2] {
 }
 
 /// Whether a name can be listened to.
-fn is_name(kind: Kind, name: &str) -> bool {
+pub(super) fn is_name(kind: Kind, name: &str) -> bool {
     match name.strip_prefix(TICKET) {
         Some(digits) => {
             let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);

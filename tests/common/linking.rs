@@ -1,0 +1,129 @@
+//! Plugins that register channels and open others', as messages tell them to.
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::fs;
+use std::time::Duration;
+
+use ringway::channel::{Channel, ChannelOptions, TypedChannel};
+use ringway::error::{RecvError, RecvTimeoutError};
+use ringway::host::{ChannelListener, Host, Plugin, Ticket};
+use ringway::typed::Pod;
+
+use super::plugin::NEVER;
+
+/// A host that links processes.
+pub fn linking_host() -> Host {
+    Host::builder().links().build().unwrap()
+}
+
+/// Small, so that many fit.
+pub fn small() -> ChannelOptions {
+    ChannelOptions { capacity_bytes: 4096, ..ChannelOptions::default() }
+}
+
+/// How many descriptors and mapped memory files this process has.
+pub fn belongings() -> (usize, usize) {
+    let maps = fs::read_to_string("/proc/self/maps").unwrap();
+    let mapped = maps.lines().filter(|line| line.contains("memfd:")).count();
+    (fs::read_dir("/proc/self/fd").unwrap().count(), mapped)
+}
+
+#[derive(Default)]
+struct Things {
+    listeners: HashMap<String, ChannelListener>,
+    /// By the name under which they were opened or accepted.
+    channels: HashMap<String, Channel>,
+}
+
+/// Does what each message says, and answers with what came of it.
+pub fn use_registry() {
+    let plugin = Plugin::connect().unwrap();
+    let (mut active, _passive) = plugin.take_channels().unwrap();
+    let mut things = Things::default();
+    loop {
+        let order = match active.recv_owned() {
+            Ok(message) => message.to_vec(),
+            Err(RecvError::Disconnected) => return,
+            Err(error) => panic!("{error}"),
+        };
+        active.receiver().release();
+        if let Some(ticket) = order.strip_prefix(b"ticket ") {
+            // A message of its own, as plain data.
+            let ticket: Ticket = bytemuck::pod_read_unaligned(ticket);
+            let opened = plugin.open_ticket(&ticket, &small(), NEVER);
+            let answer =
+                told(opened.map(|channel| drop(things.channels.insert("ticket".into(), channel))));
+            active.send(answer.as_bytes()).unwrap();
+            continue;
+        }
+        if order == b"draw" {
+            let listener = plugin.unnamed_channel(&small()).unwrap();
+            active.send_pod(&listener.ticket().unwrap()).unwrap();
+            things.listeners.insert("drawn".into(), listener);
+            continue;
+        }
+        let answer = obey(&plugin, &mut things, str::from_utf8(&order).unwrap());
+        active.send(answer.as_bytes()).unwrap();
+    }
+}
+
+fn told<E: Debug>(result: Result<(), E>) -> String {
+    result.map_or_else(|error| format!("{error:?}"), |()| "done".into())
+}
+
+/// One order: a word for what to do, a name, and perhaps a text.
+fn obey(plugin: &Plugin, things: &mut Things, order: &str) -> String {
+    let mut words = order.splitn(3, ' ');
+    let mut word = || words.next().unwrap_or_default();
+    let (what, name, text) = (word(), word(), word());
+    let Things { listeners, channels } = things;
+    match what {
+        "register" => told(plugin.register_channel(name, &small()).map(|listener| {
+            listeners.insert(name.into(), listener);
+        })),
+        "register-numbers" => {
+            let options = TypedChannel::<Pod<u64>, Pod<u32>>::options(&small());
+            told(plugin.register_channel(name, &options).map(|listener| {
+                listeners.insert(name.into(), listener);
+            }))
+        }
+        "unregister" => format!("{}", listeners.remove(name).is_some()),
+        "open" => told(plugin.open_channel(name, &small(), NEVER).map(|channel| {
+            channels.insert(name.into(), channel);
+        })),
+        "open-soon" => {
+            let soon = Duration::from_millis(10);
+            told(plugin.open_channel(name, &small(), soon).map(drop))
+        }
+        "open-numbers" => {
+            let opened = plugin.open_typed::<Pod<u32>, Pod<u64>>(name, &small(), NEVER);
+            told(opened.map(|channel| drop(channels.insert(name.into(), channel.into_inner()))))
+        }
+        "accept" => match listeners[name].accept_from(NEVER) {
+            Ok((channel, from)) => {
+                channels.insert(name.into(), channel);
+                format!("from {from:?}")
+            }
+            Err(error) => format!("{error:?}"),
+        },
+        "say" => told(channels.get_mut(name).expect("a channel").send(text.as_bytes())),
+        "hear" => match channels.get_mut(name).expect("a channel").recv_timeout(NEVER) {
+            Ok(message) => String::from_utf8(message.to_vec()).unwrap(),
+            Err(RecvTimeoutError::Disconnected) => "Disconnected".into(),
+            Err(error) => format!("{error:?}"),
+        },
+        "close" => format!("{}", channels.remove(name).is_some()),
+        "list" => plugin.channels().map_or_else(
+            |error| format!("{error:?}"),
+            |all| {
+                let each = all
+                    .iter()
+                    .map(|one| format!("{} {}", one.name, one.plugin.as_deref().unwrap_or("host")));
+                each.collect::<Vec<_>>().join(", ")
+            },
+        ),
+        "belongings" => format!("{:?}", belongings()),
+        other => other.into(),
+    }
+}
