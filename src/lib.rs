@@ -69,11 +69,11 @@
 //! | [`segment`] | sealed memory files with a checked header | no |
 //! | [`store`] | a hash table in a segment: read in place, written under a robust mutex, recovered after a death | lending values |
 //! | [`host`] | plugin processes: spawn, supervise, restart | spawning |
+//! | [`topic`] | publish/subscribe between any processes of a host's family | no |
 //! | `os`, `supervisor` | system calls; the thread that learns of deaths | `os` |
 
 #![cfg_attr(loom, allow(dead_code, reason = "the models use a part"))]
 
-mod callback;
 pub mod channel;
 pub mod error;
 #[cfg(not(loom))]
@@ -88,6 +88,8 @@ pub mod store;
 #[cfg(not(loom))]
 mod supervisor;
 mod sync;
+#[cfg(not(loom))]
+pub mod topic;
 pub mod typed;
 pub mod wakeup;
 

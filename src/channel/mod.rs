@@ -103,6 +103,10 @@ pub use passive::{
     Report, Running, StartError, StopError, Values,
 };
 #[cfg(not(loom))]
+pub(crate) use passive::{quietly, text_of};
+#[cfg(not(loom))]
+pub(crate) use selector::Found;
+#[cfg(not(loom))]
 pub use selector::{Event, Readiness, Selector, WaitBackend};
 #[cfg(not(loom))]
 pub use slot_channel::SlotChannel;

@@ -70,6 +70,7 @@ use report::Reporter;
 use running::Thread;
 
 pub use callbacks::{CallbackId, CallbackResult};
+pub(crate) use callbacks::{quietly, text_of};
 pub use kind::{Bytes, Kind, Values};
 pub use report::{Ended, PassiveStats, Report};
 pub use running::{Callbacks, Running, StopError};

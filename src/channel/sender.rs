@@ -25,6 +25,8 @@ use crate::wakeup::Waiter;
 
 mod call;
 mod long;
+#[cfg(not(loom))]
+mod position;
 mod wait;
 
 use wait::Attempt;
@@ -132,7 +134,7 @@ impl<M: Memory> Sender<M> {
 
     /// Sends a message if nothing needs attention and there is room for certain.
     #[inline(always)]
-    pub(super) fn send_simple(&mut self, tag: u16, payload: &[u8]) -> bool {
+    pub(crate) fn send_simple(&mut self, tag: u16, payload: &[u8]) -> bool {
         let sent = !self.needs_attention() && self.producer.push_simple(tag, payload);
         if sent {
             self.notify();

@@ -111,6 +111,7 @@ mod start;
 mod stop;
 mod store;
 mod supervised;
+mod topics;
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -10,6 +10,7 @@ pub mod linking;
 pub mod meeting;
 pub mod name;
 pub mod plugin;
+pub mod publishing;
 pub mod random;
 pub mod room;
 pub mod serving;

@@ -8,7 +8,7 @@ use std::process::{self, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use super::{asking, controlling, hostile, linking, serving, storing};
+use super::{asking, controlling, hostile, linking, publishing, serving, storing};
 use ringway::channel::{Channel, TypedChannel};
 use ringway::error::{ExitReason, RecvError, SendError};
 use ringway::host::control::VARIABLE;
@@ -183,6 +183,7 @@ pub fn run_role() {
         "scribble" => hostile::scribble(),
         "ping" => serving::ping(),
         "use-store" => storing::use_store(),
+        "use-topics" => publishing::use_topics(),
         "be-busy" => storing::be_busy(),
         "pin" => storing::pin(),
         "wait" => storing::wait(),
@@ -192,7 +193,6 @@ pub fn run_role() {
         "misuse-service" => serving::misuse_service(),
         "host-of-a-pinger" => serving::host_of_a_pinger(),
         "ping-until-gone" => serving::ping_until_gone(),
-        "react" => storing::react(),
         "control-others" => controlling::control_others(),
         "use-registry" => linking::use_registry(),
         "host-of-a-watcher" => controlling::host_of_a_watcher(),

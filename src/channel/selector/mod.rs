@@ -13,6 +13,7 @@
 //! Peers that do not wake, or take the announcement back, are found by a glance at a part of the
 //! sleepers in every slice of time; see [`Selector::poll`].
 
+mod one;
 mod readiness;
 mod sleepers;
 mod slot;
@@ -35,6 +36,7 @@ use crate::os::clock::monotonic_ns;
 use crate::os::fork;
 use crate::os::futex::MAX_WAIT_MANY;
 
+pub(crate) use self::one::Found;
 pub use self::readiness::Readiness;
 
 /// Receivers to wait on together. They keep the tokens that [`add`](Self::add) gave them.
@@ -71,6 +73,8 @@ pub struct Selector {
     glance_from: usize,
     /// The fork generation of its last call; 0 before the first.
     generation: u64,
+    /// For those who take one event at a time.
+    turn: one::Turn,
 }
 
 /// What a receiver had to say.
@@ -150,6 +154,7 @@ impl Selector {
             glance_at_ns: 0,
             glance_from: 0,
             generation: 0,
+            turn: one::Turn::default(),
         }
     }
 

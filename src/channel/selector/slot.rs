@@ -12,6 +12,7 @@ use crate::channel::sender::Seen;
 use crate::error::{RecvError, TryRecvError};
 use crate::layout::ring;
 use crate::memory::{Deadline, MappedMemory, Memory, Ordering};
+use crate::ring::Record;
 use crate::wakeup::WaitStrategy;
 
 /// See the module.
@@ -84,21 +85,8 @@ impl Slot {
                 }
                 Err(error) => error,
             };
-            let error = match error {
-                TryRecvError::Empty => return handed_out,
-                TryRecvError::Mismatch { found, expected } => {
-                    RecvError::Mismatch { found, expected }
-                }
-                TryRecvError::Invalid => RecvError::Invalid,
-                TryRecvError::Disconnected => RecvError::Disconnected,
-                TryRecvError::Corrupt(corruption) => RecvError::Corrupt(corruption),
-                TryRecvError::Forked => RecvError::Forked,
-                TryRecvError::Restarted { reason } => RecvError::Restarted { reason },
-            };
-            let spoilt =
-                matches!(error, RecvError::Corrupt(_)) && self.receiver.connection.follows();
-            let ends = !spoilt && !matches!(error, RecvError::Restarted { .. });
-            self.spoilt |= spoilt;
+            let Some(error) = told(error) else { return handed_out };
+            let ends = self.note(error);
             each(Event::Error(error));
             // Behind it: where `each` panics, the error is told again.
             if ends {
@@ -107,6 +95,29 @@ impl Slot {
             return handed_out + 1;
         }
         budget
+    }
+
+    /// Notes an error that the receiver has told. Whether it ends it.
+    fn note(&mut self, error: RecvError) -> bool {
+        let spoilt = matches!(error, RecvError::Corrupt(_)) && self.receiver.connection.follows();
+        self.spoilt |= spoilt;
+        !spoilt && !matches!(error, RecvError::Restarted { .. })
+    }
+
+    /// What is there, without taking it if it is a message. For receivers whose peers have no
+    /// successors.
+    #[inline]
+    pub(super) fn peek(&mut self) -> Option<Result<Record, RecvError>> {
+        match self.receiver.try_next() {
+            Ok(record) => Some(Ok(record)),
+            Err(error) => {
+                let error = told(error)?;
+                if self.note(error) {
+                    self.state = State::Ended;
+                }
+                Some(Err(error))
+            }
+        }
     }
 
     /// Its waiting word.
@@ -157,4 +168,17 @@ impl Slot {
         !receiver.cpu.is_shared(receiver.consumer.memory())
             && receiver.waiter.strategy() != WaitStrategy::Park
     }
+}
+
+/// What there is to tell, if anything.
+fn told(error: TryRecvError) -> Option<RecvError> {
+    Some(match error {
+        TryRecvError::Empty => return None,
+        TryRecvError::Mismatch { found, expected } => RecvError::Mismatch { found, expected },
+        TryRecvError::Invalid => RecvError::Invalid,
+        TryRecvError::Disconnected => RecvError::Disconnected,
+        TryRecvError::Corrupt(corruption) => RecvError::Corrupt(corruption),
+        TryRecvError::Forked => RecvError::Forked,
+        TryRecvError::Restarted { reason } => RecvError::Restarted { reason },
+    })
 }

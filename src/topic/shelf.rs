@@ -1,0 +1,125 @@
+//! Large publications in the host's store: written once, removed when nobody wants them any more.
+//!
+//! A publisher has one where it may write the store in place. What always holds: keys of one process
+//! begin as those of no other do, so that the host can remove what a dead one has left; no more bytes
+//! lie there than the budget; whoever reads a publication that has gone learns that it has.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::os::random;
+use crate::store::{Store, WriteError};
+
+/// What every key begins with.
+const PREFIX: &[u8] = b"\0ringway\0topic\0";
+
+/// What the keys of a plugin's publishers begin with; of the host's own, with an empty name.
+pub(crate) fn keys_of(plugin: &str) -> Vec<u8> {
+    [PREFIX, plugin.as_bytes(), b"\0"].concat()
+}
+
+/// Removes what publishers of a plugin have left in the store. Whatever cannot be removed, because
+/// somebody has the lock for longer than `patience`, stays.
+pub(crate) fn remove_left_by(store: &Store, plugin: &str, patience: Duration) {
+    let keys: Vec<_> = store
+        .prefix(keys_of(plugin))
+        .map_while(Result::ok)
+        .map(|entry| entry.key().to_vec())
+        .collect();
+    store.set_lock_timeout(Some(patience));
+    // What stays costs room, and harms nobody.
+    let _ = keys.iter().try_for_each(|key| store.delete(key).map(drop));
+    store.set_lock_timeout(None);
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Shelf {
+    store: Store,
+    /// What this publisher's keys begin with.
+    prefix: Vec<u8>,
+    /// In the order of their numbers.
+    lying: VecDeque<Lying>,
+    bytes: u64,
+    budget_bytes: u64,
+    /// Removed although somebody may have wanted to read them.
+    pub(super) expired: u64,
+    /// Written.
+    pub(super) stored: u64,
+}
+
+#[derive(Debug)]
+struct Lying {
+    number: u64,
+    len_bytes: u64,
+}
+
+impl Shelf {
+    /// # Errors
+    /// The system has no random numbers.
+    pub(super) fn new(
+        store: Store,
+        plugin: &str,
+        budget_bytes: u64,
+        patience: Duration,
+    ) -> std::io::Result<Self> {
+        // Nobody waits longer for a writer that is stopped than for a subscriber that is slow.
+        store.set_lock_timeout(Some(patience));
+        let mut prefix = keys_of(plugin);
+        prefix.extend(random::random_u128()?.to_ne_bytes());
+        let lying = VecDeque::new();
+        Ok(Self { store, prefix, lying, bytes: 0, budget_bytes, expired: 0, stored: 0 })
+    }
+
+    fn key(&self, number: u64) -> Vec<u8> {
+        [&self.prefix[..], &number.to_be_bytes()].concat()
+    }
+
+    /// Writes a publication, for which it makes room within the budget. Returns its key and its version;
+    /// `None` where it cannot be there, and has to travel in the rings.
+    pub(super) fn put(&mut self, number: u64, payload: &[u8]) -> Option<(Vec<u8>, u64)> {
+        let len_bytes = payload.len() as u64;
+        if len_bytes > self.budget_bytes {
+            return None;
+        }
+        while self.bytes + len_bytes > self.budget_bytes {
+            self.remove_first().ok()?;
+            self.expired += 1;
+        }
+        let key = self.key(number);
+        let version = self.store.set(&key, payload).ok()?;
+        self.lying.push_back(Lying { number, len_bytes });
+        self.bytes += len_bytes;
+        self.stored += 1;
+        Some((key, version))
+    }
+
+    /// Removes what nobody wants: all with smaller numbers.
+    pub(super) fn forget_before(&mut self, number: u64) {
+        while self.lying.front().is_some_and(|first| first.number < number) {
+            if self.remove_first().is_err() {
+                return;
+            }
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.lying.is_empty()
+    }
+
+    fn remove_first(&mut self) -> Result<(), WriteError> {
+        let Some(Lying { number, len_bytes }) = self.lying.front() else { return Ok(()) };
+        let len_bytes = *len_bytes;
+        self.store.delete(self.key(*number))?;
+        self.bytes -= len_bytes;
+        self.lying.pop_front();
+        Ok(())
+    }
+}
+
+impl Drop for Shelf {
+    /// Whoever has not read it by now gets `Expired`.
+    fn drop(&mut self) {
+        self.forget_before(u64::MAX);
+    }
+}
