@@ -74,6 +74,7 @@
 
 #![cfg_attr(loom, allow(dead_code, reason = "the models use a part"))]
 
+mod callback;
 pub mod channel;
 pub mod error;
 #[cfg(not(loom))]

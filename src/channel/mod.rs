@@ -103,8 +103,6 @@ pub use passive::{
     Report, Running, StartError, StopError, Values,
 };
 #[cfg(not(loom))]
-pub(crate) use passive::{quietly, text_of};
-#[cfg(not(loom))]
 pub(crate) use selector::Found;
 #[cfg(not(loom))]
 pub use selector::{Event, Readiness, Selector, WaitBackend};

@@ -70,7 +70,6 @@ use report::Reporter;
 use running::Thread;
 
 pub use callbacks::{CallbackId, CallbackResult};
-pub(crate) use callbacks::{quietly, text_of};
 pub use kind::{Bytes, Kind, Values};
 pub use report::{Ended, PassiveStats, Report};
 pub use running::{Callbacks, Running, StopError};

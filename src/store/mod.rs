@@ -42,6 +42,7 @@
 //! | `doorbells` | telling watchers that something has changed |
 //! | `watch`, `interest`, `interests` | waiting for it; for changes of what, or of many things |
 //! | `watching`, `bed` | watches, as users have them; where they sleep |
+//! | `reacting` | callbacks at changes |
 //! | `read_only` | a handle that only reads |
 //! | `remote`, `round_trips` | writing through somebody who may; changes that depend on what is there, so |
 //! | `copying` | get, iterate, for who has the store read-only |
@@ -126,6 +127,8 @@ mod options;
 mod owner;
 mod pending;
 #[cfg(not(loom))]
+mod reacting;
+#[cfg(not(loom))]
 mod read_only;
 mod reader;
 #[cfg(all(test, not(loom)))]
@@ -190,6 +193,11 @@ pub use open::OpenError;
 #[cfg(not(loom))]
 pub use options::StoreOptions;
 pub use owner::Owner;
+#[cfg(not(loom))]
+pub use reacting::{
+    Reacting, Reaction, ReactionDispatcher, ReactionError, ReactionReport, ReactionStats,
+    ReactionStopError,
+};
 pub use reader::{Pinned, ReadRefusal, Reader};
 pub use recovery::Recovered;
 #[cfg(not(loom))]

@@ -115,6 +115,11 @@ impl<M: Memory, I: Interest> Watcher<M, I> {
         self.poll_ns = poll_ns.clamp(1, MAX_SLEEP_NS);
     }
 
+    /// How often that is.
+    pub(crate) fn poll_ns(&self) -> u64 {
+        self.poll_ns
+    }
+
     /// What is watched.
     pub(crate) fn interest(&self) -> &I {
         &self.interest

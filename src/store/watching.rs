@@ -18,6 +18,7 @@ use super::interests::{Interests, One, WatchId};
 use super::watch::{Change, POLL_NS, Watcher};
 use crate::layout::store::block::MAX_KEY_BYTES;
 use crate::memory::{Deadline, MappedMemory, Memory, Ordering};
+use crate::os::clock::monotonic_ns;
 use crate::os::futex;
 use crate::sync::AtomicU32;
 
@@ -77,7 +78,7 @@ pub struct Watch<'a>(Watching<'a, One>);
 pub struct Watches<'a>(Watching<'a, Interests>);
 
 /// Ends waits of one [`Watch`] or [`Watches`] from other threads.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct WatchInterrupter(Arc<AtomicU32>);
 
 impl WatchInterrupter {
@@ -87,10 +88,16 @@ impl WatchInterrupter {
         self.0.store(1, Ordering::Release);
         futex::wake(&self.0, u32::MAX);
     }
+
+    /// Sleeps for so long, or until somebody interrupts. Does not take the interruption back.
+    pub(super) fn wait(&self, timeout_ns: u64) {
+        futex::wait(&self.0, 0, Deadline::at_ns(monotonic_ns().saturating_add(timeout_ns)));
+    }
 }
 
+/// A watch, whatever of.
 #[derive(Debug)]
-struct Watching<'a, I> {
+pub(super) struct Watching<'a, I> {
     store: &'a Store,
     watcher: Watcher<MappedMemory, I>,
     interrupted: Option<Arc<AtomicU32>>,
@@ -102,6 +109,36 @@ impl<'a, I: Interest> Watching<'a, I> {
         let (memory, geometry, _) = store.watched();
         let watcher = Watcher::new(memory.clone(), geometry, interest, POLL_NS);
         Self { store, watcher, interrupted: None, by_host: ByHost::default() }
+    }
+
+    /// One whose waits end where this interrupter says so.
+    pub(super) fn interruptible(
+        store: &'a Store,
+        interest: I,
+        interrupter: &WatchInterrupter,
+        poll_ns: u64,
+    ) -> Self {
+        let mut watching = Self::new(store, interest);
+        watching.watcher.set_poll_ns(poll_ns);
+        watching.interrupted = Some(Arc::clone(&interrupter.0));
+        watching
+    }
+
+    pub(super) fn interest_mut(&mut self) -> &mut I {
+        self.watcher.interest_mut()
+    }
+
+    /// Looks as often as this, or more often, where nobody wakes it.
+    pub(super) fn look_at_least_every(&mut self, poll_ns: u64) {
+        self.watcher.set_poll_ns(poll_ns.min(self.watcher.poll_ns()));
+    }
+
+    pub(super) fn wait_forever(&mut self) -> Result<I::News, WatchError> {
+        loop {
+            if let Some(news) = self.wait(Deadline::NEVER)? {
+                return Ok(news);
+            }
+        }
     }
 
     fn try_wait(&mut self) -> Result<Option<I::News>, WatchError> {
@@ -180,7 +217,7 @@ impl Store {
     }
 }
 
-fn check_key(key: &[u8]) -> Result<&[u8], WatchError> {
+pub(super) fn check_key(key: &[u8]) -> Result<&[u8], WatchError> {
     block::check_key(key).map_err(|found| WatchError::KeyLength { found })
 }
 
@@ -206,11 +243,7 @@ impl Watch<'_> {
     /// # Errors
     /// As [`wait`](Self::wait).
     pub fn wait_forever(&mut self) -> Result<Change, WatchError> {
-        loop {
-            if let Some(change) = self.0.wait(Deadline::NEVER)? {
-                return Ok(change);
-            }
-        }
+        self.0.wait_forever()
     }
 
     /// How often to look where no writer can be asked for a wakeup: on a handle that is read-only, and has no host

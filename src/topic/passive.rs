@@ -18,7 +18,7 @@ use super::arrivals::NewPublishers;
 use super::error::{Departed, TopicRecvError};
 use super::publication::Publication;
 use super::subscriber::{Nothing, Subscriber};
-use crate::channel::{CallbackResult, quietly, text_of};
+use crate::callback::{CallbackResult, quietly, text_of};
 use crate::os::fork;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 

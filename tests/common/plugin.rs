@@ -193,6 +193,7 @@ pub fn run_role() {
         "misuse-service" => serving::misuse_service(),
         "host-of-a-pinger" => serving::host_of_a_pinger(),
         "ping-until-gone" => serving::ping_until_gone(),
+        "react" => storing::react(),
         "control-others" => controlling::control_others(),
         "use-registry" => linking::use_registry(),
         "host-of-a-watcher" => controlling::host_of_a_watcher(),

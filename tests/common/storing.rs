@@ -1,5 +1,6 @@
 //! Plugins that use their host's store.
 
+use std::error::Error;
 use std::fmt::Debug;
 use std::process;
 use std::str;
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use ringway::error::RecvError;
 use ringway::host::Plugin;
-use ringway::store::Store;
+use ringway::store::{Change, ReactionDispatcher, Store};
 
 use super::plugin::{NEVER, hang, raise};
 
@@ -208,4 +209,23 @@ pub fn follow() {
         // The other thread has no end.
         process::exit(0);
     });
+}
+
+/// Sets "out" to what "in" has become, whenever it has, on a thread of its own and on one that is shared.
+pub fn react() {
+    let plugin = Plugin::connect().unwrap();
+    let store = plugin.store().unwrap();
+    let copy = |to: &'static str| {
+        move |store: &Store, change: &Change| {
+            let value = store.get(&change.key)?.map(|value| value.to_vec());
+            store.set(to, &value.unwrap_or_default())?;
+            Ok::<_, Box<dyn Error + Send + Sync>>(())
+        }
+    };
+    let dispatcher = ReactionDispatcher::new(&store).unwrap();
+    let _own = store.on_change("in", copy("out")).unwrap();
+    let _shared = store.reaction_to_prefix("in", copy("out too")).start_on(&dispatcher).unwrap();
+    let (mut active, _passive) = plugin.take_channels().unwrap();
+    active.send(b"reacts").unwrap();
+    hang();
 }

@@ -13,8 +13,8 @@ use crate::error::RecvTimeoutError;
 use crate::host::event::{Events, HostEventKind};
 use crate::host::handle::PluginState;
 use crate::host::service::frame::{
-    CAPACITY_BYTES, Header, MAX_IN_FLIGHT, OP_PLUGIN_KILL, OP_PLUGIN_LIST, OP_PLUGIN_WATCH,
-    SERVICE_PLUGINS, STATUS_DONE, op,
+    CAPACITY_BYTES, Header, MAX_IN_FLIGHT, OP_ECHO, OP_PLUGIN_KILL, OP_PLUGIN_LIST,
+    OP_PLUGIN_WATCH, SERVICE_PLUGINS, STATUS_DONE, op,
 };
 use crate::host::service::{Client, Server, ServiceProblem, Visit};
 
@@ -104,6 +104,14 @@ fn a_watch_is_answered_at_its_change_or_at_its_deadline() {
         let (_, change) = wire::take_entry(&mut &reply.payload[..]).unwrap();
         assert_eq!((reply.status, change.number), (STATUS_DONE, 2));
     });
+    // One that certainly waits when it changes: requests are served in their order.
+    let mut raw = bench.admit("raw");
+    send(&mut raw, OP_PLUGIN_WATCH, 1, &wire::watch(2, u64::MAX, "p"));
+    send(&mut raw, OP_ECHO, 2, b"");
+    let id = |raw: &mut Channel| Header::of(&raw.recv_timeout(NEVER).unwrap()).unwrap().0.id;
+    assert_eq!(id(&mut raw), 2);
+    bench.roster.enlist_nobody("p", Permission::default());
+    assert_eq!(id(&mut raw), 1);
     let gone = client.call(OP_PLUGIN_KILL, b"watcher", NEVER).unwrap();
     assert_eq!(gone.status, STATUS_UNKNOWN_NAME, "nobody has enlisted it");
     bench.roster.enlist_nobody("watcher", Permission::default());
