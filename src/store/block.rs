@@ -6,6 +6,7 @@
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
 
+use super::StoreGeometry;
 use super::spans::Damage;
 use crate::layout::store::block::{
     CHECKSUM, HASH, KEY, KEY_LEN, KIND, MAX_KEY_BYTES, VALUE_LEN, VERSION, kind_of_value, tag,
@@ -104,6 +105,18 @@ impl Block {
         let fits = block.bytes().is_some_and(|bytes| bytes <= room_bytes);
         let sound = version != 0 && (1..=MAX_KEY_BYTES).contains(&block.key_len) && fits;
         if sound { Ok(block) } else { Err(Damage) }
+    }
+
+    /// Reads the header of a block that ends in the arena, wherever it lies.
+    #[inline]
+    pub(super) fn read_anywhere(
+        memory: &impl Memory,
+        geometry: &StoreGeometry,
+        offset: u64,
+    ) -> Result<Self, Damage> {
+        geometry.page_of(offset).ok_or(Damage)?;
+        let room_bytes = geometry.len_bytes() - offset;
+        if room_bytes < KEY { Err(Damage) } else { Self::read(memory, offset, room_bytes) }
     }
 
     /// Bytes of the block; `None` where that is more than any arena has.

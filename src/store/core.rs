@@ -137,8 +137,9 @@ impl<M: Memory> Core<M> {
             place = self.find(key)?.1;
         }
         let len = block_bytes(key.len() as u64, bytes.len() as u64).ok_or(Refusal::OutOfSpace)?;
-        let (slot, old) = match place {
-            Place::Present { slot, word, .. } | Place::Absent { slot, word } => (slot, word),
+        let (slot, old, old_bytes) = match place {
+            Place::Present { slot, word, block } => (slot, word, block.bytes().ok_or(Damage)?),
+            Place::Absent { slot, word } => (slot, word, 0),
         };
         let mut journal = Journal::begin(&self.memory, Operation::Slot, slot, old);
         let Some(object) = arena::take(&mut journal, &self.geometry, len)? else {
@@ -150,7 +151,7 @@ impl<M: Memory> Core<M> {
         let new = slot::pack(object, hash);
         journal.commit(slot, new);
         self.rung.ring(&self.memory, hash);
-        account(&mut journal, &self.geometry, old, new)?;
+        account_bytes(&mut journal, &self.geometry, (old, old_bytes), (new, len))?;
         journal.end();
         Ok(Some(version))
     }
@@ -265,7 +266,7 @@ pub(super) fn next_version(memory: &impl Memory) -> u64 {
     version
 }
 
-/// Makes limbo and the counts follow a slot that changed from `old` to `new`.
+/// Makes limbo and the counts follow a slot that changed from `old` to `new`, of which nothing else is known.
 pub(super) fn account<M: Memory>(
     journal: &mut Journal<'_, M>,
     geometry: &StoreGeometry,
@@ -273,7 +274,6 @@ pub(super) fn account<M: Memory>(
     new: u64,
 ) -> Result<(), Damage> {
     let memory = journal.memory();
-    let count = |offset| memory.load_u64(offset, Ordering::Relaxed);
     let bytes_of = |word| -> Result<u64, Damage> {
         if word <= slot::TOMBSTONE {
             return Ok(0);
@@ -281,6 +281,19 @@ pub(super) fn account<M: Memory>(
         block_at(memory, geometry, word)?.bytes().ok_or(Damage)
     };
     let (old_bytes, new_bytes) = (bytes_of(old)?, bytes_of(new)?);
+    account_bytes(journal, geometry, (old, old_bytes), (new, new_bytes))
+}
+
+/// As [`account`], for words whose blocks have so many bytes; 0 where a word names none.
+#[inline]
+fn account_bytes<M: Memory>(
+    journal: &mut Journal<'_, M>,
+    geometry: &StoreGeometry,
+    (old, old_bytes): (u64, u64),
+    (new, new_bytes): (u64, u64),
+) -> Result<(), Damage> {
+    let memory = journal.memory();
+    let count = |offset| memory.load_u64(offset, Ordering::Relaxed);
     let (was, is) = (u64::from(old > slot::TOMBSTONE), u64::from(new > slot::TOMBSTONE));
     journal
         .put_u64(LIVE_BYTES, count(LIVE_BYTES).saturating_add(new_bytes).saturating_sub(old_bytes));

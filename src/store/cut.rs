@@ -13,7 +13,8 @@
 
 use rkyv::util::AlignedVec;
 
-use super::reader::{Pinned, ReadRefusal, Reader};
+use super::pinned::Pinned;
+use super::reader::{ReadRefusal, Reader};
 use crate::layout::store::journal::HEAD;
 use crate::layout::store::{NEXT_VERSION, ROOT};
 use crate::memory::{Memory, Ordering};
@@ -81,8 +82,8 @@ impl ReadCopy {
     pub(super) fn of<M: Memory>(pinned: &Pinned<'_, M>) -> Self {
         let mut bytes = AlignedVec::with_capacity(pinned.len());
         bytes.resize(pinned.len(), 0);
-        pinned.memory().copy_out(pinned.block().value(), &mut bytes);
-        Self { bytes, version: pinned.version(), tag: pinned.block().tag }
+        pinned.memory().copy_out(pinned.value(), &mut bytes);
+        Self { bytes, version: pinned.version(), tag: pinned.tag() }
     }
 }
 

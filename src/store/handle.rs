@@ -109,7 +109,11 @@ impl Store {
         deadline: Deadline,
     ) -> Result<u64, WriteError> {
         match self.host() {
-            None => self.locked(deadline, |store| store.set(key, value)),
+            None => {
+                let writable = self.writable()?;
+                writable.reader.foresee(key);
+                writable.locked(deadline, |store| store.set(key, value))
+            }
             Some(host) => host.set(key, value, deadline),
         }
     }

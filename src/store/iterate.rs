@@ -17,7 +17,8 @@ use std::collections::VecDeque;
 
 use super::block::Block;
 use super::cut::{Read, ReadCopy};
-use super::reader::{InSlot, Pinned, ReadRefusal, Reader};
+use super::pinned::Pinned;
+use super::reader::{InSlot, ReadRefusal, Reader};
 use crate::layout::store::slot;
 use crate::memory::Memory;
 
@@ -99,7 +100,7 @@ impl<'a, M: Memory> Entries<'a, M> {
                 InSlot::Block(block) => {
                     let pinned = reader.pinned(pin, block);
                     if table.home(block.hash) == table.home(hash) && block.hash >= hash {
-                        self.keep(pinned);
+                        self.keep(&block, pinned);
                     }
                 }
                 InSlot::Nothing => {}
@@ -110,8 +111,8 @@ impl<'a, M: Memory> Entries<'a, M> {
         Err(Stopped::Damage)
     }
 
-    fn keep(&mut self, pinned: Pinned<'a, M>) {
-        let Some(key) = key_of(pinned.memory(), pinned.block(), &self.prefix) else { return };
+    fn keep(&mut self, block: &Block, pinned: Pinned<'a, M>) {
+        let Some(key) = key_of(pinned.memory(), block, &self.prefix) else { return };
         // Deleted behind that look, and set again further on.
         if self.found.iter().any(|(found, _)| *found == key) {
             return;

@@ -36,6 +36,7 @@ pub(super) struct Journal<'a, M> {
 
 impl<'a, M: Memory> Journal<'a, M> {
     /// Begins an operation on the slot at `slot`, which holds `old`.
+    #[inline]
     pub(super) fn begin(memory: &'a M, operation: Operation, slot: u64, old: u64) -> Self {
         // Release, like every store here: a Relaxed one could become visible before the end of the
         // operation before, whose words it takes the place of.
@@ -53,6 +54,7 @@ impl<'a, M: Memory> Journal<'a, M> {
     }
 
     /// Changes the slot: from here on the operation will be finished, by whoever it is.
+    #[inline]
     pub(super) fn commit(&self, slot: u64, new: u64) {
         self.memory.store_u64(BEFORE, self.pairs, Ordering::Release);
         self.memory.store_u64(NEW, new, Ordering::Release);
@@ -62,6 +64,7 @@ impl<'a, M: Memory> Journal<'a, M> {
     }
 
     /// Changes a word of an index.
+    #[inline]
     pub(super) fn put_u64(&mut self, offset: u64, value: u64) {
         let former = self.memory.load_u64(offset, Ordering::Relaxed);
         if former != value {
@@ -72,6 +75,7 @@ impl<'a, M: Memory> Journal<'a, M> {
     }
 
     /// Notes a word that is an index no more, because its place is about to be used for something else.
+    #[inline]
     pub(super) fn give_up_u64(&mut self, offset: u64) {
         self.note(offset, self.memory.load_u64(offset, Ordering::Relaxed));
         // Whatever is stored there next, with whichever ordering, comes behind the note.
@@ -79,6 +83,7 @@ impl<'a, M: Memory> Journal<'a, M> {
     }
 
     /// Changes a `u32` of an index.
+    #[inline]
     pub(super) fn put_u32(&mut self, offset: u64, value: u32) {
         let former = self.memory.load_u32(offset, Ordering::Relaxed);
         if former != value {
@@ -87,6 +92,7 @@ impl<'a, M: Memory> Journal<'a, M> {
         }
     }
 
+    #[inline]
     fn note(&mut self, offset: u64, former: u64) {
         if self.pairs == MAX_PAIRS {
             // Too much to take back step by step.

@@ -35,7 +35,7 @@
 //! | `core`, `grow`, `clear` | set, delete, the table's length: under the lock |
 //! | `cut`, `iterate` | several keys as they were at one moment; all keys, beside writers |
 //! | `batch`, `pending` | several keys at once; what their slots say meanwhile |
-//! | `reader`, `owner` | get: without it; whose a reader is, and taking back what the dead had |
+//! | `reader`, `pinned`, `owner` | get: without it; what it finds; whose a reader is, and taking back what the dead had |
 //! | `handle`, `operations`, `many`, `typed`, `stats` | what users call |
 //! | `value`, `error` | what they get |
 //! | `writable`, `shared` | a handle that may write; what the handles of a process have in common |
@@ -126,6 +126,7 @@ mod operations;
 mod options;
 mod owner;
 mod pending;
+mod pinned;
 #[cfg(not(loom))]
 mod reacting;
 #[cfg(not(loom))]
@@ -193,12 +194,13 @@ pub use open::OpenError;
 #[cfg(not(loom))]
 pub use options::StoreOptions;
 pub use owner::Owner;
+pub use pinned::Pinned;
 #[cfg(not(loom))]
 pub use reacting::{
     Reacting, Reaction, ReactionDispatcher, ReactionError, ReactionReport, ReactionStats,
     ReactionStopError,
 };
-pub use reader::{Pinned, ReadRefusal, Reader};
+pub use reader::{ReadRefusal, Reader};
 pub use recovery::Recovered;
 #[cfg(not(loom))]
 pub use remote::StoreQuota;

@@ -14,11 +14,17 @@ use super::doorbells::{self, Note};
 use super::interest::Truth;
 use super::owner::{self, Owner};
 use super::pending::Pending;
+use super::pinned::Pinned;
 use super::spans::Damage;
 use super::table::Table;
-use crate::layout::WORD_BYTES;
 use crate::layout::store::{ROOT, reader, slot};
+use crate::layout::{LINE_BYTES, WORD_BYTES};
 use crate::memory::{Memory, Ordering};
+
+/// How many slots are looked at before a search that is to find a key's block in its cache.
+const FORESEEN: u64 = 4;
+/// And for keys of how many bytes: to hash a longer one twice takes longer than the block does.
+const FORESEEN_KEY_BYTES: usize = 128;
 
 /// A claimed record of the reader table. `Send`, not `Sync`: a thread takes one of its own.
 #[derive(Debug)]
@@ -28,18 +34,9 @@ pub struct Reader<M: Memory> {
     /// Offset of the record.
     record: u64,
     /// Pins in use, a bit each.
-    used: Cell<u32>,
+    pub(super) used: Cell<u32>,
     /// The table of the root word seen last.
     table: Cell<Option<Table>>,
-}
-
-/// A block that stays as it is until this is dropped.
-#[derive(Debug)]
-#[must_use = "a block is pinned only as long as this lives"]
-pub struct Pinned<'a, M: Memory> {
-    reader: &'a Reader<M>,
-    pin: u32,
-    block: Block,
 }
 
 /// Why nothing was read.
@@ -65,6 +62,7 @@ impl<M: Memory> Reader<M> {
     ///
     /// # Errors
     /// [`ReadRefusal`].
+    #[inline]
     pub fn get(&self, key: &[u8]) -> Result<Option<Pinned<'_, M>>, ReadRefusal> {
         let pin = self.free_pin();
         if is_to_copy(pin) {
@@ -79,10 +77,59 @@ impl<M: Memory> Reader<M> {
         self.get_at(reader::COPY_PIN as u32, key)
     }
 
-    /// Searches with a pin that is free.
-    #[inline]
+    /// Searches with a pin that is free. Here is what is the case mostly: the table that was seen last is current,
+    /// the slot names a value, and nobody changes either. Anything else begins anew where it is seen to.
+    #[inline(always)]
     fn get_at(&self, pin: u32, key: &[u8]) -> Result<Option<Pinned<'_, M>>, ReadRefusal> {
+        let Self { memory, .. } = self;
         let hash = hash(key, self.geometry.seed());
+        // As in `get_slowly`.
+        let root = memory.load_u64(ROOT, Ordering::Acquire);
+        let Some(table) = self.table.get().filter(|table| table.root == root) else {
+            return self.get_slowly(pin, key, hash);
+        };
+        let at = self.pin(pin);
+        for index in 0..table.len() {
+            let slot = table.slot(hash, index);
+            let word = self.word(slot);
+            if !slot::may_be(word, hash) {
+                if word != slot::EMPTY {
+                    continue;
+                }
+                if self.root() == root {
+                    // The table was current at the end of the search.
+                    return Ok(None);
+                }
+                break;
+            }
+            // Short values lie on the line behind the header's, or begin there: both come at once.
+            memory.prefetch(slot::block(word) + LINE_BYTES);
+            if !pin_current(memory, at, slot::block(word), (slot, word), (ROOT, root)) {
+                break;
+            }
+            match self.block_at(slot::block(word)) {
+                Ok(block) if block.has_key(memory, key, hash) => {
+                    return Ok(Some(self.pinned(pin, block)));
+                }
+                // Another key; or no value, and then it is looked at more closely.
+                Ok(_) => unpin(memory, at),
+                Err(Damage) => {
+                    unpin(memory, at);
+                    break;
+                }
+            }
+        }
+        self.get_slowly(pin, key, hash)
+    }
+
+    /// As [`get_at`](Self::get_at), whatever the case is.
+    #[inline(never)]
+    fn get_slowly(
+        &self,
+        pin: u32,
+        key: &[u8],
+        hash: u64,
+    ) -> Result<Option<Pinned<'_, M>>, ReadRefusal> {
         loop {
             // Pairs with the Release that switches tables: the new one's slots are visible.
             let root = self.memory.load_u64(ROOT, Ordering::Acquire);
@@ -99,6 +146,23 @@ impl<M: Memory> Reader<M> {
         }
     }
 
+    /// Has the block fetched that the slot of a key names, for who is about to wait for the lock. A matter of
+    /// speed only: nothing that is seen here is believed.
+    #[inline]
+    pub(super) fn foresee(&self, key: &[u8]) {
+        let Some(table) = self.table(self.root()) else { return };
+        if key.len() > FORESEEN_KEY_BYTES {
+            return;
+        }
+        let hash = hash(key, self.geometry.seed());
+        for index in 0..FORESEEN {
+            let word = self.memory.load_u64(table.slot(hash, index), Ordering::Relaxed);
+            if slot::may_be(word, hash) {
+                return self.memory.prefetch(slot::block(word));
+            }
+        }
+    }
+
     /// The memory that it reads.
     pub(super) fn memory(&self) -> &M {
         &self.memory
@@ -110,23 +174,19 @@ impl<M: Memory> Reader<M> {
         self.used.get().trailing_ones().min(reader::COPY_PIN as u32)
     }
 
-    /// A block that was pinned with this pin.
     #[inline]
-    pub(super) fn pinned(&self, pin: u32, block: Block) -> Pinned<'_, M> {
-        self.used.set(self.used.get() | 1 << pin);
-        Pinned { reader: self, pin, block }
-    }
-
     pub(super) fn root(&self) -> u64 {
         self.memory.load_u64(ROOT, Ordering::Acquire)
     }
 
     /// Offset of a pin.
+    #[inline]
     pub(super) fn pin(&self, index: u32) -> u64 {
         self.record + reader::PINS + u64::from(index) * WORD_BYTES
     }
 
     /// The table that this root word names.
+    #[inline]
     pub(super) fn table(&self, root: u64) -> Option<Table> {
         if let Some(table) = self.table.get()
             && table.root == root
@@ -232,8 +292,7 @@ impl<M: Memory> Reader<M> {
     /// Looks at a block that is pinned.
     #[inline]
     fn block_at(&self, offset: u64) -> Result<Block, Damage> {
-        self.geometry.page_of(offset).ok_or(Damage)?;
-        Block::read(&self.memory, offset, self.geometry.len_bytes() - offset)
+        Block::read_anywhere(&self.memory, &self.geometry, offset)
     }
 }
 
@@ -255,7 +314,7 @@ pub(super) enum InSlot {
     Damage,
 }
 
-fn is_to_copy(pin: u32) -> bool {
+pub(super) fn is_to_copy(pin: u32) -> bool {
     u64::from(pin) == reader::COPY_PIN
 }
 
@@ -337,57 +396,6 @@ impl<M: Memory> Truth for Reader<M> {
 
     fn notes(&self, from: u64, to: u64, notes: &mut Vec<Note>) -> bool {
         doorbells::read_notes(&self.memory, &self.geometry, from, to, notes)
-    }
-}
-
-impl<M: Memory> Pinned<'_, M> {
-    /// Length of the value in bytes.
-    pub fn len(&self) -> usize {
-        self.block.value_len as usize
-    }
-
-    /// Whether the value is empty.
-    pub fn is_empty(&self) -> bool {
-        self.block.value_len == 0
-    }
-
-    /// The value's version: greater than that of every value before it, under any key.
-    pub fn version(&self) -> u64 {
-        self.block.version
-    }
-
-    /// The memory that it lies in.
-    pub(super) fn memory(&self) -> &M {
-        &self.reader.memory
-    }
-
-    /// Whether it has the pin for what is copied and unpinned at once.
-    pub(super) fn is_to_be_copied(&self) -> bool {
-        is_to_copy(self.pin)
-    }
-
-    /// What its header says.
-    pub(super) fn block(&self) -> &Block {
-        &self.block
-    }
-
-    /// Copies the value out.
-    pub fn to_vec(&self) -> Vec<u8> {
-        let mut value = vec![0; self.block.value_len as usize];
-        self.reader.memory.copy_out(self.block.value(), &mut value);
-        value
-    }
-}
-
-impl<M: Memory> Drop for Pinned<'_, M> {
-    #[inline]
-    fn drop(&mut self) {
-        let reader = self.reader;
-        // In a forked child it is the parent's pin.
-        if reader.memory.is_ours() {
-            unpin(&reader.memory, reader.pin(self.pin));
-        }
-        reader.used.set(reader.used.get() & !(1 << self.pin));
     }
 }
 

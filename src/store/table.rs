@@ -164,7 +164,8 @@ impl Table {
             if word == slot::TOMBSTONE {
                 reusable.get_or_insert((slot, word));
             } else if slot::may_be(word, hash) {
-                let block = block_at(memory, geometry, word)?;
+                // That it lies in an object, those ask for whom it matters; it is read inside of the arena.
+                let block = Block::read_anywhere(memory, geometry, slot::block(word))?;
                 if block.has_key(memory, key, hash) {
                     return Ok(Place::Present { slot, word, block });
                 }

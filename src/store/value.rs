@@ -10,7 +10,7 @@ use std::ops::Deref;
 
 use rkyv::util::AlignedVec;
 
-use super::reader::Pinned;
+use super::pinned::Pinned;
 use super::shared::Shared;
 use crate::memory::MappedMemory;
 
@@ -73,7 +73,7 @@ impl<'a> Value<'a> {
     /// The tag that it was set with.
     pub(super) fn tag(&self) -> u32 {
         match &self.inner {
-            Inner::Pinned(pinned) => pinned.block().tag,
+            Inner::Pinned(pinned) => pinned.tag(),
             Inner::Copied { tag, .. } => *tag,
             Inner::Default(_) => 0,
         }
@@ -89,7 +89,7 @@ impl Deref for Value<'_> {
             Inner::Pinned(pinned) => {
                 // SAFETY: the block was current after it was pinned, and stays pinned as long as `self`
                 // lives; what the memory is, `pinned` was promised.
-                unsafe { Shared::lend(pinned.memory(), pinned.block().value(), pinned.len()) }
+                unsafe { Shared::lend(pinned.memory(), pinned.value(), pinned.len()) }
             }
             Inner::Copied { bytes, .. } => bytes,
             Inner::Default(bytes) => bytes,

@@ -19,7 +19,8 @@ use super::cut::{Read, ReadCopy};
 use super::error::{HandleError, ReadError, WriteError};
 use super::lock::{Recovery, Writer};
 use super::owner;
-use super::reader::{Pinned, ReadRefusal, Reader};
+use super::pinned::Pinned;
+use super::reader::{ReadRefusal, Reader};
 use super::shared::{Shared, has_died};
 use super::spans::Damage;
 use super::table::Place;
@@ -99,7 +100,7 @@ impl Writable {
     }
 
     /// Reads a value where it lies; where all pins are in use, copies it.
-    #[inline]
+    #[inline(always)]
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<Value<'_>>, ReadError> {
         if !self.shared.memory.is_ours() {
             return Err(ReadError::Forked);
@@ -326,8 +327,8 @@ pub(super) fn after(memory: &MappedMemory, timeout: Duration) -> Deadline {
 pub(super) fn copy_of<'a>(pinned: &Pinned<'_, MappedMemory>) -> Value<'a> {
     let mut bytes = AlignedVec::with_capacity(pinned.len());
     bytes.resize(pinned.len(), 0);
-    pinned.memory().copy_out(pinned.block().value(), &mut bytes);
-    Value::copied(bytes, pinned.version(), pinned.block().tag)
+    pinned.memory().copy_out(pinned.value(), &mut bytes);
+    Value::copied(bytes, pinned.version(), pinned.tag())
 }
 
 /// Refuses a key that no store can have.
