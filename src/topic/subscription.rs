@@ -24,6 +24,8 @@ pub struct SubscriberInfo {
     pub when_slow: WhenSlow,
     /// Publications that were sent, or wait to be.
     pub sent: u64,
+    /// Publications for which it was waited, in vain or not.
+    pub waited: u64,
     /// Publications that were dropped because it was slow.
     pub dropped: u64,
     /// Publications that it could not take because they were too long.
@@ -95,8 +97,17 @@ impl Subscription {
             WhenSlow::DropOldest { queue_bytes } => Way::Queued(Queue::new(outlet, queue_bytes)),
             _ => Way::Direct(outlet),
         };
-        let (sent, dropped, too_long, last_missed) = (0, 0, 0, None);
-        let info = SubscriberInfo { link, plugin, when_slow, sent, dropped, too_long, last_missed };
+        let (sent, waited, dropped, too_long, last_missed) = (0, 0, 0, 0, None);
+        let info = SubscriberInfo {
+            link,
+            plugin,
+            when_slow,
+            sent,
+            waited,
+            dropped,
+            too_long,
+            last_missed,
+        };
         Self { info, first: 0, has_store, way, is_late: false, waits: false }
     }
 
@@ -158,6 +169,7 @@ impl Subscription {
             return Fate::Missed;
         };
         let limit = if self.is_late { Duration::ZERO } else { limit };
+        self.info.waited += u64::from(!self.is_late);
         let limit_ns = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
         let deadline = Deadline::at_ns(started_ns.saturating_add(limit_ns));
         match outlet.send_by(parcel, deadline) {

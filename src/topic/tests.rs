@@ -131,6 +131,7 @@ fn who_is_waited_for_gets_everything_and_who_lets_the_deadline_pass_is_told_what
     let info = stopped.subscribers().next().unwrap();
     assert_eq!((info.sent, info.dropped), (100 - missed as u64, missed as u64));
     assert_eq!(info.last_missed, Some((99, Missed::Full)));
+    assert_eq!(info.waited, 1, "and not again before there was room");
     let mut expected = 0;
     assert_eq!(drain(&mut slow, &mut expected).len(), 100 - missed);
     stopped.publish(&100_u64.to_ne_bytes()).unwrap();
@@ -310,4 +311,27 @@ fn publishers_come_while_a_subscriber_waits() {
     link_with(1, publisher.arrivals(), &arrivals, 4096);
     publisher.publish(&42_u64.to_ne_bytes()).unwrap();
     assert_eq!(waiting.join().unwrap(), 42);
+}
+
+#[test]
+fn a_publisher_that_floods_keeps_nothing_back_that_others_publish() {
+    let mut subscriber = subscriber(WhenSlow::DropNewest);
+    let (mut flooding, mut quiet) = (publisher(), publisher());
+    for (id, publisher) in [(1, &flooding), (2, &quiet)] {
+        link_with(id, publisher.arrivals(), subscriber.arrivals(), 16384);
+    }
+    subscriber.settle(NEVER);
+    for _ in 0..10 {
+        quiet.publish(b"quiet").unwrap();
+        let mut before = 0;
+        loop {
+            while flooding.publish(b"flood").unwrap().missed == 0 {}
+            let publication = subscriber.recv().unwrap();
+            if &*publication == b"quiet" {
+                break;
+            }
+            before += 1;
+            assert!(before < 100, "others would wait for ever");
+        }
+    }
 }
