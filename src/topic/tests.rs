@@ -7,7 +7,7 @@ mod rules;
 
 use std::sync::{Arc, Barrier};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::channel::{Channel, ChannelOptions};
@@ -334,4 +334,20 @@ fn a_publisher_that_floods_keeps_nothing_back_that_others_publish() {
             assert!(before < 100, "others would wait for ever");
         }
     }
+}
+
+#[test]
+fn a_subscriber_waits_for_the_word_of_its_publishers() {
+    let (publisher, mut subscriber) = (publisher(), subscriber(WhenSlow::default()));
+    let (near, far) = Channel::pair(&ChannelOptions::default()).unwrap();
+    let arrival = |channel, note| Arrival { link: 1, channel, plugin: String::new(), note };
+    subscriber.arrivals().add(arrival(far, publisher.arrivals().note().to_bytes()));
+    let begun = Instant::now();
+    subscriber.settle(SOON);
+    assert!(begun.elapsed() >= SOON, "the publisher has not heard of it yet");
+    // It is heard all the same when it has.
+    let mut publisher = publisher;
+    publisher.arrivals().add(arrival(near, subscriber.arrivals().note().to_bytes()));
+    publisher.publish(b"late").unwrap();
+    assert_eq!(&*subscriber.recv().unwrap(), b"late");
 }
