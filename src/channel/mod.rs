@@ -88,6 +88,8 @@ pub use lossy::{LossyMessage, LossyReceiver, LossySender};
 pub use message::{Message, OwnedMessage};
 pub use policy::{Offered, SendPolicy};
 pub use receiver::Receiver;
+#[cfg(not(loom))]
+pub(crate) use receiver::{Ahead, Behind};
 pub use sender::Sender;
 pub use slot_channel::{SlotIter, SlotReceiver, SlotSender, SlotSenderBatch};
 

@@ -23,6 +23,8 @@ use crate::memory::{Deadline, Memory, Ordering, SharedMemory};
 use crate::ring::{Consumer, ConsumerStats, Record};
 use crate::wakeup::{self, Waiter};
 
+#[cfg(not(loom))]
+mod ahead;
 mod call;
 mod decode;
 mod digest;
@@ -30,6 +32,8 @@ mod digest;
 mod interrupt;
 mod wait;
 
+#[cfg(not(loom))]
+pub(crate) use ahead::{Ahead, Behind};
 #[cfg(not(loom))]
 pub(super) use call::Reply;
 use digest::Aside;

@@ -34,6 +34,16 @@ impl<'a> Fragments<'a> {
         Self { parts, part: 0, taken: 0, tag, kind, total, pushed: 0 }
     }
 
+    /// A message of plain data in one part, of which so many bytes have been pushed before.
+    pub(crate) fn resumed(tag: u16, parts: &'a [IoSlice<'a>; 1], pushed: u64) -> Self {
+        Self { pushed, taken: pushed as usize, ..Self::new(RecordKind::Data, tag, parts) }
+    }
+
+    /// Bytes that have been pushed.
+    pub(crate) fn pushed(&self) -> u64 {
+        self.pushed
+    }
+
     /// Whether a part of the message is in the ring, and not all of it.
     pub fn is_midway(&self) -> bool {
         self.pushed > 0 && self.pushed < self.total

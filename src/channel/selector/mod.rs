@@ -24,12 +24,13 @@ mod watchers;
 
 use std::collections::VecDeque;
 use std::io;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use self::slot::{Slot, State};
 use self::watch::{Futexes, Ring, Watch};
 use self::watchers::Watchers;
-use super::{Message, Receiver};
+use super::{Behind, Message, Receiver};
 use crate::error::RecvError;
 use crate::memory::Deadline;
 use crate::os::clock::monotonic_ns;
@@ -276,6 +277,24 @@ impl Selector {
         timeout: Duration,
         mut each: impl FnMut(usize, Event<'_>),
     ) -> usize {
+        self.poll_at(budget, 0, timeout, |token, event, _| {
+            each(token, event);
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// [`poll`](Self::poll) for who wants to look at what lies behind a message, and who says after each whether the receiver may hand out more in this round.
+    ///
+    /// Where no more than `alone` receivers are awake, one that has handed out a message is looked at for
+    /// as long as another may come at once, about a microsecond: who answers one caller only is as quick
+    /// as with the receiver itself. It costs the others that time.
+    pub(crate) fn poll_at(
+        &mut self,
+        budget: usize,
+        alone: usize,
+        timeout: Duration,
+        mut each: impl FnMut(usize, Event<'_>, Behind) -> ControlFlow<()>,
+    ) -> usize {
         self.enter();
         let timeout_ns = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
         let started_ns = monotonic_ns();
@@ -283,7 +302,7 @@ impl Selector {
         let (mut idle_rounds, mut idle_since_ns, mut now_ns) = (0, started_ns, started_ns);
         loop {
             self.rouse(now_ns);
-            let events = self.round(budget, &mut each);
+            let events = self.round(budget, alone, &mut each);
             now_ns = monotonic_ns();
             if events > 0 || self.is_finished() || now_ns >= deadline.as_ns() {
                 self.leave();
@@ -302,7 +321,13 @@ impl Selector {
     }
 
     /// One turn over all receivers that are awake.
-    fn round(&mut self, budget: usize, each: &mut impl FnMut(usize, Event<'_>)) -> usize {
+    fn round(
+        &mut self,
+        budget: usize,
+        alone: usize,
+        each: &mut impl FnMut(usize, Event<'_>, Behind) -> ControlFlow<()>,
+    ) -> usize {
+        let lingers = self.awake.len() <= alone;
         let mut events = 0;
         let mut idle = 0;
         for _ in 0..self.awake.len() {
@@ -313,7 +338,8 @@ impl Selector {
                 self.awake.pop_back();
                 continue;
             };
-            let found = slot.hand_out(budget, &mut |event| each(token, event));
+            let found =
+                slot.hand_out(budget, lingers, &mut |event, behind| each(token, event, behind));
             slot.idle_rounds = if found > 0 { 0 } else { slot.idle_rounds.saturating_add(1) };
             idle += usize::from(slot.idle_rounds >= IDLE_ROUNDS);
             if slot.is_ended() {

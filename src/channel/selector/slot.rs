@@ -4,16 +4,21 @@
 //! What always holds: a slot that has ended is never asked again; one whose channel is corrupt and
 //! may get a successor stays until that has come, or will not come any more.
 
+use std::ops::ControlFlow;
+
 use super::Event;
 use super::watch::ANNOUNCED;
-use crate::channel::Receiver;
 use crate::channel::connection::peer;
 use crate::channel::sender::Seen;
+use crate::channel::{Behind, Receiver};
 use crate::error::{RecvError, TryRecvError};
 use crate::layout::ring;
 use crate::memory::{Deadline, MappedMemory, Memory, Ordering};
 use crate::ring::Record;
 use crate::wakeup::WaitStrategy;
+
+/// Behind an error.
+const NOTHING: Behind = Behind { end: 0, is_new: false };
 
 /// See the module.
 #[derive(Debug)]
@@ -64,13 +69,20 @@ impl Slot {
         }
     }
 
-    /// Up to `budget` messages, or one error. Returns how many events that were.
-    pub(super) fn hand_out(&mut self, budget: usize, each: &mut impl FnMut(Event<'_>)) -> usize {
+    /// Up to `budget` messages, or one error. Returns how many events that were. `each` is told
+    /// where the message ends, and tells whether it wants more of this receiver now.
+    /// Who `lingers` looks, behind a message, as long for the next one as one comes at once.
+    pub(super) fn hand_out(
+        &mut self,
+        budget: usize,
+        lingers: bool,
+        each: &mut impl FnMut(Event<'_>, Behind) -> ControlFlow<()>,
+    ) -> usize {
         if self.spoilt {
             match self.receiver.connection.peer() {
                 peer::SUCCEEDED => self.spoilt = false,
                 peer::GONE => {
-                    each(Event::Error(RecvError::Disconnected));
+                    let _ = each(Event::Error(RecvError::Disconnected), NOTHING);
                     self.state = State::Ended;
                     return 1;
                 }
@@ -78,16 +90,29 @@ impl Slot {
             }
         }
         for handed_out in 0..budget {
-            let error = match self.receiver.try_recv() {
-                Ok(message) => {
-                    each(Event::Message(message));
+            if lingers && handed_out > 0 {
+                match self.receiver.recv_at_once() {
+                    Some((message, behind)) => {
+                        if each(Event::Message(message), behind).is_break() {
+                            return handed_out + 1;
+                        }
+                        continue;
+                    }
+                    None => return handed_out,
+                }
+            }
+            let error = match self.receiver.try_recv_at() {
+                Ok((message, behind)) => {
+                    if each(Event::Message(message), behind).is_break() {
+                        return handed_out + 1;
+                    }
                     continue;
                 }
                 Err(error) => error,
             };
             let Some(error) = told(error) else { return handed_out };
             let ends = self.note(error);
-            each(Event::Error(error));
+            let _ = each(Event::Error(error), NOTHING);
             // Behind it: where `each` panics, the error is told again.
             if ends {
                 self.state = State::Ended;

@@ -7,9 +7,13 @@
 use std::io::IoSlice;
 
 use super::Sender;
-use crate::error::{SendError, TrySendError};
+use super::wait::Attempt;
+use crate::error::{SendError, SendTimeoutError, TrySendError};
 use crate::memory::{Deadline, Memory};
-use crate::ring::{Fragments, RecordKind};
+use crate::ring::{Fragments, Producer, RecordKind};
+
+/// How long a sender that has something else to do waits for room before it does it.
+const MEANWHILE_NS: u64 = 1_000_000;
 
 impl<M: Memory> Sender<M> {
     /// Whether a message of `len` bytes does not go in one record of plain data.
@@ -71,6 +75,81 @@ impl<M: Memory> Sender<M> {
                 }
             }
         }
+    }
+
+    /// Sends one message that is the concatenation of `parts`, waiting for room until `deadline`; where
+    /// there is none for a while, calls `meanwhile` and waits on. For who must go on receiving, so that
+    /// the peer goes on as well.
+    pub(crate) fn send_meanwhile(
+        &mut self,
+        tag: u16,
+        parts: &[IoSlice<'_>],
+        deadline: Deadline,
+        mut meanwhile: impl FnMut(),
+    ) -> Result<(), SendTimeoutError> {
+        let len = parts.iter().fold(0_usize, |sum, part| sum.saturating_add(part.len()));
+        let mut pieces = self.is_long(len).then(|| Fragments::new(RecordKind::Data, tag, parts));
+        let mut late_since = None;
+        loop {
+            let slice = self.producer.memory().now_ns().saturating_add(MEANWHILE_NS);
+            let push = |producer: &mut Producer<M>| match &mut pieces {
+                Some(pieces) => pieces.try_push_next(producer),
+                None => producer.try_push_vectored(tag, parts).map(|()| true),
+            };
+            let pushed = self.by(deadline.min(Deadline::at_ns(slice)), push);
+            let is_midway = pieces.as_ref().is_some_and(Fragments::is_midway);
+            match pushed {
+                Ok(Some(last)) => {
+                    self.notify();
+                    if last {
+                        return Ok(());
+                    }
+                    if self.is_too_late(deadline, &mut late_since) {
+                        self.give_up();
+                        return Err(SendTimeoutError::Timeout);
+                    }
+                }
+                Ok(None) if deadline.has_passed(self.producer.memory()) => {
+                    if is_midway {
+                        self.give_up();
+                    }
+                    return Err(SendTimeoutError::Timeout);
+                }
+                Ok(None) => meanwhile(),
+                Err(error) => {
+                    if is_midway && matches!(error, SendError::Restarted { .. }) {
+                        self.owe_abort();
+                    }
+                    return Err(error.into());
+                }
+            }
+        }
+    }
+
+    /// Sends what is left of a message, of which `sent` bytes have been sent before, as far as there is
+    /// room now and a ring full takes; nothing else may be sent in between. True when that was all.
+    pub(crate) fn try_send_rest(
+        &mut self,
+        tag: u16,
+        message: &[u8],
+        sent: &mut usize,
+    ) -> Result<bool, SendError> {
+        let parts = [IoSlice::new(message)];
+        let most = self.producer.tail().wrapping_add(self.producer.geometry().capacity_bytes());
+        let mut pieces = Fragments::resumed(tag, &parts, *sent as u64);
+        while (1..=i64::MAX as u64).contains(&most.wrapping_sub(self.producer.tail())) {
+            match self.attempt(|producer| pieces.try_push_next(producer))? {
+                Attempt::Done(last) => {
+                    self.notify();
+                    *sent = pieces.pushed() as usize;
+                    if last {
+                        return Ok(true);
+                    }
+                }
+                Attempt::Full { .. } => break,
+            }
+        }
+        Ok(false)
     }
 
     /// Whether a ring full has been pushed since the deadline: a receiver can make room for each piece
