@@ -84,6 +84,8 @@ pub mod memory;
 #[cfg(not(loom))]
 mod os;
 pub mod ring;
+#[cfg(not(loom))]
+pub mod rpc;
 pub mod segment;
 pub mod store;
 #[cfg(not(loom))]

@@ -14,7 +14,7 @@
 //! - [`keyed`], [`works`]: values under keys that two sides share, and what is done with them;
 //!   [`ringway_store`], [`maps`]: where they lie
 //! - [`yardstick`], [`os_peers`], [`thread_peers`], [`fixed_slots`], [`plain_ring`],
-//!   [`ringway_ring`], [`ringway_channel`], [`ringway_slots`], [`ringway_lossy`], [`ringway_passive`], [`ringway_calls`]: what is measured
+//!   [`ringway_ring`], [`ringway_channel`], [`ringway_slots`], [`ringway_lossy`], [`ringway_passive`], [`ringway_calls`], [`ringway_rpc`]: what is measured
 #![allow(dead_code)]
 #![allow(unsafe_code)]
 
@@ -36,6 +36,7 @@ pub mod ringway_channel;
 pub mod ringway_lossy;
 pub mod ringway_passive;
 pub mod ringway_ring;
+pub mod ringway_rpc;
 pub mod ringway_slots;
 pub mod ringway_store;
 pub mod shared;

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::process;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use super::hooks::{HookList, Moment, Occasion};
 use super::links::{HostLinks, Limits, SERVICE_LINKS};
@@ -156,6 +156,7 @@ impl HostBuilder {
             own_pidfd: Arc::new(own_pidfd),
             generation,
             plugins: Mutex::default(),
+            rpc: OnceLock::new(),
         })
     }
 }

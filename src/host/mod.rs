@@ -114,7 +114,7 @@ mod supervised;
 mod topics;
 
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::channel::ChannelOptions;
@@ -170,6 +170,8 @@ pub struct Host {
     generation: u64,
     /// In the order in which they were started.
     plugins: Mutex<Vec<Arc<Supervised>>>,
+    /// The client that all who ask for one share.
+    pub(crate) rpc: OnceLock<crate::rpc::Client>,
 }
 
 /// How a plugin ended in [`Host::shutdown`].

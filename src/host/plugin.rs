@@ -7,7 +7,7 @@
 
 use std::env;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -51,6 +51,8 @@ pub struct Plugin {
     /// A descriptor of the host's store, and what may be done with it.
     store: Option<(OwnedFd, Grant)>,
     grace: Arc<Mutex<Option<Duration>>>,
+    /// The client that all who ask for one share.
+    pub(crate) rpc: OnceLock<crate::rpc::Client>,
 }
 
 #[derive(Debug)]
@@ -113,7 +115,8 @@ impl Plugin {
         let (control, receiver) = control.split();
         let state = Mutex::new(State { control, bell, channels, ready: false, asked: false });
         let listener = Listener::new(receiver);
-        Ok(Self { name: announced.name, state, listener, service, links, store, grace })
+        let rpc = OnceLock::new();
+        Ok(Self { name: announced.name, state, listener, service, links, store, grace, rpc })
     }
 
     /// The name that the host gave this plugin.
