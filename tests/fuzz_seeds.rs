@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use rig::header::{HEADER_BYTES, attach_header};
 use rig::hostile::{consumer_bytes, consumer_mutator, fragments, producer_head};
 use rig::op::{End, Op};
+use rig::rpc::rpc_frames;
 use ringway::layout::record;
 use ringway::memory::FenceMode;
 use ringway::segment::{AnonymousSegment, ChannelGeometry};
@@ -287,4 +288,36 @@ fn operations_on_stores() {
     };
     let inputs: Vec<Vec<u8>> = lists.into_iter().map(encode).collect();
     seeds("store_ops", &inputs, rig::store_ops::run);
+}
+
+#[test]
+fn frames_of_remote_calls() {
+    /// To a server or to a caller: tags and frames.
+    fn frames(to_caller: bool, frames: &[(u8, &[&[u8]])]) -> Vec<u8> {
+        let mut data = vec![u8::from(to_caller)];
+        for (tag, parts) in frames {
+            let frame = parts.concat();
+            data.extend([*tag, frame.len() as u8]);
+            data.extend(frame);
+        }
+        data
+    }
+    let (one, two, target) = (1_u64.to_ne_bytes(), 2_u64.to_ne_bytes(), 0_u64.to_ne_bytes());
+    let types: &[u8] = &[0; 16];
+    let list = [
+        // Resolved, called, taken back.
+        frames(
+            false,
+            &[(2, &[b"echo", types, &one]), (1, &[b"text", &two, &target]), (3, &[&two])],
+        ),
+        frames(false, &[(1, &[b"text", &two, &(1_u64 << 48).to_ne_bytes()])]),
+        frames(false, &[(1, &[&one, &two, &(1_u64 << 48).to_ne_bytes()]), (3, &[&one])]),
+        frames(false, &[(1, &[&one, &7_u64.to_ne_bytes()]), (9, &[])]),
+        // An answer to each request; one that failed; one to nobody.
+        frames(true, &[(22, &[&target, &one]), (16, &[b"result", &two])]),
+        frames(true, &[(22, &[&target, &one]), (17, &[b"why", &two]), (16, &[&[9; 8]])]),
+        frames(true, &[(23, &[types, &one]), (19, &[&two]), (20, &[types, &3_u64.to_ne_bytes()])]),
+        frames(true, &[(22, &[&one])]),
+    ];
+    seeds("rpc_frames", &list, rpc_frames);
 }

@@ -21,6 +21,8 @@ pub mod lossy;
 pub mod op;
 #[path = "../../tests/rig/ops.rs"]
 pub mod ops;
+#[path = "../../tests/rig/rpc.rs"]
+pub mod rpc;
 #[path = "../../tests/rig/slots.rs"]
 pub mod slots;
 #[path = "../../tests/rig/store.rs"]

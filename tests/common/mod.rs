@@ -2,6 +2,7 @@
 #![allow(dead_code, missing_docs)]
 
 pub mod asking;
+pub mod calling;
 pub mod controlling;
 pub mod forked;
 pub mod hostile;

@@ -8,7 +8,7 @@ use std::process::{self, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use super::{asking, controlling, hostile, linking, publishing, serving, storing};
+use super::{asking, calling, controlling, hostile, linking, publishing, serving, storing};
 use ringway::channel::{Channel, TypedChannel};
 use ringway::error::{ExitReason, RecvError, SendError};
 use ringway::host::control::VARIABLE;
@@ -198,6 +198,8 @@ pub fn run_role() {
         "use-registry" => linking::use_registry(),
         "host-of-a-watcher" => controlling::host_of_a_watcher(),
         "watch-until-gone" => controlling::watch_until_gone(),
+        "serve-functions" => calling::serve_functions(),
+        "call-functions" => calling::call_functions(),
         other => panic!("unknown role {other}"),
     }
     process::exit(0);

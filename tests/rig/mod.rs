@@ -6,6 +6,8 @@ pub mod hostile;
 pub mod lossy;
 pub mod op;
 pub mod ops;
+#[cfg(not(loom))]
+pub mod rpc;
 pub mod slots;
 pub mod store;
 pub mod store_ops;
