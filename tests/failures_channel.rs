@@ -241,3 +241,23 @@ fn the_death_of_a_watched_process_ends_every_wait() {
     assert_eq!(full.join().expect("no panic"), SendError::Disconnected);
     assert_eq!(empty.join().expect("no panic"), Err(RecvError::Disconnected));
 }
+
+#[test]
+fn a_sender_that_is_all_that_is_left_is_told_of_the_death_too() {
+    let mut sleeper =
+        Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().expect("sleep");
+    let (mut host, _plugin) = pair_that(WaitStrategy::Park);
+    host.watch_peer_id(sleeper.id()).expect("watched");
+    let (mut sender, receiver) = host.split();
+    drop(receiver);
+    let full = thread::spawn(move || {
+        loop {
+            if let Err(error) = sender.send(&[0; 512]) {
+                return error;
+            }
+        }
+    });
+    sleeper.kill().expect("killed");
+    sleeper.wait().expect("reaped");
+    assert_eq!(full.join().expect("no panic"), SendError::Disconnected);
+}

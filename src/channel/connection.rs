@@ -67,6 +67,7 @@ pub(super) struct Fate<M: Memory> {
     /// Ends of this side that are gone, and will not move to the successor.
     dropped: [bool; 2],
     /// What lasts as long as an end of this side is there.
+    #[cfg(not(loom))]
     kept: Vec<Box<dyn fmt::Debug + Send>>,
 }
 
@@ -112,6 +113,7 @@ impl<M: Memory> Connection<M> {
                 former: Weak::new(),
                 successor: None,
                 dropped: [false; 2],
+                #[cfg(not(loom))]
                 kept: Vec::new(),
             }),
             settled: Condvar::new(),
@@ -184,6 +186,7 @@ impl<M: Memory> Connection<M> {
     }
 
     /// Keeps something until both ends of this side are gone: a watch over the peer.
+    #[cfg(not(loom))]
     pub(crate) fn keep(&self, kept: Box<dyn fmt::Debug + Send>) {
         self.fate().kept.push(kept);
     }

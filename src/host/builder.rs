@@ -8,9 +8,9 @@ use std::process;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use super::hooks::{HookList, Moment, Occasion};
-use super::links::{HostLinks, Limits, SERVICE_LINKS};
+use super::links::{HostLinks, Limits};
 use super::others::{Others, Roster};
-use super::service::frame::{SERVICE_PLUGINS, SERVICE_STORE};
+use super::service::frame::{SERVICE_LINKS, SERVICE_PLUGINS, SERVICE_STORE};
 use super::service::{Server, Service};
 use super::store::{HostStore, StoreService};
 use super::{Host, HostError};

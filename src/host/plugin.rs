@@ -47,7 +47,7 @@ pub struct Plugin {
     /// Where the host has something to serve.
     pub(super) service: Option<Arc<Client>>,
     /// Where the host links processes.
-    links: PluginLinks,
+    pub(super) links: PluginLinks,
     /// A descriptor of the host's store, and what may be done with it.
     store: Option<(OwnedFd, Grant)>,
     grace: Arc<Mutex<Option<Duration>>>,

@@ -37,7 +37,7 @@ pub(super) use broker::Limits;
 pub(crate) use desk::{Desk, Registration};
 pub use error::LinkError;
 pub(super) use sides::{HostLinks, PluginLinks};
-pub(super) use wire::{SERVICE_LINKS, name_of_ticket};
+pub(super) use wire::name_of_ticket;
 
 /// Longest note in bytes.
 pub(crate) const MAX_NOTE_BYTES: usize = 128;

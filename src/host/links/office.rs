@@ -40,6 +40,12 @@ impl Office {
         self.broker().leave(party);
     }
 
+    /// How many links there are, and how many pairs of parties that have some.
+    #[cfg(test)]
+    pub(super) fn census(&self) -> (usize, usize) {
+        self.broker().census()
+    }
+
     /// No party is one any more.
     pub(super) fn close(&self) {
         self.broker().close();

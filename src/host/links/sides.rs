@@ -37,6 +37,12 @@ impl HostLinks {
         LinkService::new(&self.office)
     }
 
+    /// How many links there are, and how many pairs of parties that have some.
+    #[cfg(test)]
+    pub(in crate::host) fn census(&self) -> (usize, usize) {
+        self.office.census()
+    }
+
     fn own(&self) -> MutexGuard<'_, Option<(Arc<Desk>, JoinHandle<()>)>> {
         self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -96,6 +102,15 @@ enum State {
 impl PluginLinks {
     pub(in crate::host) fn new(post: Option<OwnedFd>) -> Self {
         Self { state: Mutex::new(post.map_or(State::None, State::Post)) }
+    }
+
+    /// The post, for a test that reads it itself.
+    #[cfg(test)]
+    pub(in crate::host) fn raw_post(&self) -> OwnedFd {
+        match &*self.state.lock().unwrap_or_else(PoisonError::into_inner) {
+            State::Post(socket) => socket.try_clone().unwrap(),
+            _ => panic!("somebody reads it already"),
+        }
     }
 
     /// The plugin's desk.

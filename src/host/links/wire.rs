@@ -24,13 +24,10 @@
 
 use super::{Kind, MAX_NOTE_BYTES};
 use crate::error::SegmentError;
-use crate::host::service::frame::{STATUS_FIRST_OWN, op};
+use crate::host::service::frame::{SERVICE_LINKS, STATUS_FIRST_OWN, op};
 use crate::host::spec::{MAX_NAME_BYTES, check_name};
 use crate::memory::FenceMode;
 use crate::segment::{ChannelGeometry, Kind as _};
-
-/// The service that the broker is.
-pub(in crate::host) const SERVICE_LINKS: u16 = 2;
 
 pub(super) const OP_LISTEN: u32 = op(SERVICE_LINKS, 1);
 pub(super) const OP_CONNECT: u32 = op(SERVICE_LINKS, 2);

@@ -150,6 +150,11 @@ impl Broker {
         self.bury();
     }
 
+    #[cfg(test)]
+    pub(super) fn census(&self) -> (usize, usize) {
+        (self.links.len(), self.pairs.len())
+    }
+
     /// All parties go.
     pub(super) fn close(&mut self) {
         let all: Vec<_> = self.parties.keys().copied().collect();
