@@ -191,7 +191,6 @@ impl Desk {
     ///
     /// # Errors
     /// [`LinkError`]; nothing is registered then.
-    #[allow(dead_code)]
     pub(crate) fn join(
         self: &Arc<Self>,
         kind: Kind,
