@@ -34,7 +34,7 @@ impl Function {
     /// Calls it, for at most `timeout` in all.
     ///
     /// # Errors
-    /// As [`Client::call`].
+    /// As [`Client::call`](super::Client::call).
     pub fn call(&mut self, arguments: &[u8], timeout: Duration) -> Result<Vec<u8>, CallError> {
         let named = Named::bytes(&self.name);
         self.shared.call(&mut self.known, named, arguments, timeout, <[u8]>::to_vec)
@@ -43,7 +43,7 @@ impl Function {
     /// The same; `take` is lent the result, which lies in memory that is kept for the next call.
     ///
     /// # Errors
-    /// As [`Client::call`].
+    /// As [`Client::call`](super::Client::call).
     #[inline]
     pub fn call_with<T>(
         &mut self,
@@ -59,7 +59,7 @@ impl Function {
         Ok(take(result))
     }
 
-    /// As [`Client::start`].
+    /// As [`Client::start`](super::Client::start).
     ///
     /// # Errors
     /// As there.
@@ -88,7 +88,7 @@ impl<A: Encode, R: Decode> TypedFunction<A, R> {
     /// Calls it, for at most `timeout` in all.
     ///
     /// # Errors
-    /// As [`Client::call_typed`].
+    /// As [`Client::call_typed`](super::Client::call_typed).
     #[inline]
     pub fn call(&mut self, arguments: &A::Value, timeout: Duration) -> Result<R::Value, CallError>
     where
@@ -101,7 +101,7 @@ impl<A: Encode, R: Decode> TypedFunction<A, R> {
     /// The same; `take` is lent a look at the result.
     ///
     /// # Errors
-    /// As [`Client::call_typed`].
+    /// As [`Client::call_typed`](super::Client::call_typed).
     pub fn call_with<T>(
         &mut self,
         arguments: &A::Value,
