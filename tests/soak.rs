@@ -174,7 +174,7 @@ fn plugins_that_publish_call_and_die() {
     };
     let handles: Vec<_> = (0..plugins())
         .map(|number| {
-            let spec = plugin::spec(&format!("soak-{number}"), SOAK).restart(restart.clone());
+            let spec = plugin::spec(&format!("soak-{number}"), SOAK).restart(restart);
             host.spawn(spec).unwrap()
         })
         .collect();

@@ -95,7 +95,7 @@ impl Bot {
             vec![weather::NAME.into(), nonebot::NAME.into()],
         )?;
         let (active, passive) = nonebot.take_channels()?;
-        let (running, infos, warnings) = callbacks(passive)?;
+        let (running, [infos, warnings]) = callbacks(passive)?;
         let (tell, thinking) = mpsc::channel();
         let reacting = store.on_change(THINKING, move |store: &Store, change: &Change| {
             let city = store.get(&change.key)?.map(|city| city.to_vec()).unwrap_or_default();
@@ -162,9 +162,7 @@ fn is_restart_of_weather(request: &ControlRequest<'_>) -> bool {
 }
 
 /// Passive mode: everything that `nonebot` says goes where it belongs.
-fn callbacks(
-    channel: Channel,
-) -> Result<(Running, Receiver<String>, Receiver<String>), Box<dyn Error>> {
+fn callbacks(channel: Channel) -> Result<(Running, [Receiver<String>; 2]), Box<dyn Error>> {
     let text = |message: &Message<'_>| String::from_utf8_lossy(message).into_owned();
     let (tell_info, infos) = mpsc::channel();
     let (tell_warning, warnings) = mpsc::channel();
@@ -177,7 +175,7 @@ fn callbacks(
             move |m: &Message<'_>| tell_warning.send(text(m)),
         )
         .start()?;
-    Ok((running, infos, warnings))
+    Ok((running, [infos, warnings]))
 }
 
 /// Everything that is published under the chat's topic.
