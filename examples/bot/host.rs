@@ -161,8 +161,11 @@ fn is_restart_of_weather(request: &ControlRequest<'_>) -> bool {
     request.action == ControlAction::Restart && request.plugin == weather::NAME
 }
 
+/// What calls callbacks, and what they pass on: infos and warnings.
+type Told = (Running, [Receiver<String>; 2]);
+
 /// Passive mode: everything that `nonebot` says goes where it belongs.
-fn callbacks(channel: Channel) -> Result<(Running, [Receiver<String>; 2]), Box<dyn Error>> {
+fn callbacks(channel: Channel) -> Result<Told, Box<dyn Error>> {
     let text = |message: &Message<'_>| String::from_utf8_lossy(message).into_owned();
     let (tell_info, infos) = mpsc::channel();
     let (tell_warning, warnings) = mpsc::channel();
