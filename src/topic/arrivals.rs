@@ -34,6 +34,8 @@ pub(crate) struct NewSubscribers {
     fingerprint: u64,
     limits: PublishOptions,
     unsuitable: AtomicU64,
+    /// Subscribers that had gone before the publisher knew of them.
+    departed: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -55,7 +57,8 @@ fn lock<T>(links: &Mutex<T>) -> MutexGuard<'_, T> {
 impl NewSubscribers {
     pub(super) fn new(fingerprint: u64, limits: PublishOptions) -> Self {
         let (news, unsuitable) = (AtomicU32::new(0), AtomicU64::new(0));
-        Self { links: Links::new(), news, fingerprint, limits, unsuitable }
+        let departed = AtomicU64::new(0);
+        Self { links: Links::new(), news, fingerprint, limits, unsuitable, departed }
     }
 
     /// What a publisher says of itself to each subscriber.
@@ -85,6 +88,9 @@ impl NewSubscribers {
         if links.closed {
             return;
         }
+        // Whoever publishes nothing takes none: those that have gone must not keep their links.
+        let over: Vec<_> = links.waiting.extract_if(.., |waiting| waiting.is_over()).collect();
+        self.departed.fetch_add(over.len() as u64, Ordering::Relaxed);
         // Before the subscriber is told. Release: its partner is the Acquire in `has_news`; a publication that
         // begins after the subscriber has been told finds it, and then waits for the lock.
         self.news.store(1, Ordering::Release);
@@ -92,6 +98,9 @@ impl NewSubscribers {
             let subscription = Subscription::new((link, plugin), outlet, when_slow, note.has_store);
             links.waiting.push(subscription);
         }
+        // Closing them is nothing to hold the lock for.
+        drop(links);
+        drop(over);
     }
 
     /// Whether there may be some that have come since.
@@ -111,6 +120,11 @@ impl NewSubscribers {
     /// How many were refused because they take values of another type, or are of another version.
     pub(super) fn unsuitable(&self) -> u64 {
         self.unsuitable.load(Ordering::Relaxed)
+    }
+
+    /// How many had gone before they were taken.
+    pub(super) fn departed(&self) -> u64 {
+        self.departed.load(Ordering::Relaxed)
     }
 
     /// Whoever comes now is turned away.
@@ -148,13 +162,18 @@ impl NewPublishers {
             self.unsuitable.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        {
+        let over: Vec<_> = {
             let mut links = lock(&self.links);
             if links.closed {
                 return;
             }
+            // Those that have gone and have left nothing; what the dead have committed is received still.
+            let has_ended = |waiting: &mut Arrival| waiting.channel.receiver().has_ended();
+            let over = links.waiting.extract_if(.., has_ended).collect();
             links.waiting.push(arrival);
-        }
+            over
+        };
+        drop(over);
         self.ring();
     }
 

@@ -25,6 +25,7 @@
 //! |---|---|
 //! | `options` | what can be chosen; what is done about slow subscribers |
 //! | `publisher`, `subscription`, `outlet` | who publishes; one subscriber of it; the way to that |
+//! | `waiters` | who is waited for, and until when |
 //! | `queue` | publications that wait outside of the ring, for who would rather miss old ones |
 //! | `shelf` | large publications in the host's store |
 //! | `subscriber`, `source`, `publication` | who subscribes; one publisher it hears; what it gets |
@@ -49,6 +50,7 @@ mod subscription;
 #[cfg(test)]
 mod tests;
 mod typed;
+mod waiters;
 mod wire;
 
 pub(crate) use arrivals::{Arrival, NewPublishers, NewSubscribers};

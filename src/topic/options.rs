@@ -14,8 +14,9 @@ use crate::wakeup::WaitStrategy;
 #[non_exhaustive]
 pub enum WhenSlow {
     /// Waits for so long at most, and no longer than [`PublishOptions::max_block`]; then drops the
-    /// publication for this subscriber and counts it. Having waited in vain, it does not wait for this
-    /// subscriber again before there was room once.
+    /// publication for this subscriber and counts it. Several that are waited for share the time: what
+    /// one does not need, the others have. Having waited in vain, it does not wait for this subscriber
+    /// again before there was room once, or the subscriber has read all that is in its ring.
     Block(Duration),
     /// Does not wait: drops the publication for this subscriber and counts it.
     DropNewest,
@@ -41,7 +42,8 @@ impl Default for WhenSlow {
 /// Choices about a publisher. All have defaults.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublishOptions {
-    /// How long one publication waits for slow subscribers, all of them together. 1 s.
+    /// How long one publication waits for slow subscribers, all of them together, and for other writers
+    /// of the store, which have half of it at most. 1 s.
     pub max_block: Duration,
     /// How many bytes are kept in this process for one subscriber that is slow. 1 MiB.
     pub max_queue_bytes: u64,

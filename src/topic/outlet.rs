@@ -98,15 +98,21 @@ impl Outlet {
         }
     }
 
-    /// The number of the first publication in the store that this subscriber may still want to read.
-    pub(super) fn wants_from(&mut self) -> u64 {
+    /// The number of the first publication in the store, where the oldest is `oldest`, that this subscriber
+    /// may still want to read. What it has been sent before that one is forgotten, whatever it says.
+    pub(super) fn wants_from(&mut self, oldest: u64) -> u64 {
         while let Some((number, position)) = self.stored.front() {
-            if !self.sender.is_past(*position) {
+            if *number >= oldest && !self.sender.is_past(*position) {
                 return *number;
             }
             self.stored.pop_front();
         }
         u64::MAX
+    }
+
+    /// Whether the subscriber has closed, or is dead.
+    pub(super) fn is_over(&self) -> bool {
+        self.sender.is_over()
     }
 
     /// Whether the subscriber has taken everything, and has asked for more.

@@ -250,6 +250,8 @@ impl Shared {
             Ok(Err(error)) => {
                 self.failures.fetch_add(1, Ordering::Relaxed);
                 tell(&TopicReport::Failed { callback, error: &*error });
+                // It may panic when it is dropped.
+                quietly(|| drop(error));
             }
             Err(panic) => {
                 self.panics.fetch_add(1, Ordering::Relaxed);

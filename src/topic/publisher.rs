@@ -18,11 +18,12 @@ use super::options::PublishOptions;
 use super::outlet::Parcel;
 use super::shelf::Shelf;
 use super::subscription::{Fate, SubscriberInfo, Subscription};
+use super::waiters::Waiters;
 use super::wire::{Place, tag};
 use crate::memory::Deadline;
 use crate::os::clock::monotonic_ns;
 use crate::os::fork;
-use crate::store::{Store, StoreAccess};
+use crate::store::{Store, StoreAccess, WriteError};
 
 /// How long [`Publisher::flush`] sleeps between two looks at its subscribers.
 const FLUSH_PAUSE: Duration = Duration::from_micros(200);
@@ -166,7 +167,7 @@ impl Publisher {
         let subscribers = self.subscriptions.len();
         for (index, subscription) in self.subscriptions.iter_mut().enumerate() {
             if !subscription.offer_simple(number, payload) {
-                return self.publish_rest(payload, None, index);
+                return self.publish_rest(payload, None, index, monotonic_ns());
             }
         }
         self.next = number + 1;
@@ -191,31 +192,36 @@ impl Publisher {
         if !fork::is_current(self.generation) {
             return Err(PublishError::Forked);
         }
-        let number = self.next;
-        self.tidy();
-        let wanted = self.subscriptions.iter().any(|subscription| subscription.has_store);
-        let put =
-            self.shelf.as_mut().filter(|_| wanted).and_then(|shelf| shelf.put(number, payload));
+        let (number, started_ns) = (self.next, monotonic_ns());
+        // What is left is for subscribers: a writer of the store that is stopped does not stop what can
+        // travel in the rings.
+        let deadline = self.max_block_after(started_ns, 2);
+        let has_time = self.tidy_by(deadline);
+        let wanted =
+            has_time && self.subscriptions.iter().any(|subscription| subscription.has_store);
+        let shelf = self.shelf.as_mut().filter(|_| wanted);
+        let put = shelf.and_then(|shelf| shelf.put(number, payload, deadline));
         let place = put.map(|(key, version)| {
             Place { version, len_bytes: payload.len() as u64, key: &key }.to_bytes()
         });
-        self.publish_rest(payload, place.as_deref(), 0)
+        self.publish_rest(payload, place.as_deref(), 0, started_ns)
     }
 
-    /// To all but the first `done` subscribers: first without waiting, then as each has chosen.
+    /// To all but the first `done` subscribers: first without waiting, then as each has chosen, counted from
+    /// `started_ns`.
     #[cold]
     fn publish_rest(
         &mut self,
         payload: &[u8],
         place: Option<&[u8]>,
         done: usize,
+        started_ns: u64,
     ) -> Result<Published, PublishError> {
         if !fork::is_current(self.generation) {
             return Err(PublishError::Forked);
         }
         let number = self.next;
         self.next += 1;
-        let started_ns = monotonic_ns();
         let parcel = |subscription: &Subscription| match place {
             Some(bytes) if subscription.has_store => Parcel { number, tag: tag::STORED, bytes },
             _ => Parcel { number, tag: tag::PLAIN, bytes: payload },
@@ -241,10 +247,17 @@ impl Publisher {
             stays(fate)
         });
         if waits {
-            self.subscriptions.retain_mut(|subscription| {
-                let parcel = parcel(subscription);
-                !subscription.waits || stays(subscription.wait(parcel, started_ns))
-            });
+            let mut over = Vec::new();
+            for (index, deadline) in Waiters::of(&self.subscriptions, started_ns) {
+                let subscription = &mut self.subscriptions[index];
+                if !stays(subscription.wait(parcel(subscription), deadline)) {
+                    over.push(index);
+                }
+            }
+            over.sort_unstable();
+            for index in over.into_iter().rev() {
+                self.subscriptions.remove(index);
+            }
         }
         self.counts.missed += missed as u64;
         let subscribers = self.subscriptions.len() - missed;
@@ -254,10 +267,25 @@ impl Publisher {
     /// Removes what has been read from the store. [`publish`](Self::publish) does it before it writes
     /// something there; for who publishes nothing large for a while.
     pub fn tidy(&mut self) {
-        if let Some(shelf) = self.shelf.as_mut().filter(|shelf| !shelf.is_empty()) {
-            let wanted = self.subscriptions.iter_mut().map(Subscription::wants_from).min();
-            shelf.forget_before(wanted.unwrap_or(u64::MAX));
-        }
+        let deadline = self.max_block_after(monotonic_ns(), 1);
+        self.tidy_by(deadline);
+    }
+
+    /// False where another writer has had the store's lock until then.
+    fn tidy_by(&mut self, deadline: Deadline) -> bool {
+        let Some(shelf) = &mut self.shelf else { return true };
+        let Some(oldest) = shelf.oldest() else { return true };
+        let wanted =
+            self.subscriptions.iter_mut().map(|subscription| subscription.wants_from(oldest)).min();
+        let tidied = shelf.forget_before(wanted.unwrap_or(u64::MAX), deadline);
+        !matches!(tidied, Err(WriteError::Deadline))
+    }
+
+    /// When a part of what one publication may wait is over.
+    fn max_block_after(&self, started_ns: u64, parts: u32) -> Deadline {
+        let part_ns = (self.options.max_block / parts).as_nanos();
+        let part_ns = u64::try_from(part_ns).unwrap_or(u64::MAX);
+        Deadline::at_ns(started_ns.saturating_add(part_ns))
     }
 
     /// Waits until every subscriber has taken everything that was published, and has asked for more, or
@@ -292,7 +320,7 @@ impl Publisher {
         PublisherStats {
             published: self.next,
             missed,
-            departed,
+            departed: departed + self.arrivals.departed(),
             cut_off,
             unsuitable: self.arrivals.unsuitable(),
             stored: self.shelf.as_ref().map_or(0, |shelf| shelf.stored),
@@ -312,8 +340,7 @@ impl Drop for Publisher {
         self.keep = None;
         self.arrivals.close();
         self.admit();
-        let max_block_ns = u64::try_from(self.options.max_block.as_nanos()).unwrap_or(u64::MAX);
-        let deadline = Deadline::at_ns(monotonic_ns().saturating_add(max_block_ns));
+        let deadline = self.max_block_after(monotonic_ns(), 1);
         for subscription in self.subscriptions.drain(..) {
             subscription.end(self.next, deadline);
         }

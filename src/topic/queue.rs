@@ -130,14 +130,20 @@ impl Queue {
     }
 
     /// As [`Outlet::wants_from`].
-    pub(super) fn wants_from(&self) -> u64 {
+    pub(super) fn wants_from(&self, oldest: u64) -> u64 {
         let mut state = self.shared.state();
         if state.outlet.is_none() && state.gone.is_none() {
             // The thread has it, and may have sent some that were not read.
             return 0;
         }
         let waiting = state.waiting.front().map_or(u64::MAX, |waiting| waiting.number);
-        state.outlet.as_mut().map_or(waiting, |outlet| outlet.wants_from().min(waiting))
+        state.outlet.as_mut().map_or(waiting, |outlet| outlet.wants_from(oldest).min(waiting))
+    }
+
+    /// As [`Outlet::is_over`].
+    pub(super) fn is_over(&self) -> bool {
+        let state = self.shared.state();
+        state.gone.is_some() || state.outlet.as_ref().is_some_and(Outlet::is_over)
     }
 
     /// As [`Outlet::is_drained`].

@@ -7,6 +7,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::memory::Deadline;
+use crate::os::clock::monotonic_ns;
 use crate::os::random;
 use crate::store::{Store, WriteError};
 
@@ -42,6 +44,8 @@ pub(super) struct Shelf {
     lying: VecDeque<Lying>,
     bytes: u64,
     budget_bytes: u64,
+    /// For how long other writers are waited for when it is given up.
+    patience: Duration,
     /// Removed although somebody may have wanted to read them.
     pub(super) expired: u64,
     /// Written.
@@ -63,30 +67,42 @@ impl Shelf {
         budget_bytes: u64,
         patience: Duration,
     ) -> std::io::Result<Self> {
-        // Nobody waits longer for a writer that is stopped than for a subscriber that is slow.
-        store.set_lock_timeout(Some(patience));
         let mut prefix = keys_of(plugin);
         prefix.extend(random::random_u128()?.to_ne_bytes());
         let lying = VecDeque::new();
-        Ok(Self { store, prefix, lying, bytes: 0, budget_bytes, expired: 0, stored: 0 })
+        let (bytes, expired, stored) = (0, 0, 0);
+        Ok(Self { store, prefix, lying, bytes, budget_bytes, patience, expired, stored })
     }
 
     fn key(&self, number: u64) -> Vec<u8> {
         [&self.prefix[..], &number.to_be_bytes()].concat()
     }
 
-    /// Writes a publication, for which it makes room within the budget. Returns its key and its version;
-    /// `None` where it cannot be there, and has to travel in the rings.
-    pub(super) fn put(&mut self, number: u64, payload: &[u8]) -> Option<(Vec<u8>, u64)> {
+    /// The call that follows waits for other writers until `deadline`, and not at all after it: a writer
+    /// that is stopped has the lock for as long as it is.
+    fn wait_until(&self, deadline: Deadline) {
+        let left_ns = deadline.as_ns().saturating_sub(monotonic_ns());
+        self.store.set_lock_timeout(Some(Duration::from_nanos(left_ns)));
+    }
+
+    /// Writes a publication, for which it makes room within the budget, by `deadline`. Returns its key and
+    /// its version; `None` where it cannot be there, and has to travel in the rings.
+    pub(super) fn put(
+        &mut self,
+        number: u64,
+        payload: &[u8],
+        deadline: Deadline,
+    ) -> Option<(Vec<u8>, u64)> {
         let len_bytes = payload.len() as u64;
         if len_bytes > self.budget_bytes {
             return None;
         }
         while self.bytes + len_bytes > self.budget_bytes {
-            self.remove_first().ok()?;
+            self.remove_first(deadline).ok()?;
             self.expired += 1;
         }
         let key = self.key(number);
+        self.wait_until(deadline);
         let version = self.store.set(&key, payload).ok()?;
         self.lying.push_back(Lying { number, len_bytes });
         self.bytes += len_bytes;
@@ -94,20 +110,28 @@ impl Shelf {
         Some((key, version))
     }
 
-    /// Removes what nobody wants: all with smaller numbers.
-    pub(super) fn forget_before(&mut self, number: u64) {
+    /// Removes what nobody wants: all with smaller numbers, by `deadline`.
+    ///
+    /// # Errors
+    /// What kept it from removing one of them; the others are there still.
+    pub(super) fn forget_before(
+        &mut self,
+        number: u64,
+        deadline: Deadline,
+    ) -> Result<(), WriteError> {
         while self.lying.front().is_some_and(|first| first.number < number) {
-            if self.remove_first().is_err() {
-                return;
-            }
+            self.remove_first(deadline)?;
         }
+        Ok(())
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.lying.is_empty()
+    /// The number of the oldest that lies there.
+    pub(super) fn oldest(&self) -> Option<u64> {
+        self.lying.front().map(|first| first.number)
     }
 
-    fn remove_first(&mut self) -> Result<(), WriteError> {
+    fn remove_first(&mut self, deadline: Deadline) -> Result<(), WriteError> {
+        self.wait_until(deadline);
         let Some(Lying { number, len_bytes }) = self.lying.front() else { return Ok(()) };
         let len_bytes = *len_bytes;
         self.store.delete(self.key(*number))?;
@@ -120,6 +144,9 @@ impl Shelf {
 impl Drop for Shelf {
     /// Whoever has not read it by now gets `Expired`.
     fn drop(&mut self) {
-        self.forget_before(u64::MAX);
+        let patience_ns = u64::try_from(self.patience.as_nanos()).unwrap_or(u64::MAX);
+        let deadline = Deadline::at_ns(monotonic_ns().saturating_add(patience_ns));
+        // What stays is removed when the session has ended.
+        let _ = self.forget_before(u64::MAX, deadline);
     }
 }

@@ -19,6 +19,8 @@ pub(super) struct Source {
     pub(super) plugin: String,
     /// The number that comes next; `None` before it was told.
     expected: Option<u64>,
+    /// It has said that it has the link.
+    has_started: bool,
     has_ended: bool,
     pub(super) received: u64,
     pub(super) lost: u64,
@@ -44,9 +46,17 @@ impl Source {
         connection: Arc<Connection>,
         back: Sender,
     ) -> Self {
-        let publisher = PublisherId(link);
-        let (expected, has_ended, received, lost) = (None, false, 0, 0);
-        Self { publisher, plugin, expected, has_ended, received, lost, connection, _back: back }
+        Self {
+            publisher: PublisherId(link),
+            plugin,
+            expected: None,
+            has_started: false,
+            has_ended: false,
+            received: 0,
+            lost: 0,
+            connection,
+            _back: back,
+        }
     }
 
     /// A publication has come, with its number or without.
@@ -61,11 +71,14 @@ impl Source {
         Ok(Arrived { number, lost_before })
     }
 
-    /// A record has come that is no publication.
+    /// A record has come that is no publication. Each comes once, so that there is an end to them.
     pub(super) fn take_word(&mut self, record: &Record<'_>) -> Result<(), Malformed> {
         match (record, self.expected) {
-            (Record::Start, None) => Ok(()),
-            (Record::First(number), None) => {
+            (Record::Start, None) if !self.has_started && !self.has_ended => {
+                self.has_started = true;
+                Ok(())
+            }
+            (Record::First(number), None) if !self.has_ended => {
                 self.expected = Some(*number);
                 Ok(())
             }
@@ -76,7 +89,7 @@ impl Source {
                 Ok(())
             }
             // It has ended without a single publication: nobody has asked it for the first one's number.
-            (Record::End(_), None) => {
+            (Record::End(_), None) if !self.has_ended => {
                 self.has_ended = true;
                 Ok(())
             }

@@ -26,6 +26,9 @@ use crate::store::Store;
 /// How many departures are kept for who asks.
 const MAX_DEPARTURES: usize = 1024;
 
+/// How many records that are no publications one call deals with before it looks at the clock.
+const UNTIMED_WORDS: u32 = 256;
+
 /// Receives what is published under a topic, by any process of the host's family. `Send`, not `Sync`:
 /// one thread at a time.
 ///
@@ -126,9 +129,13 @@ impl Subscriber {
         let timeout_ns = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
         let deadline = Deadline::at_ns(monotonic_ns().saturating_add(timeout_ns));
         for arrival in self.arrivals.take() {
-            let (source, mut receiver) = open(arrival);
+            let (mut source, mut receiver) = open(arrival);
             match receiver.recv_deadline(deadline) {
-                Ok(message) if message.tag() == tag::START => {}
+                Ok(message) if message.tag() == tag::START => {
+                    if source.take_word(&Record::Start).is_err() {
+                        continue;
+                    }
+                }
                 // It says so when it goes on.
                 Err(RecvTimeoutError::Timeout) => {}
                 _ => continue,
@@ -223,8 +230,9 @@ impl Subscriber {
     /// The next publication that has come; not taken yet.
     #[inline]
     fn find(&mut self, deadline: Deadline, until_rung: bool) -> Result<Next, Nothing> {
+        let mut words = 0;
         loop {
-            // The clock is looked at only where nothing is there.
+            // The clock is looked at only where nothing is there, or much that is no publication.
             let found = match self.selector.find(Duration::ZERO) {
                 Some(found) => found,
                 None if deadline == Deadline::at_ns(0) => return Err(Nothing::Timeout),
@@ -249,6 +257,13 @@ impl Subscriber {
             // Whoever can be rung is also told of departures at once.
             if until_rung && !self.departed.is_empty() {
                 return Err(Nothing::Rung);
+            }
+            words += 1;
+            if words >= UNTIMED_WORDS {
+                words = 0;
+                if deadline != Deadline::NEVER && monotonic_ns() >= deadline.as_ns() {
+                    return Err(Nothing::Timeout);
+                }
             }
         }
     }

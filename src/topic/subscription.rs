@@ -4,8 +4,6 @@
 //! has been sent, waits, or has been counted as missed; no subscriber is waited for longer than it and
 //! its publisher have agreed.
 
-use std::time::Duration;
-
 use super::options::WhenSlow;
 use super::outlet::{NOW, Outlet, Parcel};
 use super::queue::{Queue, Taken};
@@ -58,7 +56,7 @@ pub(super) struct Subscription {
     first: u64,
     pub(super) has_store: bool,
     way: Way,
-    /// It has been waited for in vain, and there has been no room since.
+    /// It has been waited for in vain, and nothing could be sent to it since.
     is_late: bool,
     /// The publication is still to be sent, by the deadline.
     pub(super) waits: bool,
@@ -160,18 +158,25 @@ impl Subscription {
         }
     }
 
-    /// Sends a publication that [waits](Fate::Waits), for as long as was agreed since `started_ns`, and
-    /// not at all where that was in vain the last time.
-    pub(super) fn wait(&mut self, parcel: Parcel<'_>, started_ns: u64) -> Fate {
+    /// For how long a publication that [waits](Fate::Waits) is waited for: as was agreed, and not at all
+    /// where that was in vain the last time and the subscriber has not caught up since. A long publication
+    /// is never [sent without waiting](Self::offer), so that one that has caught up is waited for again.
+    pub(super) fn patience_ns(&self) -> u64 {
+        match (&self.way, self.info.when_slow) {
+            (Way::Direct(outlet), WhenSlow::Block(limit))
+                if !self.is_late || outlet.is_drained() =>
+            {
+                u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX)
+            }
+            _ => 0,
+        }
+    }
+
+    /// Sends a publication that [waits](Fate::Waits), until `deadline`; [`NOW`] where it is not waited for.
+    pub(super) fn wait(&mut self, parcel: Parcel<'_>, deadline: Deadline) -> Fate {
         self.waits = false;
-        let (Way::Direct(outlet), WhenSlow::Block(limit)) = (&mut self.way, self.info.when_slow)
-        else {
-            return Fate::Missed;
-        };
-        let limit = if self.is_late { Duration::ZERO } else { limit };
-        self.info.waited += u64::from(!self.is_late);
-        let limit_ns = u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX);
-        let deadline = Deadline::at_ns(started_ns.saturating_add(limit_ns));
+        let Way::Direct(outlet) = &mut self.way else { return Fate::Missed };
+        self.info.waited += u64::from(deadline != NOW);
         match outlet.send_by(parcel, deadline) {
             Ok(()) => {
                 self.is_late = false;
@@ -197,11 +202,20 @@ impl Subscription {
         Fate::Missed
     }
 
-    /// The number of the first publication in the store that it may still want to read.
-    pub(super) fn wants_from(&mut self) -> u64 {
+    /// The number of the first publication in the store, where the oldest is `oldest`, that it may still
+    /// want to read.
+    pub(super) fn wants_from(&mut self, oldest: u64) -> u64 {
         match &mut self.way {
-            Way::Direct(outlet) => outlet.wants_from(),
-            Way::Queued(queue) => queue.wants_from(),
+            Way::Direct(outlet) => outlet.wants_from(oldest),
+            Way::Queued(queue) => queue.wants_from(oldest),
+        }
+    }
+
+    /// Whether it has closed, or is dead: nothing will be read any more.
+    pub(super) fn is_over(&self) -> bool {
+        match &self.way {
+            Way::Direct(outlet) => outlet.is_over(),
+            Way::Queued(queue) => queue.is_over(),
         }
     }
 

@@ -1,8 +1,10 @@
 //! Publishers and subscribers over channels of this process, linked by hand.
 //!
-//! `beside`: the store and callbacks; `rules`: who keeps to none, and types.
+//! `beside`: the store and callbacks; `bounds`: what waiting and links cost; `rules`: who keeps to none, and
+//! types.
 
 mod beside;
+mod bounds;
 mod rules;
 
 use std::sync::{Arc, Barrier};

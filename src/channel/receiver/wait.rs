@@ -11,6 +11,8 @@ use super::call::is_stuck;
 use super::{Receiver, cpu_hint};
 use crate::channel::connection::peer;
 use crate::channel::sender::{CLOSING_GRACE_NS, Seen};
+#[cfg(not(loom))]
+use crate::error::TryRecvError;
 use crate::error::{Corruption, RecvError};
 use crate::layout::ring;
 use crate::memory::{Deadline, Memory, Ordering};
@@ -164,6 +166,12 @@ impl<M: Memory> Receiver<M> {
             }
             _ => Ok(Look::Wait(seen)),
         }
+    }
+
+    /// Whether the sender has gone, and everything that it had sent has been taken. Takes nothing.
+    #[cfg(not(loom))]
+    pub(crate) fn has_ended(&mut self) -> bool {
+        matches!(self.try_next(), Err(TryRecvError::Disconnected))
     }
 
     /// Moves to the next incarnation.

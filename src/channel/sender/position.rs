@@ -13,13 +13,19 @@ impl<M: Memory> Sender<M> {
         self.producer.tail()
     }
 
+    /// Whether the receiver has gone, as far as is known without asking.
+    pub(crate) fn is_over(&self) -> bool {
+        let (memory, geometry) = (self.producer.memory(), self.producer.geometry());
+        let closed = geometry.control(ring::CONSUMER_CLOSED);
+        // Relaxed: nothing is read because of it.
+        !self.connection.is_alive(self.known) || memory.load_u32(closed, Ordering::Relaxed) != 0
+    }
+
     /// Whether the receiver has taken, and has done with, all that lies before a position at which this
     /// sender was; or never will, because it has gone.
     pub(crate) fn is_past(&self, position: u64) -> bool {
         let (memory, geometry) = (self.producer.memory(), self.producer.geometry());
-        let closed = geometry.control(ring::CONSUMER_CLOSED);
-        if !self.connection.is_alive(self.known) || memory.load_u32(closed, Ordering::Relaxed) != 0
-        {
+        if self.is_over() {
             return true;
         }
         // Relaxed: what is kept for the receiver is given back under a lock that it does not share, and

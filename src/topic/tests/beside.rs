@@ -171,6 +171,43 @@ fn callbacks_are_called_in_order_and_may_panic() {
     drop(listening);
 }
 
+#[derive(Debug)]
+struct PanicsWhenDropped;
+
+impl std::fmt::Display for PanicsWhenDropped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("bad")
+    }
+}
+
+impl std::error::Error for PanicsWhenDropped {}
+
+impl Drop for PanicsWhenDropped {
+    fn drop(&mut self) {
+        panic!("an error that is dropped");
+    }
+}
+
+#[test]
+fn an_error_that_panics_when_it_is_dropped_does_not_end_the_callbacks() {
+    let (mut publisher, subscriber) = pair(WhenSlow::default());
+    let (tell, told) = mpsc::channel();
+    let listening = subscriber
+        .on_publication(
+            |_| true,
+            move |publication: &Publication<'_>| {
+                tell.send(publication.number()).unwrap();
+                Err::<(), _>(PanicsWhenDropped)
+            },
+        )
+        .unwrap();
+    for number in 0..2 {
+        publisher.publish(b"").unwrap();
+        assert_eq!(told.recv().unwrap(), number);
+    }
+    drop(listening.stop().unwrap());
+}
+
 #[test]
 fn a_callback_may_publish_to_itself_and_stop_itself() {
     let options = PublishOptions { max_block: SOON, ..PublishOptions::default() };

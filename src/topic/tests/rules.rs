@@ -23,6 +23,10 @@ fn a_publisher_that_breaks_the_rules_is_left_and_the_others_are_heard() {
         vec![(tag::PLAIN, Vec::new())],
         vec![start(), (tag::PLAIN, Vec::new())],
         vec![(tag::START, vec![1])],
+        vec![start(), start()],
+        vec![(tag::END, number(0)), (tag::END, number(0))],
+        vec![(tag::END, number(0)), start()],
+        vec![(tag::END, number(0)), first(0)],
         vec![start(), first(0), first(0)],
         vec![start(), first(0), start()],
         vec![start(), (tag::FIRST, vec![0; 7])],
@@ -58,6 +62,37 @@ fn a_publisher_that_breaks_the_rules_is_left_and_the_others_are_heard() {
         assert_eq!(subscriber.recv().unwrap().lost_before(), u64::MAX - 1);
     }
     assert_eq!(subscriber.stats().lost, u64::MAX);
+}
+
+#[test]
+fn what_was_said_while_the_subscriber_was_made_is_not_said_again() {
+    let mut subscriber = subscriber(WhenSlow::default());
+    let mut forged = forged(1, &subscriber);
+    forged.send_tagged(tag::START, &[]).unwrap();
+    subscriber.settle(NEVER);
+    forged.send_tagged(tag::START, &[]).unwrap();
+    assert_eq!(subscriber.try_recv().unwrap_err(), TopicRecvError::Empty);
+    assert_eq!(subscriber.take_departed().unwrap().departure, Departure::Malformed);
+}
+
+#[test]
+fn records_that_are_no_publications_do_not_keep_a_call_for_as_long_as_they_come() {
+    let mut subscriber = subscriber(WhenSlow::default());
+    const PUBLISHERS: u64 = 120;
+    for link in 0..PUBLISHERS {
+        let mut forged = forged(link, &subscriber);
+        forged.send_tagged(tag::START, &[]).unwrap();
+        forged.send_tagged(tag::FIRST, &0_u64.to_ne_bytes()).unwrap();
+        forged.send_tagged(tag::END, &0_u64.to_ne_bytes()).unwrap();
+    }
+    let mut departed = 0;
+    let mut calls = 0;
+    while departed < PUBLISHERS {
+        assert_eq!(subscriber.try_recv().unwrap_err(), TopicRecvError::Empty);
+        departed += std::iter::from_fn(|| subscriber.take_departed()).count() as u64;
+        calls += 1;
+    }
+    assert!(calls > 1, "one call has dealt with all of them");
 }
 
 #[test]

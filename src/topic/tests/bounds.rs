@@ -1,0 +1,154 @@
+//! What slow subscribers, writers of the store that are stopped, and links that nobody takes may cost.
+
+use std::sync::mpsc;
+use std::thread;
+use std::time::Instant;
+
+use super::super::outlet::{NOW, Parcel};
+use super::super::shelf::Shelf;
+use super::super::subscription::Fate;
+use super::super::waiters::Waiters;
+use super::super::wire::tag;
+use super::super::*;
+use super::{NEVER, SOON, link, pair, publisher, subscriber};
+use crate::channel::{Channel, ChannelOptions};
+use crate::memory::Deadline;
+use crate::os::clock::monotonic_ns;
+use crate::store::{Store, StoreOptions, WriteError};
+
+#[test]
+fn who_missed_a_long_publication_gets_one_after_it_has_caught_up() {
+    let (mut publisher, mut subscriber) = pair(WhenSlow::Block(SOON));
+    // Longer than the ring, and nobody reads.
+    let long = vec![5; 8000];
+    assert_eq!(publisher.publish(&long).unwrap().missed, 1);
+    let reading = thread::spawn(move || subscriber.recv().unwrap().to_vec());
+    let begun = Instant::now();
+    while publisher.publish(&long).unwrap().missed > 0 {
+        assert!(begun.elapsed() < NEVER, "it is not waited for any more");
+    }
+    assert_eq!(reading.join().unwrap(), long);
+}
+
+#[test]
+fn who_is_waited_for_first_does_not_use_up_the_time_of_the_others() {
+    let publisher =
+        Publisher::new(&PublishOptions { max_block: NEVER, ..Default::default() }, 0).unwrap();
+    let chosen = [NEVER, SOON, NEVER].map(WhenSlow::Block);
+    let subscribers = chosen.map(subscriber);
+    subscribers.iter().for_each(|subscriber| link(1, &publisher, subscriber));
+    let mut subscriptions = publisher.arrivals().take();
+    for subscription in &mut subscriptions {
+        assert!(subscription.begin(0));
+        // Not in one record.
+        let parcel = Parcel { number: 0, tag: tag::PLAIN, bytes: &[0; 2000] };
+        assert_eq!(subscription.offer(parcel), Fate::Waits);
+    }
+    let (started_ns, never_ns) = (monotonic_ns(), NEVER.as_nanos() as u64);
+    let waiters: Vec<_> = Waiters::of(&subscriptions, started_ns)
+        .map(|(index, deadline)| (index, deadline.as_ns() - started_ns))
+        .collect();
+    let order: Vec<_> = waiters.iter().map(|(index, _)| *index).collect();
+    assert_eq!(order, [1, 0, 2], "those first that are waited for least");
+    assert_eq!(waiters[0].1, SOON.as_nanos() as u64, "all that was agreed");
+    let half = never_ns / 2..never_ns * 3 / 4;
+    assert!(half.contains(&waiters[1].1), "{waiters:?}");
+    assert!(never_ns - waiters[2].1 <= 1, "all that is left: {waiters:?}");
+}
+
+#[test]
+fn a_publisher_that_is_silent_keeps_no_links_of_subscribers_that_have_gone() {
+    let mut publisher = publisher();
+    for id in 0..10 {
+        link(id, &publisher, &subscriber(WhenSlow::DropOldest { queue_bytes: 10 }));
+        link(id, &publisher, &subscriber(WhenSlow::default()));
+    }
+    let waiting = publisher.arrivals().take();
+    assert_eq!(waiting.len(), 1);
+    assert_eq!(publisher.stats().departed, 19);
+    drop(waiting);
+    assert_eq!(publisher.publish(b"").unwrap().subscribers, 0);
+}
+
+#[test]
+fn a_subscriber_that_is_silent_keeps_only_links_in_which_something_lies() {
+    let mut subscriber = subscriber(WhenSlow::default());
+    let add = |link| {
+        let (near, channel) = Channel::pair(&ChannelOptions::default()).unwrap();
+        let note = publisher().arrivals().note().to_bytes();
+        subscriber.arrivals().add(Arrival { link, channel, plugin: String::new(), note });
+        near
+    };
+    (0..10).for_each(|link| drop(add(link)));
+    let mut dead = add(10).split().0;
+    dead.send_tagged(tag::START, &[]).unwrap();
+    dead.send_tagged(tag::FIRST, &0_u64.to_ne_bytes()).unwrap();
+    dead.send(b"committed").unwrap();
+    drop(dead);
+    let alive = add(11);
+    assert_eq!(&*subscriber.recv().unwrap(), b"committed");
+    assert!(subscriber.try_recv().is_err());
+    assert_eq!((subscriber.stats().publishers, subscriber.publishers()), (2, 1));
+    drop(alive);
+}
+
+#[test]
+fn what_has_gone_from_the_store_is_not_remembered_for_who_says_that_it_has_read_nothing() {
+    let publisher = publisher();
+    let subscriber = subscriber(WhenSlow::DropNewest);
+    link(1, &publisher, &subscriber);
+    let mut subscription = publisher.arrivals().take().pop().unwrap();
+    assert!(subscription.begin(0));
+    for number in 0..3 {
+        let parcel = Parcel { number, tag: tag::STORED, bytes: &[0; 24] };
+        assert_eq!(subscription.offer(parcel), Fate::Sent);
+    }
+    assert_eq!(subscription.wants_from(0), 0);
+    assert_eq!(subscription.wants_from(2), 2);
+    assert_eq!(subscription.wants_from(0), 2, "the others are forgotten");
+}
+
+#[test]
+fn a_writer_that_keeps_the_lock_of_the_store_is_waited_for_until_a_deadline() {
+    let store_options = StoreOptions { capacity_bytes: 1 << 20, ..StoreOptions::default() };
+    let store = Store::anonymous(&store_options).unwrap();
+    let handle = || store.try_clone().unwrap();
+    let mut shelf = Shelf::new(handle(), "p", 10_000, SOON).unwrap();
+    assert!(shelf.put(0, b"kept", Deadline::NEVER).is_some());
+    let options =
+        PublishOptions { max_block: SOON, store_from_bytes: Some(100), ..Default::default() };
+    let mut publisher = Publisher::new(&options, 0).unwrap();
+    publisher.use_store(handle(), "q").unwrap();
+    let options = SubscribeOptions::default();
+    let mut subscriber = Subscriber::new(&options, 0, Some(handle())).unwrap();
+    link(1, &publisher, &subscriber);
+    publisher.publish(&[1; 200]).unwrap();
+    assert!(subscriber.recv().unwrap().is_in_store());
+    assert!(subscriber.try_recv().is_err());
+    let (entered, inside) = mpsc::channel();
+    let (leave, left) = mpsc::channel::<()>();
+    let holder = handle();
+    let holding = thread::spawn(move || {
+        let change = |_: Option<&[u8]>| {
+            entered.send(()).unwrap();
+            let _ = left.recv();
+            None::<Vec<u8>>
+        };
+        holder.update("k", change).map(drop)
+    });
+    inside.recv().unwrap();
+    // However patient it is otherwise.
+    assert_eq!(shelf.forget_before(1, NOW), Err(WriteError::Deadline));
+    assert!(shelf.put(1, b"not kept", NOW).is_none());
+    // What cannot go there travels in the ring.
+    assert_eq!(publisher.publish(&[2; 200]).unwrap().missed, 0);
+    assert_eq!(publisher.stats().stored, 1);
+    let publication = subscriber.recv().unwrap();
+    assert_eq!((&*publication, publication.is_in_store()), (&[2; 200][..], false));
+    drop(publication);
+    drop(leave);
+    holding.join().unwrap().unwrap();
+    assert_eq!(shelf.forget_before(1, Deadline::NEVER), Ok(()));
+    publisher.publish(&[3; 200]).unwrap();
+    assert!(subscriber.recv().unwrap().is_in_store());
+}
