@@ -18,7 +18,7 @@ use super::fault::{End, Fault};
 use super::frame::{CALL, RESOLVE, RESOLVED, Target, Types, UNKNOWN, WRONG_TYPES, two_words};
 use super::handle::{Function, TypedFunction};
 use super::line::{Line, judge};
-use super::outgoing::{Clock, Outgoing};
+use super::outgoing::{Clock, Outgoing, Pauses};
 use super::pending::{PendingCall, TypedPendingCall};
 use crate::channel::Channel;
 use crate::host::links::{Link, LinkError};
@@ -203,16 +203,14 @@ impl Client {
     /// # Errors
     /// As [`call`](Self::call); [`CallError::Unknown`] where nobody did in time.
     pub fn wait_for(&self, name: &str, timeout: Duration) -> Result<(), CallError> {
-        let mut clock = Clock::new(timeout);
+        let (mut clock, mut pauses) = (Clock::new(timeout), Pauses::default());
         loop {
             match self.shared.resolve(Named::bytes(name), &mut clock) {
                 Ok(_) | Err(Fault::Other(CallError::WrongTypes { .. })) => return Ok(()),
-                Err(fault @ (Fault::Unknown | Fault::NotSent(_))) => {
-                    if clock.left().is_zero() {
-                        return Err(fault.of(name, clock.timeout));
-                    }
+                Err(Fault::Unknown) if !clock.left().is_zero() => {
                     thread::sleep(LOOKS.min(clock.left()));
                 }
+                Err(Fault::NotSent(_)) if !clock.left().is_zero() => pauses.pause(&mut clock),
                 Err(fault) => return Err(fault.of(name, clock.timeout)),
             }
         }
@@ -357,7 +355,7 @@ impl Shared {
         mut each: impl FnMut(&Known, &mut Clock) -> Result<T, Fault>,
     ) -> Result<T, CallError> {
         *known = None;
-        let timeout = clock.timeout;
+        let (timeout, mut pauses) = (clock.timeout, Pauses::default());
         loop {
             let found = self.resolve(named, clock).and_then(|new| {
                 let result = each(&new, clock);
@@ -366,7 +364,11 @@ impl Shared {
             });
             match found {
                 Ok(found) => return Ok(found),
-                Err(Fault::NotSent(End::Died)) if !clock.left().is_zero() => *known = None,
+                // Who dies, or closes, each time it is asked gets no flood of links.
+                Err(Fault::NotSent(End::Died)) if !clock.left().is_zero() => {
+                    *known = None;
+                    pauses.pause(clock);
+                }
                 Err(fault) => return Err(fault.of(named.name, timeout)),
             }
         }

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use super::error::ServeError;
 use super::frame::{Target, Types};
 use super::function::Function;
+use crate::callback::quietly;
 use crate::channel::{Channel, Sender};
 use crate::sync::{AtomicU32, AtomicU64, Condvar, Mutex, MutexGuard, Ordering};
 
@@ -193,7 +194,9 @@ impl Orders {
         let left = std::mem::take(&mut letters.commands);
         drop(letters);
         self.over.notify_all();
-        drop(left);
+        for command in left {
+            quietly(|| drop(command));
+        }
     }
 
     /// Waits for the end of the thread.

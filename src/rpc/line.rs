@@ -23,8 +23,12 @@ use super::outgoing::{Clock, Outgoing};
 use crate::channel::{Channel, Receiver, Sender};
 use crate::error::{RecvTimeoutError, SendTimeoutError};
 use crate::memory::Deadline;
+use crate::os::clock::monotonic_ns;
 use crate::os::fork;
 use crate::sync::{AtomicU32, Condvar, Mutex, MutexGuard, Ordering};
+
+/// How long a thread reads until it looks at what others have found out.
+const SLICE_NS: u64 = 50_000_000;
 
 /// See the module.
 #[derive(Debug)]
@@ -50,6 +54,8 @@ struct State {
     mail: Mail,
     /// Why nothing will come any more.
     ended: Option<End>,
+    /// The ends were let go of; one that is out is not put back.
+    is_closed: bool,
 }
 
 impl State {
@@ -66,7 +72,14 @@ impl Line {
         let generation = fork::generation()?;
         let (sender, receiver) = channel.split();
         let (sender, receiver) = (Some(Box::new(sender)), Some(Box::new(receiver)));
-        let state = State { sender, receiver, last_id: 0, mail: Mail::default(), ended: None };
+        let state = State {
+            sender,
+            receiver,
+            last_id: 0,
+            mail: Mail::default(),
+            ended: None,
+            is_closed: false,
+        };
         let (state, returned) = (Mutex::new(state), Condvar::new());
         Ok(Self { server, generation, state, returned, is_over: AtomicU32::new(0) })
     }
@@ -125,7 +138,7 @@ impl Line {
         take: &mut impl FnMut(u16, &[u8]) -> T,
     ) -> Result<AtOnce<T>, Fault> {
         let mut guard = self.state();
-        let State { sender, receiver, last_id, mail, ended } = &mut *guard;
+        let State { sender, receiver, last_id, mail, ended, .. } = &mut *guard;
         let (Some(sender), Some(receiver), None) = (sender, receiver, &ended) else {
             return Ok(AtOnce::NotSent);
         };
@@ -151,7 +164,7 @@ impl Line {
                 }
                 _ => {
                     mail.enter(id);
-                    let sorted = sort(mail, message.bytes(), tag);
+                    let sorted = mail.sort(message.bytes(), tag);
                     drop(guard);
                     sorted.map_err(|breach| self.end(End::Broken(breach)))?;
                     return Ok(AtOnce::Sent(id));
@@ -171,7 +184,7 @@ impl Line {
 
     fn start_for(&self, request: &Outgoing<'_>, clock: &mut Clock) -> Result<u64, Fault> {
         let mut entered = |state: &mut State| {
-            if state.mail.is_full() {
+            if state.mail.is_full() || state.ended.is_some() {
                 return None;
             }
             let id = state.draw();
@@ -220,7 +233,9 @@ impl Line {
     /// wait for us.
     fn send(&self, request: &Outgoing<'_>, id: u64, clock: &mut Clock) -> Result<(), Fault> {
         let mut state = self.state();
-        if let Some(sender) = &mut state.sender {
+        if state.ended.is_none()
+            && let Some(sender) = &mut state.sender
+        {
             match request.try_send(sender, id) {
                 Ok(()) => return Ok(()),
                 Err(error) => {
@@ -233,15 +248,18 @@ impl Line {
         let away = |state: &mut State| state.sender.is_none() && state.ended.is_none();
         let waited = self.returned.wait_timeout_while(state, clock.left(), away);
         let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        if let Some(end) = state.ended {
+            return Err(Fault::NotSent(end));
+        }
         let Some(mut sender) = state.sender.take() else {
-            return Err(state.ended.map_or(Fault::Full, Fault::NotSent));
+            return Err(Fault::Full);
         };
         drop(state);
         let sent = request.send(&mut sender, id, clock.deadline(), || self.pump());
-        self.state().sender = Some(sender);
+        let ended = self.put_back(sender, |state| &mut state.sender).ended;
         self.returned.notify_one();
         sent.or_else(|error| match error {
-            SendTimeoutError::Timeout => Err(Fault::Full),
+            SendTimeoutError::Timeout => Err(ended.map_or(Fault::Full, Fault::NotSent)),
             error => self.unsent(error.into()),
         })
     }
@@ -279,6 +297,7 @@ impl Line {
             self.end(End::Died);
             // Who reads, or sends, finds that it is over.
             let mut state = self.state();
+            state.is_closed = true;
             let ends = (state.sender.take(), state.receiver.take());
             drop(state);
             drop(ends);
@@ -310,8 +329,7 @@ impl Line {
             if let Some(mut receiver) = state.receiver.take() {
                 drop(state);
                 self.read(&mut receiver, clock.deadline());
-                state = self.state();
-                state.receiver = Some(receiver);
+                state = self.put_back(receiver, |state| &mut state.receiver);
             } else {
                 let told = state.mail.follow(waits_for);
                 let waited = told.wait_timeout(state, clock.left());
@@ -323,14 +341,35 @@ impl Line {
         if state.receiver.is_some() {
             state.mail.pass_on();
         }
+        if waits_for.is_none() {
+            state.mail.share();
+        }
         result
     }
 
-    /// One answer, or the lack of one.
+    /// Puts an end back that was out, unless the line has been closed meanwhile.
+    fn put_back<T>(
+        &self,
+        end: T,
+        place: impl FnOnce(&mut State) -> &mut Option<T>,
+    ) -> MutexGuard<'_, State> {
+        let mut state = self.state();
+        if state.is_closed {
+            drop(state);
+            drop(end);
+            return self.state();
+        }
+        *place(&mut state) = Some(end);
+        state
+    }
+
+    /// One answer, or the lack of one; for no longer than it may take to notice that the line is over, or
+    /// that there is a place, which others find out.
     fn read(&self, receiver: &mut Receiver, deadline: Deadline) {
-        let end = match receiver.recv_deadline(deadline) {
+        let slice = Deadline::at_ns(monotonic_ns().saturating_add(SLICE_NS));
+        let end = match receiver.recv_deadline(deadline.min(slice)) {
             Ok(message) => {
-                let sorted = sort(&mut self.state().mail, message.bytes(), message.tag());
+                let sorted = self.state().mail.sort(message.bytes(), message.tag());
                 match sorted {
                     Ok(()) => return,
                     Err(breach) => End::Broken(breach),
@@ -343,22 +382,25 @@ impl Line {
         self.end(end);
     }
 
-    /// Reads all answers that are there, unless somebody else does.
-    fn pump(&self) {
+    /// Reads all answers that are there, unless somebody else does. Whether the line goes on.
+    fn pump(&self) -> bool {
         let mut state = self.state();
         let State { receiver, mail, .. } = &mut *state;
-        let Some(receiver) = receiver else { return };
+        let Some(receiver) = receiver else { return state.ended.is_none() };
         let mut sorted = Ok(());
         while sorted.is_ok()
             && let Ok(message) = receiver.try_recv()
         {
-            sorted = sort(mail, message.bytes(), message.tag());
+            sorted = mail.sort(message.bytes(), message.tag());
         }
         mail.pass_on();
+        let goes_on = state.ended.is_none();
         drop(state);
         if let Err(breach) = sorted {
             self.end(End::Broken(breach));
+            return false;
         }
+        goes_on
     }
 
     /// An answer that its request cannot have ends the line.
@@ -400,10 +442,5 @@ enum AtOnce<T> {
     NotSent,
 }
 
-/// Gives an answer to whoever waits for it.
-fn sort(mail: &mut Mail, answer: &[u8], tag: u16) -> Result<(), Breach> {
-    match split_word(answer) {
-        Some((payload, id)) => mail.deliver(id, tag, payload),
-        None => Err(Breach::NoAnswer { tag, len: answer.len() }),
-    }
-}
+#[cfg(test)]
+mod tests;

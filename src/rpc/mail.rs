@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::error::Breach;
-use super::frame::CANCELLED;
+use super::frame::{CANCELLED, split_word};
 use crate::sync::Condvar;
 
 /// How many calls can be under way over one link, those included whose callers have given up and whose
@@ -85,7 +85,15 @@ impl Mail {
         Some(answer)
     }
 
-    /// An answer has come.
+    /// An answer has come; which call it is to stands behind it.
+    pub(super) fn sort(&mut self, answer: &[u8], tag: u16) -> Result<(), Breach> {
+        match split_word(answer) {
+            Some((payload, id)) => self.deliver(id, tag, payload),
+            None => Err(Breach::NoAnswer { tag, len: answer.len() }),
+        }
+    }
+
+    /// An answer to this call has come.
     pub(super) fn deliver(&mut self, id: u64, tag: u16, payload: &[u8]) -> Result<(), Breach> {
         match self.calls.get_mut(&id) {
             // Only what was taken back is answered so.
@@ -127,6 +135,14 @@ impl Mail {
         }
     }
 
+    /// A thread no longer waits for a place among the calls. When several became free, all of those who
+    /// told of one may have told this thread: it tells the next.
+    pub(super) fn share(&self) {
+        if !self.is_full() {
+            self.tell(None);
+        }
+    }
+
     /// Somebody may read.
     pub(super) fn pass_on(&self) {
         if let Some((_, told)) = self.followers.first() {
@@ -136,6 +152,17 @@ impl Mail {
 
     pub(super) fn tell_all(&self) {
         self.followers.iter().for_each(|(_, told)| told.notify_one());
+    }
+}
+
+#[cfg(test)]
+impl Mail {
+    pub(super) fn under_way(&self) -> usize {
+        self.calls.len()
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.followers.len()
     }
 }
 

@@ -4,6 +4,7 @@
 //! message, so that they take the ring's shortest way; the clock is looked at only by who must wait.
 
 use std::io::IoSlice;
+use std::thread;
 use std::time::Duration;
 
 use crate::channel::Sender;
@@ -32,6 +33,22 @@ impl Clock {
 
     pub(super) fn left(&mut self) -> Duration {
         Duration::from_nanos(self.deadline().as_ns().saturating_sub(monotonic_ns()))
+    }
+}
+
+/// Between attempts that may fail at once: none before the second one, then longer and longer ones.
+#[derive(Debug, Default)]
+pub(super) struct Pauses(Duration);
+
+impl Pauses {
+    const FIRST: Duration = Duration::from_millis(2);
+    const LONGEST: Duration = Duration::from_millis(128);
+
+    pub(super) fn pause(&mut self, clock: &mut Clock) {
+        if !self.0.is_zero() {
+            thread::sleep(self.0.min(clock.left()));
+        }
+        self.0 = (2 * self.0).clamp(Self::FIRST, Self::LONGEST);
     }
 }
 
@@ -108,7 +125,7 @@ impl Outgoing<'_> {
         sender: &mut Sender,
         id: u64,
         deadline: Deadline,
-        meanwhile: impl FnMut(),
+        meanwhile: impl FnMut() -> bool,
     ) -> Result<(), SendTimeoutError> {
         let (words, last) = (bytemuck::cast_slice(self.words), self.last.map(u64::to_ne_bytes));
         let last = last.as_ref().map_or(&[][..], |last| &last[..]);

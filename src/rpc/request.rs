@@ -5,7 +5,7 @@
 //! asked for, in the ring, and taken from there in its turn.
 
 use std::cell::RefCell;
-use std::collections::HashSet;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 
 use super::frame::CANCEL;
@@ -74,31 +74,87 @@ impl fmt::Debug for Request<'_> {
 #[derive(Debug)]
 pub(super) struct Withdrawn {
     ahead: Ahead,
-    /// Those whose `CANCEL` has been seen and not been taken from the ring: no more than the ring holds.
-    ids: HashSet<u64>,
+    /// Where each `CANCEL` that has been seen ends in the ring, and what it takes back; of those that
+    /// have not been taken from there, so no more than the ring holds, whatever the caller writes there.
+    seen: VecDeque<(u64, u64)>,
+    /// The same, to be found by the call: the last one of each.
+    ids: HashMap<u64, u64>,
 }
 
 impl Withdrawn {
     pub(super) fn new(ahead: Ahead) -> Self {
-        Self { ahead, ids: HashSet::new() }
+        Self { ahead, seen: VecDeque::new(), ids: HashMap::new() }
     }
 
     /// Looks at what has come behind this position.
     #[inline]
     pub(super) fn look(&mut self, end: u64) {
-        let Self { ahead, ids } = self;
-        ahead.look(end, CANCEL, |id| {
-            ids.insert(u64::from_ne_bytes(id));
+        self.pass(end);
+        let Self { ahead, seen, ids } = self;
+        ahead.look(end, CANCEL, |end, id| {
+            let id = u64::from_ne_bytes(id);
+            seen.push_back((end, id));
+            ids.insert(id, end);
         });
     }
 
     #[inline]
     pub(super) fn has(&self, id: u64) -> bool {
-        !self.ids.is_empty() && self.ids.contains(&id)
+        !self.ids.is_empty() && self.ids.contains_key(&id)
     }
 
-    /// The `CANCEL` of this call has been taken from the ring.
-    pub(super) fn take(&mut self, id: u64) {
-        self.ids.remove(&id);
+    /// What stands before this position has been taken from the ring. It is forgotten by where it stood:
+    /// the caller may have written another number there since.
+    #[inline]
+    pub(super) fn pass(&mut self, end: u64) {
+        while let Some(&(at, id)) = self.seen.front()
+            && end.wrapping_sub(at) <= i64::MAX as u64
+        {
+            self.seen.pop_front();
+            // It may have been seen once more, further on.
+            if self.ids.get(&id) == Some(&at) {
+                self.ids.remove(&id);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::channel::{Channel, ChannelOptions};
+
+    #[test]
+    fn what_is_kept_of_calls_taken_back_is_no_more_than_the_ring_holds() {
+        let options = ChannelOptions { capacity_bytes: 4096, ..ChannelOptions::default() };
+        let (mut near, far) = Channel::pair(&options).unwrap();
+        let (_sender, mut receiver) = far.split();
+        let mut withdrawn = Withdrawn::new(Ahead::of(&receiver).unwrap());
+        let mut end = 0;
+        for id in 0..5000_u64 {
+            near.sender().try_send_tagged(CANCEL, &id.to_ne_bytes()).unwrap();
+            // As after a call that ends where the last one did. Who writes another number there after
+            // this has the first one forgotten all the same.
+            withdrawn.look(end);
+            assert!(withdrawn.has(id));
+            end = receiver.recv_at_once().unwrap().1.end;
+            if id % 3 == 0 {
+                withdrawn.pass(end);
+                assert!(!withdrawn.has(id));
+            }
+            assert!(
+                withdrawn.seen.len() <= 4096 / 16 && withdrawn.ids.len() <= withdrawn.seen.len()
+            );
+        }
+        // The same number twice: the second stands there still.
+        for _ in 0..2 {
+            near.sender().try_send_tagged(CANCEL, &7_u64.to_ne_bytes()).unwrap();
+        }
+        withdrawn.look(end);
+        let [first, second] = [(); 2].map(|()| receiver.recv_at_once().unwrap().1.end);
+        withdrawn.pass(first);
+        assert!(withdrawn.has(7));
+        withdrawn.pass(second);
+        assert!(!withdrawn.has(7) && withdrawn.seen.is_empty());
     }
 }

@@ -19,6 +19,7 @@ use super::function::{Answer, Fault, Function};
 use super::inbox::{Arrival, Command, Orders};
 use super::request::{Request, Withdrawn};
 use super::visitor::{Progress, Stand, Visitor};
+use crate::callback::quietly;
 use crate::channel::{Ahead, Behind, Event, Message, Receiver, Selector};
 use crate::error::RecvError;
 
@@ -202,6 +203,9 @@ impl Drop for Serving {
         self.hall.visitors.clear();
         self.aside.clear();
         self.hall.orders.is_over();
+        for placed in self.hall.functions.drain(..) {
+            quietly(|| drop(placed));
+        }
     }
 }
 
@@ -219,7 +223,11 @@ impl Hall {
                     }
                     self.functions[index] = Some(Placed { name, generation, function });
                 }
-                Command::Remove(target) => self.functions[usize::from(target.index)] = None,
+                Command::Remove(target) => {
+                    let old = self.functions[usize::from(target.index)].take();
+                    // The user's, and so is what its drop does.
+                    quietly(|| drop(old));
+                }
             }
         }
     }
@@ -260,9 +268,9 @@ impl Hall {
                 Some(question) => resolve(&question, visitor, orders, &mut answer.bytes),
                 None => Stand::Broken,
             },
-            CANCEL => match <[u8; 8]>::try_from(bytes) {
-                Ok(id) => {
-                    visitor.withdrawn.get_mut().take(u64::from_ne_bytes(id));
+            CANCEL => match <&[u8; 8]>::try_from(bytes) {
+                Ok(_) => {
+                    visitor.withdrawn.get_mut().pass(behind.end);
                     Stand::Served
                 }
                 Err(_) => Stand::Broken,

@@ -46,9 +46,10 @@ impl Ahead {
     }
 
     /// Looks at what has come behind the message that ends at position `end`, and has not been looked
-    /// at before. Tells the first eight bytes of each plain message with this tag; at most a ring full.
+    /// at before. Tells of each plain message with this tag where it ends, and its first eight bytes; at
+    /// most a ring full.
     #[inline]
-    pub(crate) fn look(&mut self, end: u64, tag: u16, mut each: impl FnMut([u8; 8])) {
+    pub(crate) fn look(&mut self, end: u64, tag: u16, mut each: impl FnMut(u64, [u8; 8])) {
         let capacity_bytes = self.consumer.geometry().capacity_bytes();
         if self.looked_at.wrapping_sub(end) > capacity_bytes {
             self.looked_at = end;
@@ -59,7 +60,7 @@ impl Ahead {
             if record.is_data() && record.tag() == tag && record.len_bytes() >= 8 {
                 let mut bytes = [0; 8];
                 self.consumer.copy_data(&record, &mut bytes);
-                each(bytes);
+                each(record.end(), bytes);
             }
             if most.wrapping_sub(record.end()) > capacity_bytes {
                 break;

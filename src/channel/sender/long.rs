@@ -78,14 +78,14 @@ impl<M: Memory> Sender<M> {
     }
 
     /// Sends one message that is the concatenation of `parts`, waiting for room until `deadline`; where
-    /// there is none for a while, calls `meanwhile` and waits on. For who must go on receiving, so that
+    /// there is none for a while, calls `meanwhile` and waits on while that says so. For who must go on receiving, so that
     /// the peer goes on as well.
     pub(crate) fn send_meanwhile(
         &mut self,
         tag: u16,
         parts: &[IoSlice<'_>],
         deadline: Deadline,
-        mut meanwhile: impl FnMut(),
+        mut meanwhile: impl FnMut() -> bool,
     ) -> Result<(), SendTimeoutError> {
         let len = parts.iter().fold(0_usize, |sum, part| sum.saturating_add(part.len()));
         let mut pieces = self.is_long(len).then(|| Fragments::new(RecordKind::Data, tag, parts));
@@ -109,13 +109,13 @@ impl<M: Memory> Sender<M> {
                         return Err(SendTimeoutError::Timeout);
                     }
                 }
-                Ok(None) if deadline.has_passed(self.producer.memory()) => {
+                Ok(None) if deadline.has_passed(self.producer.memory()) || !meanwhile() => {
                     if is_midway {
                         self.give_up();
                     }
                     return Err(SendTimeoutError::Timeout);
                 }
-                Ok(None) => meanwhile(),
+                Ok(None) => {}
                 Err(error) => {
                     if is_midway && matches!(error, SendError::Restarted { .. }) {
                         self.owe_abort();
