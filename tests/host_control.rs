@@ -226,6 +226,23 @@ fn plugins_restart_stop_and_kill_themselves_without_leave() {
     assert_eq!(hand.handle.wait_exit(NEVER), Ok(ExitReason::Signal(libc::SIGTERM)));
 }
 
+/// As if it had asked to be restarted: told of once, and the message is to blame.
+#[test]
+fn f40_a_plugin_that_floods_its_host_with_restarts_of_itself_is_heard_once() {
+    let host = controlling_host();
+    let spec = plugin::spec("self", "control-others").restart(restarts(1000));
+    let mut hand = Hand::start(&host, spec.grace(Duration::ZERO).max_redeliveries(0));
+    hand.order("flood-restarts self");
+    let mut kinds = Vec::new();
+    while !matches!(kinds.last(), Some(HostEventKind::Restarted { .. })) {
+        kinds.push(host.next_event(NEVER).expect("in time").kind);
+    }
+    let count = |wanted: fn(&HostEventKind) -> bool| kinds.iter().filter(|one| wanted(one)).count();
+    assert_eq!(count(|one| matches!(one, HostEventKind::ControlledBy { .. })), 1, "{kinds:?}");
+    assert_eq!(count(|one| matches!(one, HostEventKind::Dropped { .. })), 1, "{kinds:?}");
+    assert_eq!(hand.tell("list"), "self Running 2");
+}
+
 /// Each restarts, kills and watches each, itself too, all at the same time.
 #[test]
 fn plugins_that_restart_each_other_do_not_wait_for_each_other() {

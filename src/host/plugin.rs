@@ -21,8 +21,8 @@ use super::service::frame::OP_ECHO;
 use super::store::through;
 use crate::channel::{Channel, ChannelOptions, Sender};
 use crate::error::ExitReason;
-use crate::os::doorbell;
 use crate::os::process::{exit_now, take_inherited};
+use crate::os::{doorbell, post};
 use crate::store::Store;
 use crate::supervisor::{self, WatchToken};
 use crate::sync::{AtomicU32, Ordering};
@@ -89,6 +89,8 @@ impl Plugin {
         }
         let Taken { host, control, bell, active, passive, service, store, post } =
             take_all(&announced)?;
+        let os = |call| move |source| ConnectError::Os { call, source };
+        let own_post = post.as_ref().map(OwnedFd::try_clone).transpose().map_err(os("dup"))?;
         let links = PluginLinks::new(post);
         let store = store.map(|fd| (fd, announced.access));
         let attach = |what, fd| {
@@ -101,7 +103,7 @@ impl Plugin {
         let service = service.map(|fd| attach("service", fd)).transpose()?;
         let grace = Arc::new(Mutex::new(Some(HOST_GONE_GRACE)));
         let channels = [&control, &active, &passive].into_iter().chain(&service);
-        watch_host(host, channels, Arc::clone(&grace))?;
+        watch_host(host, channels, own_post, Arc::clone(&grace))?;
         let client = |channel| Client::new(channel).map(Arc::new);
         let service = service
             .map(client)
@@ -299,11 +301,12 @@ fn take_all(announced: &Announcement) -> Result<Taken, ConnectError> {
     })
 }
 
-/// Disconnects the channels when the host dies, and ends the process some time later. The watch
+/// Disconnects the channels and ends the post when the host dies, and ends the process some time later. The watch
 /// lasts as long as the process.
 fn watch_host<'a>(
     host: OwnedFd,
     channels: impl Iterator<Item = &'a Channel>,
+    post: Option<OwnedFd>,
     grace: Arc<Mutex<Option<Duration>>>,
 ) -> Result<(), ConnectError> {
     /// Keeps the watch for as long as the process lives.
@@ -315,6 +318,10 @@ fn watch_host<'a>(
     let on_death = move || {
         for connection in connections.iter().filter_map(Weak::upgrade) {
             connection.peer_died(ExitReason::Unknown, false);
+        }
+        // The host's end may be open in a child that it has forked.
+        if let Some(post) = &post {
+            post::end(post.as_fd());
         }
         let grace = *grace.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(grace) = grace {

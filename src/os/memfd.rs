@@ -39,6 +39,16 @@ pub(crate) fn create(len_bytes: u64) -> Result<File, SegmentError> {
     }
 }
 
+/// Gives the memory of the first `len_bytes` back to the system, whoever has the file: it is zeros from
+/// here on, which take memory again where somebody writes to them.
+pub(crate) fn discard(fd: BorrowedFd<'_>, len_bytes: u64) -> io::Result<()> {
+    let len = libc::off_t::try_from(len_bytes).map_err(|_| io::ErrorKind::FileTooLarge)?;
+    let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    // SAFETY: the call takes an open descriptor and numbers.
+    let result = unsafe { libc::fallocate(fd.as_raw_fd(), mode, 0, len) };
+    super::check(result.into()).map(drop)
+}
+
 /// A memory file belongs to no file system with a limit, and reserving more than the machine has
 /// would not be refused: it would call the kernel's out-of-memory killer. So ask before.
 pub(crate) fn refuse_more_than_available(len_bytes: u64) -> io::Result<()> {

@@ -1,8 +1,8 @@
 //! Letters with a descriptor in them: pairs of sockets that keep messages apart.
 //!
-//! A host tells its plugins of their links with it. What always holds: sending never waits, whatever
-//! the receiver does with its end; what is received is one whole letter with at most one descriptor,
-//! which is closed on exec, or an error with nothing kept.
+//! A host tells its plugins of their links with it. What always holds: letters go one way, and sending
+//! one never waits, whatever the receiver does with its end; what is received is one whole letter with
+//! at most one descriptor, which is closed on exec, or an error with nothing kept.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::{MaybeUninit, size_of};
@@ -16,7 +16,9 @@ struct Control([u8; CONTROL_BYTES]);
 // SAFETY: a calculation with a number.
 const CONTROL_BYTES: usize = unsafe { libc::CMSG_SPACE(size_of::<RawFd>() as u32) } as usize;
 
-/// A new pair of ends, of which each receives what is sent on the other.
+/// A new pair of ends: what is sent on the first one is received on the second one. Nothing can be
+/// sent the other way: descriptors that nobody asked for would be closed with the first end, and
+/// closing some descriptors waits.
 pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let mut fds = [-1; 2];
     let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;
@@ -27,6 +29,10 @@ pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let first = unsafe { OwnedFd::from_raw_fd(fds[0]) };
     // SAFETY: and so is this.
     let second = unsafe { OwnedFd::from_raw_fd(fds[1]) };
+    // Before anybody else has the other end.
+    // SAFETY: the call takes numbers.
+    let result = unsafe { libc::shutdown(first.as_raw_fd(), libc::SHUT_RD) };
+    super::check(result.into())?;
     Ok((first, second))
 }
 
@@ -74,11 +80,10 @@ pub(crate) fn send(
 }
 
 /// Receives a letter, if there is one: its length, 0 where none will come any more, and the descriptor
-/// in it.
+/// in it. That one is missing where this process cannot have more descriptors, or there were several.
 ///
 /// # Errors
-/// `WouldBlock` where there is none now; `InvalidData` where it is longer than `room`, or has more
-/// descriptors in it.
+/// `WouldBlock` where there is none now; `InvalidData` where it is longer than `room`.
 pub(crate) fn receive(
     socket: BorrowedFd<'_>,
     room: &mut [u8],
@@ -102,10 +107,11 @@ pub(crate) fn receive(
         }
     };
     let descriptor = descriptor_in(&message);
-    if message.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0 {
+    if message.msg_flags & libc::MSG_TRUNC != 0 {
         return Err(io::ErrorKind::InvalidData.into());
     }
-    Ok((len, descriptor))
+    let is_whole = message.msg_flags & libc::MSG_CTRUNC == 0;
+    Ok((len, descriptor.filter(|_| is_whole)))
 }
 
 /// The descriptor that came with a message.
@@ -165,6 +171,7 @@ mod tests {
 
     use super::*;
     use crate::os::epoll::is_readable;
+    use crate::os::tests::child_says;
 
     #[test]
     fn a_letter_arrives_as_it_was_sent_with_the_file_that_was_in_it() {
@@ -203,6 +210,18 @@ mod tests {
     }
 
     #[test]
+    fn nothing_can_be_sent_the_other_way() {
+        let (ours, theirs) = pair().unwrap();
+        let file = File::open("/dev/null").unwrap();
+        let refused = send(theirs.as_fd(), b"take this", Some(file.as_fd())).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::BrokenPipe);
+        send(ours.as_fd(), b"one way", None).unwrap();
+        assert_eq!(receive(theirs.as_fd(), &mut [0; 16]).unwrap().0, 7);
+        // Only the other end's end is to be waited for.
+        assert!(!is_readable(theirs.as_fd()));
+    }
+
+    #[test]
     fn an_end_is_an_end_also_where_somebody_has_a_copy() {
         let (ours, theirs) = pair().unwrap();
         let _copy = ours.try_clone().unwrap();
@@ -212,7 +231,6 @@ mod tests {
         let mut room = [0; 16];
         assert_eq!(receive(theirs.as_fd(), &mut room).unwrap().0, 4);
         assert_eq!(receive(theirs.as_fd(), &mut room).unwrap().0, 0);
-        assert!(send(theirs.as_fd(), b"x", None).is_err());
     }
 
     #[test]
@@ -222,5 +240,23 @@ mod tests {
         send(ours.as_fd(), &[1; 17], Some(file.as_fd())).unwrap();
         let error = receive(theirs.as_fd(), &mut [0; 16]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn a_descriptor_that_cannot_be_had_is_missing_and_the_letter_is_there() {
+        let (ours, theirs) = pair().unwrap();
+        let file = File::open("/dev/null").unwrap();
+        send(ours.as_fd(), b"first", Some(file.as_fd())).unwrap();
+        send(ours.as_fd(), b"second", Some(file.as_fd())).unwrap();
+        let said = child_says(|| {
+            let none = libc::rlimit { rlim_cur: 0, rlim_max: 1 << 10 };
+            // SAFETY: the call reads the structure, which outlives it.
+            unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const none) };
+            let received = receive(theirs.as_fd(), &mut [0; 16]);
+            matches!(received, Ok((5, None)))
+        });
+        assert!(said);
+        let (len, descriptor) = receive(theirs.as_fd(), &mut [0; 16]).unwrap();
+        assert_eq!((len, descriptor.is_some()), (6, true));
     }
 }

@@ -192,6 +192,13 @@ impl<G: Kind> AnonymousSegment<G> {
         self.memory.mapping().populate()
     }
 
+    /// Gives the segment's memory back, whoever has a descriptor or a mapping of it. For one that has
+    /// not been sealed and is not to be used.
+    pub(crate) fn discard(&self) -> Result<(), SegmentError> {
+        let len_bytes = self.geometry.len_bytes()?;
+        memfd::discard(self.file.as_fd(), len_bytes).map_err(os("fallocate"))
+    }
+
     /// Keeps the segment from being swapped out.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use ringway::channel::Channel;
 use ringway::error::{RecvError, RecvTimeoutError};
 use ringway::host::{Host, Plugin, PluginHandle, PluginSpec, PluginWatch};
 
-use super::plugin::NEVER;
+use super::plugin::{NEVER, ignore_sigterm};
 
 /// Does what each message says, and answers with what came of it.
 pub fn control_others() {
@@ -21,6 +21,13 @@ pub fn control_others() {
             Err(RecvError::Disconnected) => return,
             Err(error) => panic!("{error}"),
         };
+        if let Some(name) = order.strip_prefix("flood-restarts ") {
+            // Over a message that it has not finished with.
+            ignore_sigterm();
+            loop {
+                let _ = plugin.restart_plugin(name);
+            }
+        }
         active.receiver().release();
         if order.starts_with("wait") && order.ends_with("aloud") {
             active.send(b"waits").unwrap();

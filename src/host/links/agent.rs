@@ -115,6 +115,9 @@ impl Agent {
         let Letter { end, token, begun, peer, note, .. } = letter;
         let terms = self.desk.table().terms(token);
         let (Some(terms), Some(descriptor)) = (terms, descriptor) else {
+            // Nobody wants it any more, or this process cannot have more descriptors.
+            self.desk.table().fail(token, begun, LinkError::PartnerGone);
+            self.desk.notify();
             return self.tell(OP_ANSWER, &end.to_bytes(REFUSED));
         };
         match Channel::attach_side(descriptor, end.side, terms.types, terms.wait) {

@@ -148,7 +148,7 @@ impl Desk {
         options: &LinkOptions,
         timeout: Duration,
     ) -> Result<Link, LinkError> {
-        let until = Instant::now() + timeout;
+        let until = deadline(timeout);
         check(kind, name, note)?;
         let terms = Terms { types: Some(options.types), wait: options.wait };
         let token = {
@@ -162,9 +162,13 @@ impl Desk {
         let ask = Ask { token, group: 0, kind, name, note, shape };
         let mut asked = self.ask(OP_CONNECT, &ask, options.types, timeout);
         if let Err(LinkError::Linked { id }) = asked
-            && self.let_go(EndId { link: id, side: 0 })
+            && self.let_go(EndId { link: id, side: 0 }, left(until))
         {
-            asked = self.ask(OP_CONNECT, &ask, options.types, timeout);
+            asked = match self.ask(OP_CONNECT, &ask, options.types, left(until)) {
+                Err(LinkError::Timeout { .. }) => Err(LinkError::Timeout { timeout }),
+                Err(LinkError::Full { .. }) => Err(LinkError::Full { timeout }),
+                other => other,
+            };
         }
         let mut table = self.table();
         if asked.is_ok() {
@@ -231,7 +235,7 @@ impl Desk {
         inbox: Arc<dyn Inbox>,
         timeout: Duration,
     ) -> Result<Registration, LinkError> {
-        let until = Instant::now() + timeout;
+        let until = deadline(timeout);
         check(kind, name, note)?;
         let (token, group) = {
             let mut table = self.open_table()?;
@@ -284,14 +288,21 @@ impl Desk {
         }
     }
 
-    /// Whether an end is one whose channel has been dropped; then the host knows it as well.
-    fn let_go(&self, end: EndId) -> bool {
-        match self.table().ends.get(&end) {
-            Some(Held::Offered(_)) => return false,
-            Some(Held::Used(connection)) if connection.strong_count() > 0 => return false,
-            _ => {}
+    /// Whether an end is one whose channel has been dropped; then the host knows it as well. Asked by
+    /// a caller of `connect` that is in the table.
+    fn let_go(&self, end: EndId, timeout: Duration) -> bool {
+        {
+            let table = self.table();
+            match table.ends.get(&end) {
+                Some(Held::Offered(_)) => return false,
+                Some(Held::Used(connection)) if connection.strong_count() > 0 => return false,
+                Some(Held::Used(_)) => {}
+                // Another caller's, perhaps, whose offer has not been read yet.
+                None if table.others_connect() => return false,
+                None => {}
+            }
         }
-        self.call(OP_OVER, &end.to_bytes(0), PATIENCE).is_ok()
+        self.call(OP_OVER, &end.to_bytes(0), timeout).is_ok()
     }
 
     fn withdraw(&self, token: u64) {
@@ -299,7 +310,7 @@ impl Desk {
             return;
         }
         let asked = self.call(OP_WITHDRAW, &token.to_ne_bytes(), PATIENCE_OF_DROP);
-        if let Err(LinkError::Timeout { .. }) = asked {
+        if let Err(LinkError::Full { .. } | LinkError::Timeout { .. }) = asked {
             self.leave_slip(Slip::Withdraw(token));
         }
     }
@@ -324,8 +335,7 @@ impl Desk {
         until: Instant,
         busy: impl FnMut(&mut Table) -> bool,
     ) -> MutexGuard<'a, Table> {
-        let left = until.saturating_duration_since(Instant::now());
-        let waited = self.changed.wait_timeout_while(table, left, busy);
+        let waited = self.changed.wait_timeout_while(table, left(until), busy);
         waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
@@ -378,6 +388,16 @@ impl Desk {
             }
         }
     }
+}
+
+/// When a time is up that begins now; a time that no clock reaches is a very long one.
+fn deadline(timeout: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(timeout).unwrap_or_else(|| now + Duration::from_secs(u32::MAX.into()))
+}
+
+fn left(until: Instant) -> Duration {
+    until.saturating_duration_since(Instant::now())
 }
 
 /// Checks what no host would take.

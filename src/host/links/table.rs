@@ -100,6 +100,12 @@ impl Table {
         }
     }
 
+    /// Whether more callers than one wait for a link.
+    pub(super) fn others_connect(&self) -> bool {
+        let is_awaited = |one: &&Connecting| matches!(one, Connecting::Awaited(_));
+        self.connects.values().filter(is_awaited).nth(1).is_some()
+    }
+
     /// A link that was begun with a registration has come about, or to nothing.
     pub(super) fn settle(&mut self, token: u64, begun: bool) {
         if let Some(registered) = self.registrations.get_mut(&token) {

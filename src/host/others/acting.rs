@@ -145,13 +145,21 @@ impl Supervised {
         if !can {
             return false;
         }
+        // The one that is going on is the one that was asked for.
+        if action == ControlAction::Restart
+            && (life.asked.is_some() || life.phase != Phase::Running)
+        {
+            return true;
+        }
         // Before what comes of it is reported.
         self.report(HostEventKind::ControlledBy { plugin: by.into(), action });
         match action {
             ControlAction::Kill => return life.signal(libc::SIGKILL),
-            // The one that is going on is the one that was asked for.
-            ControlAction::Restart if life.phase != Phase::Running => {}
-            ControlAction::Restart => self.replace_running(&mut life, Asked::Host),
+            ControlAction::Restart => {
+                // Who restarts itself has the pauses, and the blame, of who asks to be restarted.
+                let asked = if by == self.name { Asked::Plugin } else { Asked::Host };
+                self.replace_running(&mut life, asked);
+            }
             ControlAction::Stop => {
                 if !self.start_thread(&mut life, |this| _ = this.stop(None)) {
                     life.stopping = true;

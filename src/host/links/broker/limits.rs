@@ -13,6 +13,8 @@ pub(in crate::host) struct Limits {
     pub(in crate::host::links) pair_links: usize,
     /// Names listened to and joined.
     pub(in crate::host::links) names: usize,
+    /// How often one name can be listened to, and how often joined.
+    pub(in crate::host::links) one_name: usize,
     pub(in crate::host::links) bytes: u64,
     pub(in crate::host::links) pair_bytes: u64,
     pub(in crate::host::links) link_bytes: u64,
@@ -24,10 +26,11 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             links: 1024,
-            pair_links: 512,
+            pair_links: 128,
             names: 1024,
+            one_name: 8,
             bytes: 1 << 30,
-            pair_bytes: 512 << 20,
+            pair_bytes: 128 << 20,
             link_bytes: 64 << 20,
             unanswered: 32,
         }
@@ -35,13 +38,14 @@ impl Default for Limits {
 }
 
 /// What there can be too many of, by code.
-pub(in crate::host::links) const WHAT: [&str; 6] = [
+pub(in crate::host::links) const WHAT: [&str; 7] = [
     "links",
     "links with one other process",
     "names",
     "bytes of links",
     "bytes of links with one other process",
     "bytes of one link",
+    "registrations of one name",
 ];
 
 /// What is too much.
@@ -57,6 +61,10 @@ pub(super) struct TooMany {
 impl TooMany {
     pub(super) fn names(limits: &Limits) -> Self {
         Self { code: 2, max: limits.names as u64, whose: None }
+    }
+
+    pub(super) fn one_name(limits: &Limits) -> Self {
+        Self { code: 6, max: limits.one_name as u64, whose: None }
     }
 
     pub(super) fn link_bytes(limits: &Limits) -> Self {

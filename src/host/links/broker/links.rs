@@ -9,7 +9,7 @@
 //! | `Waiting` | nothing yet: a party has too many offers to answer | an answer of that party, to `Offered` |
 //! | `Offered` | a segment; its descriptors are with the parties | the second *attached*, to `Live`; a refusal, a death, a failed seal, to `Dead` |
 //! | `Live` | nothing: both ends have the segment | |
-//! | `Dead` | nothing: it came to nothing | |
+//! | `Dead` | what there was, until nobody attaches it any more: it came to nothing | |
 
 use super::limits::{Share, TooMany};
 use super::{Broker, Malformed, PartyId, Posted};
@@ -44,7 +44,7 @@ enum Stage {
     Waiting,
     Offered(AnonymousSegment),
     Live,
-    Dead,
+    Dead(Option<AnonymousSegment>),
 }
 
 #[derive(Debug)]
@@ -295,8 +295,12 @@ impl Broker {
     /// Nothing comes of a link that is not used yet.
     fn abandon(&mut self, id: u64) {
         let Some(link) = self.links.get_mut(&id) else { return };
-        let stage = std::mem::replace(&mut link.stage, Stage::Dead);
-        let was_offered = matches!(stage, Stage::Offered(_));
+        let segment = match std::mem::replace(&mut link.stage, Stage::Dead(None)) {
+            Stage::Offered(segment) | Stage::Dead(Some(segment)) => Some(segment),
+            _ => None,
+        };
+        let was_offered = segment.is_some();
+        link.stage = Stage::Dead(segment);
         let parties = link.parties();
         for (side, party) in parties.into_iter().enumerate() {
             if let Some(party) = self.parties.get_mut(&party) {
@@ -332,7 +336,12 @@ impl Broker {
             return;
         }
         let (key, len_bytes) = (pair(link.parties()), link.len_bytes);
-        self.links.remove(&id);
+        let gone = self.links.remove(&id);
+        if let Some(LinkRecord { stage: Stage::Dead(Some(segment)), .. }) = gone {
+            // Descriptors of it may be where nobody reads them, or with somebody who keeps them. What
+            // cannot be given back here goes with the last of them.
+            let _ = segment.discard();
+        }
         if let Some(together) = self.pairs.get_mut(&key) {
             together.take(len_bytes);
             if *together == Share::default() {

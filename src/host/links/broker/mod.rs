@@ -210,19 +210,30 @@ impl Broker {
         }
     }
 
-    /// Whether the party can have one name more.
-    fn check_room(&self, party: PartyId, token: u64) -> Result<Option<Reply>, Malformed> {
-        let party = &self.parties[&party];
-        if party.registrations.contains_key(&token) {
+    /// Whether the party can have one name more, and this one.
+    fn check_room(&self, id: PartyId, role: Role, ask: &Ask) -> Result<Option<Reply>, Malformed> {
+        let party = &self.parties[&id];
+        if party.registrations.contains_key(&ask.token) {
             return Err(Malformed);
         }
-        let full = !party.name.is_empty() && party.registrations.len() >= self.limits.names;
-        Ok(full.then(|| too_many(TooMany::names(&self.limits))))
+        if party.name.is_empty() {
+            return Ok(None);
+        }
+        if party.registrations.len() >= self.limits.names {
+            return Ok(Some(too_many(TooMany::names(&self.limits))));
+        }
+        // Each of them can be a link with everybody else.
+        let same = party
+            .registrations
+            .values()
+            .filter(|(of, (kind, name, _))| (*of, *kind, name) == (role, ask.kind, &ask.name));
+        let full = same.count() >= self.limits.one_name;
+        Ok(full.then(|| too_many(TooMany::one_name(&self.limits))))
     }
 
     fn listen(&mut self, id: PartyId, ask: Ask) -> Result<Reply, Malformed> {
         let len_bytes = ask.shape.len_bytes().map_err(|_| Malformed)?;
-        if let Some(full) = self.check_room(id, ask.token)? {
+        if let Some(full) = self.check_room(id, Role::Listener, &ask)? {
             return Ok(full);
         }
         if len_bytes > self.limits.link_bytes {
@@ -247,7 +258,7 @@ impl Broker {
     }
 
     fn join(&mut self, id: PartyId, ask: Ask) -> Result<Reply, Malformed> {
-        if let Some(full) = self.check_room(id, ask.token)? {
+        if let Some(full) = self.check_room(id, Role::Joiner, &ask)? {
             return Ok(full);
         }
         let Ask { token, kind, name, note, .. } = ask;

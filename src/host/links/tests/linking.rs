@@ -1,8 +1,10 @@
 //! What desks do for those that keep to the rules.
 
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::Duration;
 
-use super::{Bench, NEVER, is_disconnected, small, talk, tray};
+use super::{Bench, NEVER, is_disconnected, small, talk, tray, until};
 use crate::channel::{Channel, ChannelOptions, ChannelTypes};
 use crate::error::ExitReason;
 use crate::host::links::wire::name_of_ticket;
@@ -175,6 +177,51 @@ fn functions_of_one_inbox_share_a_link() {
     let mut theirs = links.recv_timeout(NEVER).unwrap();
     assert!(is_disconnected(&mut theirs.channel));
     drop(connect("second").unwrap());
+}
+
+/// One has the link, and the other is told so, whatever of it has been read when it asks.
+#[test]
+fn two_that_connect_at_once_do_not_end_each_others_link() {
+    let bench = Bench::new();
+    let (server, caller) = (bench.plugin("server"), bench.plugin("caller"));
+    let (inbox, links) = tray();
+    let _name = server.listen(Kind::Rpc, "name", b"", &small(), inbox, NEVER).unwrap();
+    for _ in 0..200 {
+        let start = Barrier::new(2);
+        let connect = || {
+            start.wait();
+            caller.connect(Kind::Rpc, "name", b"", &small(), NEVER)
+        };
+        let found = thread::scope(|scope| {
+            let other = scope.spawn(connect);
+            [connect(), other.join().unwrap()]
+        });
+        let mut theirs = links.recv_timeout(NEVER).unwrap();
+        match found {
+            [Ok(mut link), Err(LinkError::Linked { id })]
+            | [Err(LinkError::Linked { id }), Ok(mut link)] => {
+                assert_eq!((id, theirs.id), (link.id, link.id));
+                talk(&mut link.channel, &mut theirs.channel);
+            }
+            other => panic!("{other:?}"),
+        }
+        drop(theirs);
+        until("the end of it", || bench.links.census().0 == 0);
+    }
+}
+
+#[test]
+fn no_time_is_too_long() {
+    let bench = Bench::new();
+    let (host, plugin) = (bench.host(), bench.plugin("plugin"));
+    let options = small();
+    let (inbox, links) = tray();
+    for desk in [&host, &plugin] {
+        let inbox = Arc::clone(&inbox);
+        let name = desk.listen(Kind::Channel, "name", b"", &options, inbox, Duration::MAX).unwrap();
+        let link = host.connect(Kind::Channel, "name", b"", &options, Duration::MAX).unwrap();
+        drop((name, link, links.recv_timeout(NEVER).unwrap()));
+    }
 }
 
 #[test]

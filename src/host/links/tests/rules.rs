@@ -1,6 +1,8 @@
 //! What the office does about those that do not keep to the rules, or want too much.
 
+use std::fs::File;
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +12,7 @@ use crate::host::links::wire::{
     ATTACHED, Ask, EndId, Letter, MAX_LETTER_BYTES, OP_ANSWER, OP_CONNECT, OP_LIST, OP_LISTEN,
     OP_OVER, OP_WITHDRAW, REFUSED, STATUS_CLOSED, Shape, What,
 };
-use crate::host::links::{Desk, Kind, Limits, Link, LinkError, LinkOptions};
+use crate::host::links::{Desk, Kind, Limits, Link, LinkError, LinkOptions, Registration};
 use crate::host::service::error::ServiceError;
 use crate::host::service::frame::{OP_ECHO, STATUS_DONE};
 use crate::os::post;
@@ -167,6 +169,66 @@ fn who_breaks_a_rule_is_served_no_longer() {
     let unknown = EndId { link: 1 << 40, side: 1 }.to_bytes(0);
     assert!(careless.client.call(OP_OVER, &unknown, NEVER).is_ok());
     link.channel.send(b"still there").unwrap();
+}
+
+#[test]
+fn what_nothing_came_of_takes_no_memory_whoever_keeps_it() {
+    let bench = Bench::new();
+    let (host, keeps) = (bench.host(), bench.visitor("keeps"));
+    let listen = Ask {
+        token: 1,
+        group: 1,
+        kind: Kind::Channel,
+        name: "kept".into(),
+        note: Vec::new(),
+        shape: Shape { capacities: [4096; 2], max_message_bytes: 1, ..Shape::default() },
+    };
+    let listening = keeps.client.call(OP_LISTEN, &listen.to_bytes(), NEVER).unwrap();
+    assert_eq!(listening.status, STATUS_DONE);
+    let late = host.connect(Kind::Channel, "kept", b"", &small(), AT_ONCE);
+    assert!(matches!(late, Err(LinkError::Timeout { .. })));
+    let socket = keeps.links.raw_post();
+    let mut files = Vec::new();
+    until("the letter that nothing comes of it", || {
+        let mut room = [0; MAX_LETTER_BYTES];
+        let Ok((len, file)) = post::receive(socket.as_fd(), &mut room) else { return false };
+        let letter = Letter::of(&room[..len]).unwrap();
+        files.extend(file.map(|file| (letter.end, File::from(file))));
+        letter.what == What::Gone
+    });
+    let [(end, file)] = &files[..] else { panic!("one offer: {files:?}") };
+    let answered = keeps.client.call(OP_ANSWER, &end.to_bytes(REFUSED), NEVER).unwrap();
+    assert_eq!(answered.status, STATUS_DONE);
+    // The host answers its own offer when it comes to it.
+    until("giving the memory back", || file.metadata().unwrap().blocks() == 0);
+}
+
+#[test]
+fn one_name_is_not_listened_to_and_not_joined_again_and_again() {
+    let bench = Bench::new();
+    let (host, plugin) = (bench.host(), bench.plugin("plugin"));
+    let max = Limits::default().one_name;
+    let listen = |name| plugin.listen(Kind::Topic, name, b"", &small(), tray().0, NEVER);
+    let join = |name| plugin.join(Kind::Topic, name, b"", tray().0, NEVER);
+    let is_too_many = |result: Result<Registration, LinkError>| match result {
+        Err(LinkError::TooMany { what, max: found }) => {
+            assert_eq!((what, found), ("registrations of one name", max as u64));
+        }
+        other => panic!("{other:?}"),
+    };
+    let listeners: Vec<_> = (0..max).map(|_| listen("listened").unwrap()).collect();
+    let mut joiners: Vec<_> = (0..max).map(|_| join("joined").unwrap()).collect();
+    is_too_many(listen("listened"));
+    is_too_many(join("joined"));
+    // Of each by itself, and of each name, and of those that there are.
+    drop((listen("joined").unwrap(), join("listened").unwrap(), listen("else").unwrap()));
+    drop(joiners.pop());
+    joiners.push(join("joined").unwrap());
+    is_too_many(join("joined"));
+    // The host has none of these limits.
+    let own = |_| host.join(Kind::Topic, "of host", b"", tray().0, NEVER).unwrap();
+    let own: Vec<_> = (0..2 * max).map(own).collect();
+    drop((listeners, joiners, own));
 }
 
 #[test]
