@@ -239,5 +239,10 @@ fn plugins_that_publish_call_and_die() {
         );
     }
     drop((handles, host));
-    assert_eq!(descriptors(), before);
+    // Threads that are about to end let go of theirs a moment later, also those of the first host.
+    let deadline = Instant::now() + NEVER;
+    while descriptors() > before {
+        assert!(Instant::now() < deadline, "{} descriptors, {before} before", descriptors());
+        thread::yield_now();
+    }
 }
