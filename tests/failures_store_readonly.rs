@@ -5,6 +5,7 @@
 #![allow(unsafe_code, missing_docs)]
 
 use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
@@ -14,6 +15,8 @@ use ringway::store::{ReadError, Store, StoreAccess, StoreOptions, TypedError, Wr
 
 const ROLE: &str = "RINGWAY_TEST_STORE_ROLE";
 const NOBODY: u32 = 65534;
+/// What a reader says when it has attached to the store.
+const ATTACHED: &str = "the reader has attached";
 
 /// Where the other process starts; does nothing in the process that runs the tests.
 #[test]
@@ -33,8 +36,9 @@ fn store() -> Store {
 fn reader(store: &Store, role: &str) -> Child {
     let start = |other_user: bool| {
         let mut command = Command::new("/proc/self/exe");
-        command.args(["--exact", "reader_entry", "--test-threads=1"]).env(ROLE, role);
-        command.stdin(Stdio::from(store.descriptor_read_only().unwrap())).stdout(Stdio::null());
+        command.args(["--exact", "reader_entry", "--test-threads=1", "--nocapture"]);
+        command.env(ROLE, role).stdout(Stdio::piped());
+        command.stdin(Stdio::from(store.descriptor_read_only().unwrap()));
         if other_user {
             command.uid(NOBODY).gid(NOBODY);
         }
@@ -126,7 +130,12 @@ fn f23_f24_f26_f44_who_reads_by_copying_reads_whole_values_and_writes_nothing() 
 fn read_garbage() {
     let store = Store::attach_read_only(handed()).unwrap();
     let (mut read, mut refused) = (0, 0);
-    for round in 0..3000_u64 {
+    println!("{ATTACHED}");
+    // At least so often, and until both have been met.
+    for round in 0..1_000_000_u64 {
+        if round >= 3000 && read > 0 && refused > 0 {
+            break;
+        }
         for key in [&b"k"[..], b"words", &round.to_le_bytes()] {
             match store.get(key) {
                 Ok(_) => read += 1,
@@ -151,6 +160,8 @@ fn f17_garbage_in_a_store_does_no_harm_to_who_reads_it_by_copying() {
     store.set("k", &value(3)).unwrap();
     store.set_archived("words", &vec![String::from("to"), String::from("be")]).unwrap();
     let mut reader = reader(&store, "read-garbage");
+    let mut told = BufReader::new(reader.stdout.take().unwrap()).lines();
+    assert!(told.any(|line| line.unwrap().contains(ATTACHED)), "a reader that never attached");
     // SAFETY: nobody else has this handle's store mapped for writing, and it is not used any more.
     let file = File::from(unsafe { store.descriptor_writable() }.unwrap());
     let len = file.metadata().unwrap().len();
@@ -182,5 +193,6 @@ fn f17_garbage_in_a_store_does_no_harm_to_who_reads_it_by_copying() {
         }
     }
     assert!(reader.wait().unwrap().success());
+    drop(told);
     file.write_all_at(&before[256..], 256).unwrap();
 }
