@@ -230,6 +230,8 @@ fn stores_of_bytes() {
     let mut inputs: Vec<Vec<u8>> = changes.to_vec();
     inputs.push(changes.concat());
     seeds("store_readonly", &inputs, rig::store::readonly);
+    // A descriptor by which the table is longer than its object.
+    inputs.push(change(0x4070, 1));
     let inputs: Vec<_> = inputs
         .into_iter()
         .zip([0, 1].into_iter().cycle())

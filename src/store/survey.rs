@@ -66,7 +66,10 @@ impl Survey {
     ) -> Result<Self, Damage> {
         let mut survey = Self::of_spans(memory, geometry)?;
         let table = Table::current(memory, geometry)?;
-        survey.mark(geometry, table.offset())?;
+        // The objects behind it are free perhaps, and are written then.
+        if Table::bytes(table.log2_slots()) > survey.mark(geometry, table.offset())? {
+            return Err(Damage);
+        }
         let mut words = table.words_and_tombstones(memory).map(|(_, word)| word);
         let (mut together, mut len) = ([(0, 0, 0); TOGETHER], 0);
         loop {
