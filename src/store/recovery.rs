@@ -94,7 +94,11 @@ pub(super) fn rebuild<M: Memory>(core: &mut Core<M>) -> Result<Recovered, Damage
     for surveyed in &survey.spans {
         let span = surveyed.span;
         if survey.used(surveyed) == 0 {
-            memory.store_u64(geometry.descriptor(span.page, SPAN), 0, Ordering::Release);
+            // All of its pages: what stands inside of it may be no mark, and would begin a span then.
+            for inside in 0..span.pages {
+                let descriptor = geometry.descriptor(span.page + inside, SPAN);
+                memory.store_u64(descriptor, 0, Ordering::Release);
+            }
             free_pages += span.pages;
             continue;
         }
