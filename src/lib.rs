@@ -68,8 +68,9 @@
 //! | [`channel`] | blocking ends, callbacks, typed messages, selector, hand-over to a next incarnation | `trusted` |
 //! | [`segment`] | sealed memory files with a checked header | no |
 //! | [`store`] | a hash table in a segment: read in place, written under a robust mutex, recovered after a death | lending values |
-//! | [`host`] | plugin processes: spawn, supervise, restart | spawning |
+//! | [`host`] | plugin processes: spawn, supervise, restart; channels between any two of them | spawning, tickets, trust in plugins |
 //! | [`topic`] | publish/subscribe between any processes of a host's family | no |
+//! | [`rpc`] | functions by name, called from any process of a host's family | no |
 //! | `os`, `supervisor` | system calls; the thread that learns of deaths | `os` |
 
 #![cfg_attr(loom, allow(dead_code, reason = "the models use a part"))]
