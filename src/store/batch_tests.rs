@@ -1,7 +1,6 @@
 //! Batches against a `HashMap`, with a crash at every store, and beside readers.
 
 use std::cell::Cell;
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
