@@ -4,7 +4,6 @@
 //! What always holds: every value carries its key and a turn in its first and in its last 8 bytes, and
 //! who reads one checks both, so that neither a torn nor a misplaced value goes unnoticed.
 
-use std::hint::black_box;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,28 +12,10 @@ use super::case::{Case, Setting};
 use super::cli::ChildArgs;
 use super::cpu;
 use super::link::{Control, Outcome};
+use super::op::Op;
 use super::process::{Peer, inherit};
 use super::shared::Shared;
 use super::stats::{Latencies, median};
-
-/// What one side does, over and over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Op {
-    /// Nothing: there is no such side.
-    Rest,
-    /// Reads a value.
-    Get,
-    /// Asks whether a key is there.
-    Contains,
-    /// Puts a value in the place of another.
-    Set,
-    /// Reads a value and puts one that follows from it in its place.
-    Update,
-    /// Removes a key, and puts it there again.
-    Delete,
-    /// Adds one to a number: a value of 8 bytes.
-    Add,
-}
 
 /// Keys where a work says nothing else.
 pub const KEYS: usize = 10_000;
@@ -44,11 +25,11 @@ const BESIDE_VALUE_BYTES: usize = 128;
 const FAR_BLOCK: usize = 64;
 
 /// What two sides do at the same time.
-pub trait Work {
+pub trait Work<K> {
     /// What is timed.
-    const NEAR: Op;
+    type Near: Op<K>;
     /// What goes on beside it.
-    const FAR: Op = Op::Rest;
+    type Far: Op<K>;
     /// Keys, if so many values fit into half of the capacity.
     const KEYS: usize = KEYS;
     /// Whether all is done to one of the keys.
@@ -71,17 +52,13 @@ pub struct Load {
 }
 
 impl Load {
-    fn of<W: Work>(size: usize, capacity: usize, near: bool) -> Self {
+    fn of<K, W: Work<K>>(size: usize, capacity: usize, near: bool) -> Self {
         let most = (capacity / 2 / (size + BESIDE_VALUE_BYTES)).max(1);
-        let (near_writes, far_writes) = (writes(W::NEAR), writes(W::FAR));
+        let (near_writes, far_writes) = (W::Near::WRITES, W::Far::WRITES);
         let (writes, far_writes) =
             if near { (near_writes, far_writes) } else { (far_writes, near_writes) };
         Self { size, keys: W::KEYS.min(most), capacity, writes, far_writes }
     }
-}
-
-fn writes(op: Op) -> bool {
-    !matches!(op, Op::Rest | Op::Get | Op::Contains)
 }
 
 /// One side's hold on values under keys. Keys are numbers below [`Load::keys`].
@@ -94,14 +71,18 @@ pub trait Keyed: Sized {
     fn get(&mut self, key: u64) -> u64;
     /// Writes a value that holds this at both ends.
     fn set(&mut self, key: u64, stamp: u64);
+}
+
+/// What maps can do besides.
+pub trait Changing: Keyed {
     /// Whether the key is there.
-    fn contains(&mut self, _key: u64) -> bool {
-        unimplemented!("not measured")
-    }
-    /// The rest of [`Op`].
-    fn change(&mut self, _op: Op, _key: u64, _stamp: u64) {
-        unimplemented!("not measured")
-    }
+    fn contains(&mut self, key: u64) -> bool;
+    /// Removes a key; returns whether it was there.
+    fn delete(&mut self, key: u64) -> bool;
+    /// Writes this to both ends of the value that is there.
+    fn update(&mut self, key: u64, stamp: u64);
+    /// Adds [`ONE_TURN`] to a value of 8 bytes.
+    fn add(&mut self, key: u64);
 }
 
 /// What a value holds in its first and in its last 8 bytes: its key and how often all were written.
@@ -109,7 +90,7 @@ pub fn stamp_of(key: u64, turn: u64) -> u64 {
     key | turn << 32
 }
 
-/// What [`Op::Add`] adds to a value of 8 bytes: its key stays what it is.
+/// What is added to a value of 8 bytes: its key stays what it is.
 pub const ONE_TURN: u64 = 1 << 32;
 
 /// Sixteen bytes of a key.
@@ -147,7 +128,7 @@ pub struct Walk {
 }
 
 impl Walk {
-    fn new<W: Work>(load: &Load, near: bool) -> Self {
+    fn new<K, W: Work<K>>(load: &Load, near: bool) -> Self {
         let keys = if W::ONE { 1 } else { load.keys as u64 };
         let coprime = |step: &u64| gcd(*step, keys) == 1;
         let step = (keys * 618 / 1000..).find(coprime).expect("there are primes") % keys.max(1);
@@ -172,30 +153,18 @@ fn gcd(a: u64, b: u64) -> u64 {
 
 /// One operation.
 #[inline(always)]
-fn step<K: Keyed>(keyed: &mut K, op: Op, walk: &mut Walk) {
+fn step<K, O: Op<K>>(keyed: &mut K, walk: &mut Walk) {
     let key = walk.next();
-    match op {
-        Op::Rest => unreachable!("nobody is there"),
-        Op::Get => assert_eq!(black_box(keyed.get(key)) as u32, key as u32, "another key's value"),
-        Op::Contains => assert!(black_box(keyed.contains(key)), "a key is missing"),
-        Op::Set => {
-            walk.turn += 1;
-            keyed.set(key, stamp_of(key, walk.turn & 0xffff_ffff));
-        }
-        other => {
-            walk.turn += 1;
-            keyed.change(other, key, stamp_of(key, walk.turn & 0xffff_ffff));
-        }
-    }
+    O::once(keyed, key, &mut walk.turn);
 }
 
 /// Nanoseconds of one of the near side's operations: the median of blocks.
-fn timed<K: Keyed, W: Work>(keyed: &mut K, load: &Load, time: Duration) -> f64 {
-    let mut walk = Walk::new::<W>(load, true);
+fn timed<K: Keyed, W: Work<K>>(keyed: &mut K, load: &Load, time: Duration) -> f64 {
+    let mut walk = Walk::new::<K, W>(load, true);
     let warm_up = Instant::now();
     let mut warmed = 0_u32;
     while warmed < 8 || warm_up.elapsed() < time / 5 {
-        step(keyed, W::NEAR, &mut walk);
+        step::<K, W::Near>(keyed, &mut walk);
         warmed += 1;
     }
     let each_ns = warm_up.elapsed().as_nanos() as f64 / f64::from(warmed);
@@ -206,7 +175,7 @@ fn timed<K: Keyed, W: Work>(keyed: &mut K, load: &Load, time: Duration) -> f64 {
     while blocks.is_empty() || started.elapsed() < time {
         let start = Instant::now();
         for _ in 0..block {
-            step(keyed, W::NEAR, &mut walk);
+            step::<K, W::Near>(keyed, &mut walk);
         }
         blocks.push(start.elapsed().as_nanos() as f64 / f64::from(block));
     }
@@ -214,12 +183,12 @@ fn timed<K: Keyed, W: Work>(keyed: &mut K, load: &Load, time: Duration) -> f64 {
 }
 
 /// The far side: goes on until it is told to stop.
-fn beside<K: Keyed, W: Work>(keyed: &mut K, load: &Load, control: &Control) {
-    let mut walk = Walk::new::<W>(load, false);
+fn beside<K: Keyed, W: Work<K>>(keyed: &mut K, load: &Load, control: &Control) {
+    let mut walk = Walk::new::<K, W>(load, false);
     control.set_ready();
     while !control.is_over() {
         for _ in 0..FAR_BLOCK {
-            step(keyed, W::FAR, &mut walk);
+            step::<K, W::Far>(keyed, &mut walk);
         }
     }
 }
@@ -230,11 +199,11 @@ fn outcome(ns: f64) -> Outcome {
 
 /// Measures in this process, beside a child where the work has a far side; for
 /// [`Case::processes_by`].
-pub fn measure_processes<K: Keyed, W: Work>(case: &Case, setting: &Setting) -> Outcome {
+pub fn measure_processes<K: Keyed, W: Work<K>>(case: &Case, setting: &Setting) -> Outcome {
     let control = Control::new(Shared::create(Control::BYTES));
-    let load = Load::of::<W>(setting.spec.size, setting.spec.capacity, true);
+    let load = Load::of::<K, W>(setting.spec.size, setting.spec.capacity, true);
     let (mut near, fds) = K::create(&load);
-    let peer = (W::FAR != Op::Rest).then(|| {
+    let peer = (W::Far::IS_DONE).then(|| {
         let args = ChildArgs {
             case: case.name.into(),
             spec: setting.spec,
@@ -260,16 +229,16 @@ pub fn measure_processes<K: Keyed, W: Work>(case: &Case, setting: &Setting) -> O
 }
 
 /// The child's part; for [`Case::processes_by`].
-pub fn serve_process<K: Keyed, W: Work>(args: &ChildArgs) {
+pub fn serve_process<K: Keyed, W: Work<K>>(args: &ChildArgs) {
     let mut fds = inherit(args);
     let control = Control::new(Shared::attach(fds.remove(0)));
-    let load = Load::of::<W>(args.spec.size, args.spec.capacity, false);
+    let load = Load::of::<K, W>(args.spec.size, args.spec.capacity, false);
     let mut far = K::attach(&load, fds);
     beside::<K, W>(&mut far, &load, &control);
 }
 
 /// A row between processes.
-pub const fn processes<K: Keyed, W: Work>(name: &'static str) -> Case {
+pub const fn processes<K: Keyed, W: Work<K>>(name: &'static str) -> Case {
     Case::processes_by(name, measure_processes::<K, W>, serve_process::<K, W>)
 }
 
@@ -277,15 +246,15 @@ pub const fn processes<K: Keyed, W: Work>(name: &'static str) -> Case {
 pub trait Together: Keyed + Clone + Send + 'static {}
 
 /// A row in one process, beside a second thread where the work has a far side.
-pub const fn threads<K: Together, W: Work>(name: &'static str) -> Case {
+pub const fn threads<K: Together, W: Work<K>>(name: &'static str) -> Case {
     Case::threads(name, measure_threads::<K, W>)
 }
 
-fn measure_threads<K: Together, W: Work>(_case: &Case, setting: &Setting) -> Outcome {
+fn measure_threads<K: Together, W: Work<K>>(_case: &Case, setting: &Setting) -> Outcome {
     let control = Control::new(Shared::create(Control::BYTES));
-    let load = Load::of::<W>(setting.spec.size, setting.spec.capacity, true);
+    let load = Load::of::<K, W>(setting.spec.size, setting.spec.capacity, true);
     let (mut near, _) = K::create(&load);
-    let peer = (W::FAR != Op::Rest).then(|| {
+    let peer = (W::Far::IS_DONE).then(|| {
         let (mut far, far_cpu, far_control) = (near.clone(), setting.far_cpu, control.clone());
         thread::spawn(move || {
             cpu::pin(far_cpu);

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use dashmap::DashMap;
 
 use super::keyed::{
-    Keyed, Load, ONE_TURN, Op, Together, key_bytes, read_stamp, stamp_of, write_stamp,
+    Changing, Keyed, Load, ONE_TURN, Together, key_bytes, read_stamp, stamp_of, write_stamp,
 };
 
 type Key = [u8; 16];
@@ -133,26 +133,30 @@ impl<M: Map> Keyed for Held<M> {
         write_stamp(&mut self.out, stamp);
         self.map.put(key_bytes(key), &self.out);
     }
+}
 
+impl<M: Map> Changing for Held<M> {
     #[inline]
     fn contains(&mut self, key: u64) -> bool {
         self.map.has(&key_bytes(key))
     }
 
     #[inline]
-    fn change(&mut self, op: Op, key: u64, stamp: u64) {
-        match op {
-            Op::Delete => {
-                assert!(self.map.remove(&key_bytes(key)), "a key is missing");
-                self.set(key, stamp);
-            }
-            Op::Update => self.map.alter(&key_bytes(key), |value| write_stamp(value, stamp)),
-            Op::Add => self.map.alter(&key_bytes(key), |value| {
-                let number = read_stamp(value).wrapping_add(ONE_TURN);
-                write_stamp(value, number);
-            }),
-            other => unimplemented!("{other:?} is another call"),
-        }
+    fn delete(&mut self, key: u64) -> bool {
+        self.map.remove(&key_bytes(key))
+    }
+
+    #[inline]
+    fn update(&mut self, key: u64, stamp: u64) {
+        self.map.alter(&key_bytes(key), |value| write_stamp(value, stamp));
+    }
+
+    #[inline]
+    fn add(&mut self, key: u64) {
+        self.map.alter(&key_bytes(key), |value| {
+            let number = read_stamp(value).wrapping_add(ONE_TURN);
+            write_stamp(value, number);
+        });
     }
 }
 

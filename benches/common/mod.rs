@@ -11,7 +11,7 @@
 //! - [`link`]: what a message is, and the two drivers: round trip and one way
 //! - [`case`]: one row of a table; [`isolated`]: one that may fail; [`plan`]: all rows at all sizes, interleaved, against yardsticks;
 //!   [`goals`]: what was to be reached
-//! - [`keyed`], [`works`]: values under keys that two sides share, and what is done with them;
+//! - [`keyed`], [`op`], [`works`]: values under keys that two sides share, and what is done with them;
 //!   [`ringway_store`], [`maps`]: where they lie
 //! - [`yardstick`], [`os_peers`], [`thread_peers`], [`fixed_slots`], [`plain_ring`],
 //!   [`ringway_ring`], [`ringway_channel`], [`ringway_slots`], [`ringway_lossy`], [`ringway_passive`], [`ringway_calls`], [`ringway_rpc`]: what is measured
@@ -27,6 +27,7 @@ pub mod isolated;
 pub mod keyed;
 pub mod link;
 pub mod maps;
+pub mod op;
 pub mod os_peers;
 pub mod plain_ring;
 pub mod plan;

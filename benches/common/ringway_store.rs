@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use ringway::store::{Store, StoreOptions};
 
 use super::keyed::{
-    Keyed, Load, ONE_TURN, Op, Together, key_bytes, read_stamp, stamp_of, write_stamp,
+    Changing, Keyed, Load, ONE_TURN, Together, key_bytes, read_stamp, stamp_of, write_stamp,
 };
 
 /// A handle. `IN_PLACE`: first and last 8 bytes of a value are read where it lies.
@@ -66,33 +66,32 @@ impl<const IN_PLACE: bool> Keyed for Handle<IN_PLACE> {
         write_stamp(&mut self.out, stamp);
         self.store.set(key_bytes(key), &self.out).expect("setting");
     }
+}
 
+impl<const IN_PLACE: bool> Changing for Handle<IN_PLACE> {
     #[inline]
     fn contains(&mut self, key: u64) -> bool {
         self.store.contains(key_bytes(key)).expect("looking")
     }
 
     #[inline]
-    fn change(&mut self, op: Op, key: u64, stamp: u64) {
-        match op {
-            Op::Delete => {
-                assert!(self.store.delete(key_bytes(key)).expect("deleting"), "a key is missing");
-                self.set(key, stamp);
-            }
-            Op::Update => {
-                let next = |old: Option<&[u8]>| {
-                    let mut new = old.expect("a key that is there").to_vec();
-                    write_stamp(&mut new, stamp);
-                    Some(new)
-                };
-                self.store.update(key_bytes(key), next).expect("updating");
-            }
-            Op::Add => {
-                let one = ONE_TURN as i64;
-                self.store.fetch_add(key_bytes(key), one).expect("adding");
-            }
-            other => unimplemented!("{other:?} is another call"),
-        }
+    fn delete(&mut self, key: u64) -> bool {
+        self.store.delete(key_bytes(key)).expect("deleting")
+    }
+
+    #[inline]
+    fn update(&mut self, key: u64, stamp: u64) {
+        let next = |old: Option<&[u8]>| {
+            let mut new = old.expect("a key that is there").to_vec();
+            write_stamp(&mut new, stamp);
+            Some(new)
+        };
+        self.store.update(key_bytes(key), next).expect("updating");
+    }
+
+    #[inline]
+    fn add(&mut self, key: u64) {
+        self.store.fetch_add(key_bytes(key), ONE_TURN as i64).expect("adding");
     }
 }
 

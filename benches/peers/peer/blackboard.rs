@@ -129,12 +129,29 @@ impl<const WORDS: usize, const KEPT: bool> Keyed for Blackboard<WORDS, KEPT> {
     }
 }
 
+/// What can be done to values of all sizes.
+pub trait WorkOfAll<const KEPT: bool>:
+    Work<Blackboard<1, KEPT>>
+    + Work<Blackboard<8, KEPT>>
+    + Work<Blackboard<512, KEPT>>
+    + Work<Blackboard<8192, KEPT>>
+{
+}
+
+impl<const KEPT: bool, W> WorkOfAll<KEPT> for W where
+    W: Work<Blackboard<1, KEPT>>
+        + Work<Blackboard<8, KEPT>>
+        + Work<Blackboard<512, KEPT>>
+        + Work<Blackboard<8192, KEPT>>
+{
+}
+
 /// A row; the size of the values decides about the type.
-pub const fn case<W: Work, const KEPT: bool>(name: &'static str) -> Case {
+pub const fn case<W: WorkOfAll<KEPT>, const KEPT: bool>(name: &'static str) -> Case {
     Case::processes_by(name, measure::<W, KEPT>, serve::<W, KEPT>).up_to(MOST_BYTES)
 }
 
-fn measure<W: Work, const KEPT: bool>(case: &Case, setting: &Setting) -> Outcome {
+fn measure<W: WorkOfAll<KEPT>, const KEPT: bool>(case: &Case, setting: &Setting) -> Outcome {
     match setting.spec.size {
         8 => measure_processes::<Blackboard<1, KEPT>, W>(case, setting),
         64 => measure_processes::<Blackboard<8, KEPT>, W>(case, setting),
@@ -144,7 +161,7 @@ fn measure<W: Work, const KEPT: bool>(case: &Case, setting: &Setting) -> Outcome
     }
 }
 
-fn serve<W: Work, const KEPT: bool>(args: &ChildArgs) {
+fn serve<W: WorkOfAll<KEPT>, const KEPT: bool>(args: &ChildArgs) {
     match args.spec.size {
         8 => serve_process::<Blackboard<1, KEPT>, W>(args),
         64 => serve_process::<Blackboard<8, KEPT>, W>(args),

@@ -88,12 +88,29 @@ impl<const WORDS: usize, const COPIED: bool> Keyed for OneValue<WORDS, COPIED> {
     }
 }
 
+/// What can be done to values of all sizes.
+pub trait WorkOfAll<const COPIED: bool>:
+    Work<OneValue<1, COPIED>>
+    + Work<OneValue<8, COPIED>>
+    + Work<OneValue<512, COPIED>>
+    + Work<OneValue<8192, COPIED>>
+{
+}
+
+impl<const COPIED: bool, W> WorkOfAll<COPIED> for W where
+    W: Work<OneValue<1, COPIED>>
+        + Work<OneValue<8, COPIED>>
+        + Work<OneValue<512, COPIED>>
+        + Work<OneValue<8192, COPIED>>
+{
+}
+
 /// A row; the size of the value decides about the type.
-pub const fn case<W: Work, const COPIED: bool>(name: &'static str) -> Case {
+pub const fn case<W: WorkOfAll<COPIED>, const COPIED: bool>(name: &'static str) -> Case {
     Case::processes_by(name, measure::<W, COPIED>, serve::<W, COPIED>).up_to(MOST_BYTES)
 }
 
-fn measure<W: Work, const COPIED: bool>(case: &Case, setting: &Setting) -> Outcome {
+fn measure<W: WorkOfAll<COPIED>, const COPIED: bool>(case: &Case, setting: &Setting) -> Outcome {
     match setting.spec.size {
         8 => measure_processes::<OneValue<1, COPIED>, W>(case, setting),
         64 => measure_processes::<OneValue<8, COPIED>, W>(case, setting),
@@ -103,7 +120,7 @@ fn measure<W: Work, const COPIED: bool>(case: &Case, setting: &Setting) -> Outco
     }
 }
 
-fn serve<W: Work, const COPIED: bool>(args: &ChildArgs) {
+fn serve<W: WorkOfAll<COPIED>, const COPIED: bool>(args: &ChildArgs) {
     match args.spec.size {
         8 => serve_process::<OneValue<1, COPIED>, W>(args),
         64 => serve_process::<OneValue<8, COPIED>, W>(args),
