@@ -94,35 +94,10 @@
 //! +576  u64 landmarks, 8       a record's start in each eighth of the ring; producer
 //! ```
 //!
-//! # A record
-//!
-//! ```text
-//! 63      48 47   40 39   32 31                       0
-//! +---------+-------+-------+--------------------------+
-//! |   tag   |   0   | kind  |    length of payload     |   header: zero until committed
-//! +---------+-------+-------+--------------------------+
-//! | payload, then zeros to the next multiple of 8; then|
-//! | whatever earlier records left, to the next multiple|
-//! | of the record alignment (8 unless the channel asks)|
-//! +----------------------------------------------------+
-//! ```
-//!
-//! In a lossy ring the message's number, a u64, stands between header and payload; the length does
-//! not count it. A padding record's length counts the bytes behind its header, up to the end of the ring. The
-//! payload of a fragment, a call and a reply begins with a word, which its length counts: a call's
-//! and a reply's is the id of the call, and a fragment's is
-//!
-//! ```text
-//! 63      56 55        48 47                          0
-//! +---------+------------+----------------------------+
-//! |  flags  | inner kind |  first: length of it all   |   flags: 1 = first, 2 = given up;
-//! |         | first only |  others: offset in it all  |   both numbers zero where given up
-//! +---------+------------+----------------------------+
-//! ```
-//!
-//! The pieces of a fragmented message, joined, are what the payload of one record of the inner kind
-//! (data, call or reply) would be, with the word at its beginning where that kind has one.
+//! What stands in a ring is told in [`record`] and [`fragment`], a store's segment in [`store`].
 
+pub mod fragment;
+pub mod record;
 pub mod store;
 
 /// First word of every ringway segment.
@@ -333,70 +308,6 @@ pub const MAX_CAPACITY_BYTES: u64 = 1 << 32;
 /// record's start, lies on a multiple of `align`.
 pub const fn ring_data_shift(align: u64) -> u64 {
     align - WORD_BYTES
-}
-
-/// A record's header word.
-pub mod record {
-    /// Kind of a record that carries one whole message.
-    pub const DATA: u8 = 1;
-    /// Kind of a record that fills the end of the ring.
-    pub const PADDING: u8 = 2;
-    /// Kind of a record that carries a part of a message.
-    pub const FRAGMENT: u8 = 3;
-    /// Kind of a record that answers a call.
-    pub const REPLY: u8 = 4;
-    /// Kind of a record that carries a message to which a reply is wanted.
-    pub const CALL: u8 = 5;
-    /// Bytes of the header.
-    pub const HEADER_BYTES: u64 = super::WORD_BYTES;
-
-    /// Packs a header. Never zero, because no kind is.
-    pub const fn pack(len: u32, kind: u8, tag: u16) -> u64 {
-        len as u64 | (kind as u64) << 32 | (tag as u64) << 48
-    }
-    /// Payload length in bytes.
-    pub const fn len(header: u64) -> u32 {
-        header as u32
-    }
-    /// Kind; see the constants.
-    pub const fn kind(header: u64) -> u8 {
-        (header >> 32) as u8
-    }
-    /// Bits that must be zero.
-    pub const fn reserved(header: u64) -> u8 {
-        (header >> 40) as u8
-    }
-    /// The user's tag.
-    pub const fn tag(header: u64) -> u16 {
-        (header >> 48) as u16
-    }
-}
-
-/// The word at the beginning of a fragment's payload.
-pub mod fragment {
-    /// Flag of the first piece, whose word says how long the whole is and of which kind.
-    pub const FIRST: u8 = 1;
-    /// Flag of a record that says that no more pieces come.
-    pub const ABORT: u8 = 2;
-    /// Bits of the length or the offset.
-    pub const NUMBER_BITS: u32 = 48;
-
-    /// Packs a word; `number` has at most 48 bits.
-    pub const fn pack(number: u64, kind: u8, flags: u8) -> u64 {
-        number | (kind as u64) << NUMBER_BITS | (flags as u64) << 56
-    }
-    /// Length of the whole (first) or offset of this piece (others).
-    pub const fn number(word: u64) -> u64 {
-        word & ((1 << NUMBER_BITS) - 1)
-    }
-    /// Kind of record that the pieces make, in the first.
-    pub const fn kind(word: u64) -> u8 {
-        (word >> NUMBER_BITS) as u8
-    }
-    /// Flags; see the constants.
-    pub const fn flags(word: u64) -> u8 {
-        (word >> 56) as u8
-    }
 }
 
 /// Offsets of a channel's parts, computed from its two capacities.
