@@ -178,7 +178,7 @@ fn lossy_rings_of_bytes() {
         input([1, 0], &[], &[256, 8, 3, 8, 2, data(0), 9, data(0), 3]),
         input([0, 2], &script[..8], &[160, 40, 0, 88, 0, data(8), 0, 1]),
     ];
-    seeds("lossy_bytes", &inputs, rig::lossy::bytes);
+    seeds("lossy_bytes", &inputs, rig::lossy_bytes::run);
 }
 
 #[test]

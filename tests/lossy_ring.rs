@@ -186,7 +186,7 @@ fn f18_arbitrary_rings_and_mutators() {
     let strategy = prop::collection::vec(any::<u8>(), 2..700);
     rig::runner(600)
         .run(&strategy, |data| {
-            rig::lossy::bytes(&data);
+            rig::lossy_bytes::run(&data);
             rig::lossy::run(&data);
             Ok(())
         })

@@ -17,6 +17,8 @@ pub mod header;
 pub mod hostile;
 #[path = "../../tests/rig/lossy.rs"]
 pub mod lossy;
+#[path = "../../tests/rig/lossy_bytes.rs"]
+pub mod lossy_bytes;
 #[path = "../../tests/rig/op.rs"]
 pub mod op;
 #[path = "../../tests/rig/ops.rs"]

@@ -4,6 +4,7 @@
 pub mod header;
 pub mod hostile;
 pub mod lossy;
+pub mod lossy_bytes;
 pub mod op;
 pub mod ops;
 #[cfg(not(loom))]
