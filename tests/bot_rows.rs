@@ -8,7 +8,7 @@
 //! | channel, full duplex | `channel_full_duplex` | `a_plugin_killed_…`, `a_host_killed_…`; at any instruction: `kills`, `kills_host` |
 //! | a pair for each plugin process | `a_pair_for_each_plugin_process` | both are checked by the above |
 //! | active mode | `active_mode_and_one_mode_per_channel` | as above, for each call that waits |
-//! | passive mode | `passive`: `passive_mode_calls_…`, `…_takes_callbacks_…`, `f42_…` | `passive`: `passive_mode_killed_in_a_callback_…`, `…_killed_while_it_waits_…`, `…_is_told_of_the_peers_death_…` |
+//! | passive mode | `passive`: `passive_mode_calls_…`, `…_takes_callbacks_…`, `f42_…` | `passive_plugins`: `passive_mode_killed_in_a_callback_…`, `…_killed_while_it_waits_…`, `…_is_told_of_the_peers_death_…` |
 //! | one mode per channel | the example that does not compile in `src/channel/passive.rs`; `active_mode_and_one_mode_per_channel` | |
 //! | typed channel | `typed_channel`; `typed`, `host`: `f11_a_plugin_notices_…` | as above, with values; `host`: `channels_that_a_host_creates_for_types_…` |
 //! | process control | `host_requests`: a plugin about itself; `host_control`: about others | `host_control`: `f02_…`, `f03_…`, `plugins_that_restart_each_other_…` |

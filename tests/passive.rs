@@ -8,49 +8,19 @@
 mod common;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{self, Receiver as Inbox};
+use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use common::plugin::{self, NEVER, host, restarts};
-use common::victim::Victim;
+use common::called::{all, next, one_way, panics, reported, telling};
 use ringway::channel::{
-    Channel, ChannelOptions, Dispatcher, Ended, Message, Passive, Receiver, Report, Running,
-    Sender, StopError, TypedChannel,
+    Channel, ChannelOptions, Ended, Message, Report, Running, StopError, TypedChannel,
 };
-use ringway::error::{ExitReason, RecvError, SendError};
-use ringway::host::{Plugin, PluginSpec};
+use ringway::error::{RecvError, SendError};
 use ringway::layout::ring;
 use ringway::memory::Memory;
 use ringway::typed::Pod;
-
-/// A sender and the receiver at its other side.
-fn one_way() -> (Sender, Receiver) {
-    let options = ChannelOptions { capacity_bytes: 1024, ..ChannelOptions::default() };
-    let (near, far) = Channel::pair(&options).expect("a channel");
-    (near.split().0, far.split().1)
-}
-
-fn all(_: &Message<'_>) -> bool {
-    true
-}
-
-/// Tells the reports, as text.
-fn reported(passive: Passive) -> (Passive, Inbox<String>) {
-    let (tell, told) = mpsc::channel();
-    (passive.report(move |report| drop(tell.send(report.to_string()))), told)
-}
-
-/// Tells what it is called with.
-fn telling() -> (impl FnMut(&Message<'_>) + Send + 'static, Inbox<Vec<u8>>) {
-    let (tell, told) = mpsc::channel();
-    (move |m: &Message<'_>| drop(tell.send(m.to_vec())), told)
-}
-
-fn next<T>(told: &Inbox<T>) -> T {
-    told.recv_timeout(NEVER).expect("in time")
-}
 
 #[test]
 fn passive_mode_calls_every_callback_that_matches_in_order_of_registration() {
@@ -213,10 +183,6 @@ fn a_callback_cannot_wait_for_its_own_end() {
     while sender.send(b"to nobody").is_ok() {}
 }
 
-fn panics(message: &Message<'_>) {
-    panic!("no {}", message.escape_ascii());
-}
-
 #[test]
 fn f42_a_panic_in_a_callback_is_caught_and_reported_and_the_loop_goes_on() {
     let (mut sender, receiver) = one_way();
@@ -373,237 +339,6 @@ fn typed_values_come_to_callbacks_and_what_is_none_is_dropped_and_reported() {
 }
 
 #[test]
-fn several_receivers_may_share_a_dispatcher() {
-    let dispatcher = Dispatcher::new().unwrap();
-    let (tell, told) = mpsc::channel();
-    let mut many: Vec<_> = (0..40)
-        .map(|number| {
-            let (sender, receiver) = one_way();
-            let tell = tell.clone();
-            let callback =
-                move |m: &Message<'_>| tell.send((number, m.tag(), thread::current().id()));
-            (sender, receiver.passive().on(all, callback).start_on(&dispatcher).unwrap())
-        })
-        .collect();
-    drop(dispatcher);
-    for tag in 0..20 {
-        for (sender, _) in &mut many {
-            sender.send_tagged(tag, b"").unwrap();
-        }
-    }
-    let calls: Vec<_> = (0..20 * 40).map(|_| next(&told)).collect();
-    assert!(calls.iter().all(|call| call.2 == calls[0].2));
-    for number in 0..40 {
-        let tags: Vec<_> =
-            calls.iter().filter(|call| call.0 == number).map(|call| call.1).collect();
-        assert_eq!(tags, (0..20).collect::<Vec<_>>());
-    }
-    // One is stopped, the others go on.
-    let (mut sender, running) = many.remove(7);
-    let mut receiver = running.stop().unwrap();
-    sender.send(b"active").unwrap();
-    assert_eq!(&*receiver.recv().unwrap(), b"active");
-    let (late, late_told) = telling();
-    many[0].1.on(|m: &Message<'_>| &**m == b"late", late);
-    many[0].0.send(b"late").unwrap();
-    assert_eq!(next(&late_told), b"late");
-    // One whose peer is gone has ended, and can be had back.
-    let (sender, running) = many.remove(0);
-    drop(sender);
-    assert_eq!(running.wait().unwrap().recv(), Err(RecvError::Disconnected));
-    // One is drained.
-    let (mut sender, running) = many.remove(0);
-    sender.send_tagged(99, b"").unwrap();
-    drop(running.drain().unwrap());
-    while next(&told).1 != 99 {}
-    // With the last of them the thread ends, and drops what it has.
-    drop((many, tell));
-    while told.recv_timeout(NEVER).is_ok() {}
-    assert_eq!(told.try_recv(), Err(mpsc::TryRecvError::Disconnected));
-}
-
-#[test]
-fn f42_on_a_shared_dispatcher_a_panic_stops_nobody() {
-    let dispatcher = Dispatcher::new().unwrap();
-    let ((mut first, one), (mut second, two)) = (one_way(), one_way());
-    let (callback, told) = telling();
-    let (passive, reports) = reported(one.passive().on(all, panics));
-    let failing = passive.start_on(&dispatcher).unwrap();
-    let sound = two.passive().on(all, callback).start_on(&dispatcher).unwrap();
-    for _ in 0..100 {
-        first.send(b"a").unwrap();
-        assert_eq!(next(&reports), "callback 1 panicked: no a");
-        second.send(b"b").unwrap();
-        assert_eq!(next(&told), b"b");
-    }
-    drop((failing.stop().unwrap(), sound.stop().unwrap()));
-}
-
-#[test]
-fn values_come_to_callbacks_on_a_shared_dispatcher() {
-    let dispatcher = Dispatcher::new().unwrap();
-    let (near, far) = TypedChannel::<Pod<bool>, Pod<u8>>::pair(&ChannelOptions::default()).unwrap();
-    let mut sender = near.into_inner().split().0;
-    let (tell, told) = mpsc::channel();
-    let values = far.split().1.passive();
-    let running = values.on(|_: &bool| true, move |value: &bool| tell.send(*value));
-    let running = running.start_on(&dispatcher).unwrap();
-    for message in [&[1_u8][..], &[2], &[0, 0], &[0]] {
-        sender.send(message).unwrap();
-    }
-    assert_eq!([next(&told), next(&told)], [true, false]);
-    let callbacks = running.callbacks();
-    drop(running.stop().unwrap());
-    assert_eq!(callbacks.stats().refused, 2);
-}
-
-#[test]
-fn restarts_are_followed_on_a_shared_dispatcher() {
-    let (host, dispatcher) = (host(), Dispatcher::new().unwrap());
-    let handle = host.spawn(plugin::spec("victim", "echo").restart(restarts(5))).unwrap();
-    let (active, _passive) = handle.take_channels().unwrap();
-    let (mut sender, receiver) = active.split();
-    let (passive, reports) = reported(receiver.passive());
-    let (callback, told) = telling();
-    let running = passive.on(all, callback).start_on(&dispatcher).unwrap();
-    for round in 0..3_u64 {
-        while let Err(error) = sender.send_pod(&round) {
-            assert!(matches!(error, SendError::Restarted { .. }), "{error}");
-        }
-        while next(&told) != round.to_ne_bytes() {}
-        handle.kill().unwrap();
-        assert!(next(&reports).starts_with("the peer was restarted: "));
-    }
-    drop(running.stop().unwrap());
-    assert_eq!(next(&reports), "no more callbacks: stopped");
-}
-
-/// A role of this binary: callbacks that answer, and one that hangs.
-fn passive_plugin() {
-    let plugin = Plugin::connect().unwrap();
-    let (active, _passive) = plugin.take_channels().unwrap();
-    let (sender, receiver) = active.split();
-    let sender = Arc::new(Mutex::new(sender));
-    let answers = Arc::clone(&sender);
-    let running = receiver
-        .passive()
-        .on(
-            |m: &Message<'_>| &**m == b"hang",
-            move |_: &Message<'_>| {
-                let told = sender.lock().unwrap().send(b"inside");
-                while told.is_ok() {
-                    thread::park();
-                }
-            },
-        )
-        .on(
-            |m: &Message<'_>| &**m != b"hang",
-            move |m: &Message<'_>| answers.lock().unwrap().send(m),
-        )
-        .start()
-        .unwrap();
-    let _ = running.wait();
-}
-
-fn passive_spec() -> PluginSpec {
-    plugin::spec("passive", "passive").restart(restarts(5)).max_redeliveries(5)
-}
-
-/// The next answer, past news of restarts.
-fn answer(channel: &mut Channel) -> Vec<u8> {
-    loop {
-        match channel.receiver().recv_timeout(NEVER) {
-            Ok(message) => return message.to_vec(),
-            Err(ringway::error::RecvTimeoutError::Restarted { .. }) => (),
-            Err(error) => panic!("{error}"),
-        }
-    }
-}
-
-fn send(channel: &mut Channel, message: &[u8]) {
-    while let Err(error) = channel.send(message) {
-        assert!(matches!(error, SendError::Restarted { .. }), "{error}");
-    }
-}
-
-#[test]
-fn passive_mode_killed_in_a_callback_its_message_comes_to_the_next() {
-    let host = host();
-    let handle = host.spawn(passive_spec()).unwrap();
-    let (mut active, _passive) = handle.take_channels().unwrap();
-    send(&mut active, b"before");
-    assert_eq!(answer(&mut active), b"before");
-    send(&mut active, b"hang");
-    for _ in 0..3 {
-        assert_eq!(answer(&mut active), b"inside", "at least once");
-        handle.kill().unwrap();
-    }
-    assert_eq!(answer(&mut active), b"inside");
-}
-
-#[test]
-fn passive_mode_killed_while_it_waits_the_next_gets_what_comes() {
-    let host = host();
-    let handle = host.spawn(passive_spec()).unwrap();
-    let (mut active, _passive) = handle.take_channels().unwrap();
-    for round in [b"1", b"2", b"3"] {
-        send(&mut active, round);
-        // One that was killed before it had given a message's room back leaves it to the next.
-        while answer(&mut active) != round {}
-        // It has nothing to do, and sleeps, or is about to.
-        handle.kill().unwrap();
-    }
-    send(&mut active, b"last");
-    while answer(&mut active) != b"last" {}
-}
-
-#[test]
-fn passive_mode_is_told_of_the_peers_death_behind_its_last_message() {
-    let host = host();
-    let handle = host.spawn(plugin::spec("mortal", "echo")).unwrap();
-    let (active, _passive) = handle.take_channels().unwrap();
-    let (mut sender, receiver) = active.split();
-    let (passive, reports) = reported(receiver.passive());
-    let (callback, told) = telling();
-    let running = passive.on(all, callback).start().unwrap();
-    sender.send(b"last words").unwrap();
-    assert_eq!(next(&told), b"last words");
-    handle.kill().unwrap();
-    assert_eq!(next(&reports), "no more callbacks: the peer is gone");
-    while running.ended().is_none() {
-        thread::yield_now();
-    }
-    assert_eq!(running.ended(), Some(Ended::Disconnected));
-    let mut receiver = running.wait().unwrap();
-    assert_eq!(receiver.recv(), Err(RecvError::Disconnected));
-}
-
-#[test]
-fn passive_mode_is_told_of_restarts_and_follows() {
-    let host = host();
-    let handle = host.spawn(plugin::spec("victim", "echo").restart(restarts(5))).unwrap();
-    let (active, _passive) = handle.take_channels().unwrap();
-    let (mut sender, receiver) = active.split();
-    let (passive, reports) = reported(receiver.passive());
-    let (callback, told) = telling();
-    let running = passive.on(all, callback).start().unwrap();
-    for round in 0..3_u64 {
-        while let Err(error) = sender.send_pod(&round) {
-            assert!(matches!(error, SendError::Restarted { .. }), "{error}");
-        }
-        // One that was killed behind its answer leaves the question to the next.
-        while next(&told) != round.to_ne_bytes() {}
-        handle.kill().unwrap();
-        let reason = ExitReason::Signal(libc::SIGKILL);
-        assert_eq!(next(&reports), format!("the peer was restarted: {reason}"));
-    }
-    // On the incarnation that it has followed to, it can be reached.
-    let receiver = running.stop().unwrap();
-    assert_eq!(next(&reports), "no more callbacks: stopped");
-    drop(receiver);
-}
-
-#[test]
 fn passive_mode_ends_where_the_channel_is_corrupt() {
     let (near, far) = Channel::pair(&ChannelOptions::default()).unwrap();
     let segment = ringway::segment::AnonymousSegment::attach(near.descriptor().unwrap()).unwrap();
@@ -627,31 +362,4 @@ fn passive_mode_ends_where_the_channel_is_corrupt() {
     }
     assert!(matches!(running.ended(), Some(Ended::Corrupt(_))));
     assert!(matches!(running.wait().unwrap().recv(), Err(RecvError::Corrupt(_))));
-}
-
-#[test]
-fn f30_a_forked_child_does_not_wait_for_a_dispatcher_that_is_the_parents() {
-    let (mut sender, receiver) = one_way();
-    let (callback, told) = telling();
-    let running = receiver.on_receive(all, callback).unwrap();
-    let mut running = Some(running);
-    let mut child = Victim::start(|| {
-        assert!(matches!(running.take().unwrap().stop(), Err(StopError::Forked)));
-    });
-    assert_eq!(child.wait(), 0);
-    let mut child = Victim::start(|| drop(running.take()));
-    assert_eq!(child.wait(), 0);
-    sender.send(b"on").unwrap();
-    assert_eq!(next(&told), b"on", "the parent's goes on");
-    drop(running.take().unwrap().stop().unwrap());
-}
-
-/// The roles of this binary as a plugin.
-#[test]
-fn plugin_entry() {
-    if std::env::var(plugin::ROLE).as_deref() == Ok("passive") {
-        passive_plugin();
-        std::process::exit(0);
-    }
-    plugin::run_role();
 }

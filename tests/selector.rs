@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use common::plugin::{self, NEVER};
 use common::random::{self, Random};
+use common::spoiling;
 use common::victim::Victim;
 use ringway::channel::{Channel, ChannelOptions, Event, Receiver, Selector, Sender, WaitBackend};
 use ringway::error::RecvError;
@@ -305,7 +306,7 @@ fn a_death_is_told_to_a_sleeper() {
 #[test]
 fn plugin_entry() {
     if std::env::var("RINGWAY_TEST_ROLE").as_deref() == Ok("spoil-and-live") {
-        let fd = plugin::reopen("active");
+        let fd = spoiling::reopen("active");
         let segment = AnonymousSegment::attach(fd).unwrap();
         let plugin = Plugin::connect().unwrap();
         let (mut active, _passive) = plugin.take_channels().unwrap();

@@ -8,7 +8,8 @@ use ringway::error::RecvError;
 use ringway::host::{Plugin, RequestError, StopCause};
 
 use super::hostile::map_again;
-use super::plugin::{NEVER, announced, bare_producer, hang, ignore_sigterm};
+use super::plugin::{NEVER, hang, ignore_sigterm};
+use super::spoiling::{announced, bare_producer};
 
 /// How an obedient plugin ends that has been told to.
 pub fn exit_code(cause: StopCause) -> i32 {

@@ -13,8 +13,8 @@ use ringway::layout::{CHANNEL_DATA, ring, side};
 use ringway::memory::{Memory, Ordering};
 use ringway::segment::AnonymousSegment;
 
-use super::plugin::announced;
 use super::random::Random;
+use super::spoiling::announced;
 
 /// Its channels; hosts of such plugins have something to serve.
 const KEYS: [&str; 4] = ["control", "active", "passive", "service"];

@@ -2,6 +2,7 @@
 #![allow(dead_code, missing_docs)]
 
 pub mod asking;
+pub mod called;
 pub mod calling;
 pub mod controlling;
 pub mod forked;
@@ -10,11 +11,13 @@ pub mod ledger;
 pub mod linking;
 pub mod meeting;
 pub mod name;
+pub mod pieces;
 pub mod plugin;
 pub mod publishing;
 pub mod random;
 pub mod room;
 pub mod serving;
+pub mod spoiling;
 pub mod steps;
 pub mod store;
 pub mod storing;

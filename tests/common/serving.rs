@@ -10,7 +10,8 @@ use ringway::layout::ring;
 use ringway::memory::{Memory, Ordering};
 
 use super::hostile::map_again;
-use super::plugin::{self, NEVER, bare_producer, hang, raise};
+use super::plugin::{self, NEVER, hang, raise};
+use super::spoiling::bare_producer;
 
 /// A host that answers pings.
 pub fn serving_host() -> Host {
