@@ -2,9 +2,11 @@
 //! at random instants while they do.
 //!
 //! What must hold: publications of one publisher come in order, and none is missing that is not counted
-//! as lost; calls end by their deadlines, with the right result or a typed error; the only deaths are
-//! those that the test is guilty of; at the end nothing is left. `RINGWAY_SOAK_KILLS` says how many are
-//! killed, `RINGWAY_SOAK_PLUGINS` of how many; `RINGWAY_SEED` replays the choices.
+//! as lost; calls end by their deadlines, with the right result or a typed error; nobody is taken for a
+//! liar, and nobody hears of an end that was not; the only deaths are those that the test is guilty of.
+//! Afterwards every plugin hears every publisher of its topic and no other, and gets answers from every
+//! callee; at the end nothing is left. `RINGWAY_SOAK_KILLS` says how many are killed,
+//! `RINGWAY_SOAK_PLUGINS` of how many; `RINGWAY_SEED` replays the choices.
 #![allow(unsafe_code, missing_docs)]
 
 mod common;
@@ -12,8 +14,8 @@ mod common;
 use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::process;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -23,7 +25,10 @@ use ringway::error::{ExitReason, TryRecvError};
 use ringway::host::{Host, HostEventKind, Plugin, Restart};
 use ringway::rpc::CallError;
 use ringway::store::StoreOptions;
-use ringway::topic::{Publication, PublishOptions, SubscribeOptions, WhenSlow};
+use ringway::topic::{
+    Departed, Departure, Publication, PublishOptions, PublisherId, SubscribeOptions, TopicReport,
+    WhenSlow,
+};
 
 const SOAK: &str = "soak";
 const TOPICS: u64 = 4;
@@ -32,7 +37,9 @@ const CALL: Duration = Duration::from_millis(500);
 /// Exit code of a plugin that has seen what must not be.
 const WRONG: i32 = 66;
 /// The counts that plugins keep in the store.
-const COUNTS: [&str; 4] = ["published", "received", "answered", "failed"];
+const COUNTS: [&str; 5] = ["published", "received", "lost", "answered", "failed"];
+/// How many others a plugin calls: those whose numbers follow its own.
+const CALLEES: u64 = 4;
 
 /// Where the plugin's process starts; does nothing in the process that runs the tests.
 #[test]
@@ -58,8 +65,8 @@ fn play() {
     let plugin = Plugin::connect().unwrap();
     let number = number_of(plugin.name());
     let store = plugin.store().unwrap();
-    let received = Arc::new(AtomicU64::new(0));
-    let when_slow = match number % 4 {
+    // Each policy meets each other one on each topic.
+    let when_slow = match (number / TOPICS) % 4 {
         0 => WhenSlow::Block(Duration::from_millis(50)),
         1 => WhenSlow::DropNewest,
         2 => WhenSlow::DropOldest { queue_bytes: 8192 },
@@ -68,23 +75,35 @@ fn play() {
     let options =
         SubscribeOptions { capacity_bytes: 8192, when_slow, ..SubscribeOptions::default() };
     let subscriber = plugin.subscriber(&topic((number + 1) % TOPICS), &options).unwrap();
+    let heard = Arc::new(Heard::default());
     let mut newest = HashMap::new();
-    let count = Arc::clone(&received);
-    let listening = subscriber.on_publication(
-        |_: &Publication<'_>| true,
-        move |publication: &Publication<'_>| {
-            let sent = u64::from_ne_bytes(publication[..8].try_into().unwrap());
-            let last = newest.insert(publication.publisher(), publication.number());
-            let expected = last.map(|last| last + 1 + publication.lost_before());
-            if expected.is_some_and(|expected| expected != publication.number()) {
-                wrong(&format!("{} after {last:?}", publication.number()));
-            }
-            if sent ^ publication.number() != publication[8..].len() as u64 {
-                wrong("a publication of another length, or another's number");
-            }
-            count.fetch_add(1, Ordering::Relaxed);
-        },
-    );
+    let (hears, is_told) = (Arc::clone(&heard), Arc::clone(&heard));
+    let listening = subscriber
+        .passive()
+        .on(
+            |_: &Publication<'_>| true,
+            move |publication: &Publication<'_>| {
+                let sent = u64::from_ne_bytes(publication[..8].try_into().unwrap());
+                let last = newest.insert(publication.publisher(), publication.number());
+                let expected = last.map(|last| last + 1 + publication.lost_before());
+                if expected.is_some_and(|expected| expected != publication.number()) {
+                    wrong(&format!("{} after {last:?}", publication.number()));
+                }
+                if sent ^ publication.number() != publication[8..].len() as u64 {
+                    wrong("a publication of another length, or another's number");
+                }
+                hears.publication(publication);
+                // Now and then it is slow, each at another one, and its rings fill up.
+                if publication.number() % 256 == number % 256 {
+                    thread::sleep(Duration::from_millis(50));
+                }
+            },
+        )
+        .report(move |report| match report {
+            TopicReport::Departed(departed) => is_told.departure(departed, when_slow),
+            report => wrong(&format!("{report:?}")),
+        })
+        .start();
     let _listening = listening.unwrap();
     let _server = plugin
         .rpc_server()
@@ -98,7 +117,9 @@ fn play() {
         plugin.publisher_with(&topic(number % TOPICS), &PublishOptions::default()).unwrap();
     let (mut active, _passive) = plugin.take_channels().unwrap();
     let mut random = Random::new(u64::from(process::id()));
-    let mut counts = [0_u64; 4];
+    let mut counts = [0_u64; COUNTS.len()];
+    // One bit for each callee whose answer to the last call has come.
+    let mut answers = 0_u64;
     for round in 0_u64.. {
         match active.try_recv() {
             Err(TryRecvError::Empty) => {}
@@ -111,9 +132,13 @@ fn play() {
         publisher.publish(&payload).unwrap();
         counts[0] += 1;
         if round % 4 == 0 {
-            let other = (number + 1 + random.below(4)) % plugins();
+            let callee = random.below(CALLEES);
+            let other = (number + 1 + callee) % plugins();
             match client.call(&function(other), &payload, CALL) {
-                Ok(result) if result == [&payload[..], &payload].concat() => counts[2] += 1,
+                Ok(result) if result == [&payload[..], &payload].concat() => {
+                    counts[3] += 1;
+                    answers |= 1 << callee;
+                }
                 Ok(_) => wrong("another one's result"),
                 Err(
                     CallError::Timeout { .. }
@@ -121,19 +146,73 @@ fn play() {
                     | CallError::Unknown { .. }
                     | CallError::Died
                     | CallError::Link(_),
-                ) => counts[3] += 1,
+                ) => {
+                    counts[4] += 1;
+                    answers &= !(1 << callee);
+                }
                 Err(error) => wrong(&format!("a call that is not answered, but {error:?}")),
             }
         }
         if round % 32 == 0 {
-            counts[1] = received.swap(0, Ordering::Relaxed);
+            counts[1] = heard.received.swap(0, Ordering::Relaxed);
+            counts[2] = heard.lost.swap(0, Ordering::Relaxed);
             for (what, count) in COUNTS.iter().zip(&mut counts) {
                 let added = std::mem::take(count) as i64;
                 store.fetch_add(format!("{what}/{number}"), added).unwrap();
             }
+            let now = [u64::from(process::id()), heard.publishers(), answers];
+            store.set(format!("now/{number}"), bytemuck::bytes_of(&now)).unwrap();
         }
-        // So that all of them get somewhere.
-        thread::sleep(Duration::from_millis(1));
+        // So that all of them get somewhere; now and then more at once than a ring holds.
+        if round % 256 < 192 {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// What a subscriber has been told.
+#[derive(Default)]
+struct Heard {
+    received: AtomicU64,
+    lost: AtomicU64,
+    /// Those that have published something, and have not gone; a cut off one until its successor does.
+    publishers: Mutex<HashMap<PublisherId, Publishing>>,
+}
+
+struct Publishing {
+    plugin: String,
+    is_cut_off: bool,
+}
+
+impl Heard {
+    fn publication(&self, publication: &Publication<'_>) {
+        self.received.fetch_add(1, Ordering::Relaxed);
+        self.lost.fetch_add(publication.lost_before(), Ordering::Relaxed);
+        let mut publishers = self.publishers.lock().unwrap();
+        if !publishers.contains_key(&publication.publisher()) {
+            let plugin = publication.plugin().to_owned();
+            publishers.retain(|_, other| !other.is_cut_off || other.plugin != plugin);
+            publishers.insert(publication.publisher(), Publishing { plugin, is_cut_off: false });
+        }
+    }
+
+    fn departure(&self, departed: &Departed, when_slow: WhenSlow) {
+        let mut publishers = self.publishers.lock().unwrap();
+        match departed.departure {
+            Departure::Died | Departure::Finished => drop(publishers.remove(&departed.publisher)),
+            Departure::CutOff if when_slow == WhenSlow::Disconnect => {
+                if let Some(publishing) = publishers.get_mut(&departed.publisher) {
+                    publishing.is_cut_off = true;
+                }
+            }
+            // At the end, where its good-bye finds no room.
+            Departure::CutOff => drop(publishers.remove(&departed.publisher)),
+            _ => wrong(&format!("{departed:?}")),
+        }
+    }
+
+    fn publishers(&self) -> u64 {
+        self.publishers.lock().unwrap().len() as u64
     }
 }
 
@@ -209,27 +288,36 @@ fn plugins_that_publish_call_and_die() {
         }
     }
     let store = host.store().unwrap();
-    // All of them get somewhere, those that were killed too.
     let deadline = Instant::now() + NEVER;
     let total = |what: &str| -> i64 {
         let all = store.prefix(format!("{what}/"));
         all.map(|entry| i64::from_ne_bytes((**entry.unwrap().value()).try_into().unwrap())).sum()
     };
-    let alive = |number: u64| {
-        let answered = store.get(format!("answered/{number}")).unwrap();
-        answered.is_some_and(|value| i64::from_ne_bytes((*value).try_into().unwrap()) > 0)
+    // All of them, and those that were killed too, are linked with all others as if nothing had been.
+    let now = |number: u64| -> Option<[u64; 3]> {
+        let value = store.get(format!("now/{number}")).unwrap()?;
+        Some(bytemuck::pod_read_unaligned(&value))
     };
-    while !(0..plugins()).all(alive) {
-        assert!(Instant::now() < deadline, "one of them gets nowhere");
-        thread::sleep(Duration::from_millis(10));
+    let linked = |number: u64| {
+        let topic = (number + 1) % TOPICS;
+        let publishers = (0..plugins()).filter(|number| number % TOPICS == topic).count() as u64;
+        let pid = handles[number as usize].pid().map(u64::from);
+        pid.map(|pid| [pid, publishers, (1 << CALLEES) - 1])
+    };
+    for number in 0..plugins() {
+        while now(number).is_none_or(|now| Some(now) != linked(number)) {
+            let (now, linked) = (now(number), linked(number));
+            assert!(Instant::now() < deadline, "{number} has {now:?}, not {linked:?}");
+            thread::sleep(Duration::from_millis(10));
+        }
     }
-    let [published, received, answered, failed] = COUNTS.map(total);
+    let [published, received, lost, answered, failed] = COUNTS.map(total);
     println!(
-        "{kills} kills among {} plugins: {published} published, {received} received, {answered} calls answered, \
-         {failed} not",
+        "{kills} kills among {} plugins: {published} published, {received} received, {lost} \
+         lost, {answered} calls answered, {failed} not",
         plugins()
     );
-    assert!(received > published && answered > failed);
+    assert!(received > published && lost > 0 && answered > failed);
     store.check().unwrap();
     drop(store);
     for ended in host.shutdown(NEVER).unwrap() {
