@@ -90,7 +90,11 @@ fn f04_writers_killed_inside_of_batches_leave_all_of_them_or_nothing() {
         }
     });
     let mut inside = 0;
-    for kill in 0..kills {
+    for kill in 0..50 * kills {
+        // How many come inside of an operation depends on the machine: until there are enough.
+        if kill >= kills && inside > kills / 20 {
+            break;
+        }
         let begun = Signal::new();
         let seed = random.next();
         let mut writer = Victim::start(|| {
@@ -119,12 +123,8 @@ fn f04_writers_killed_inside_of_batches_leave_all_of_them_or_nothing() {
         assert_eq!(total(&store), TOTAL, "kill {kill}");
         store.check().unwrap();
     }
-    println!("{kills} kills, {inside} inside of an operation");
-    // How many depends on the machine; of a few, none may be.
-    assert!(
-        kills < 500 || inside > kills / 100,
-        "{inside} of {kills} kills came inside of an operation"
-    );
+    println!("{inside} of at least {kills} kills inside of an operation");
+    assert!(inside > kills / 20, "{inside} kills came inside of an operation");
     let mut watching = watching;
     watching.kill();
     assert!(libc::WIFSIGNALED(watching.wait()), "the reader has seen a part of a batch");

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
-use std::thread;
 use std::time::Duration;
 
 use ringway::channel::Sender;
@@ -13,7 +12,7 @@ use ringway::topic::{
     TopicRecvError, WhenSlow,
 };
 
-use super::plugin::NEVER;
+use super::plugin::{self, NEVER};
 
 /// What a subscriber in a test chooses, by its name.
 pub fn when_slow(name: &str) -> WhenSlow {
@@ -167,9 +166,9 @@ fn obey(plugin: &Plugin, hands: &mut Hands, words: &[&str], sender: &Arc<Mutex<S
         "hang-in-callback" => {
             let subscriber = hands.subscribers.remove(key).unwrap();
             let sender = Arc::clone(sender);
-            let callback = move |_: &Publication<'_>| {
+            let callback = move |_: &Publication<'_>| -> () {
                 sender.lock().unwrap().send(b"in callback").unwrap();
-                thread::sleep(NEVER);
+                plugin::hang()
             };
             let listening = subscriber.on_publication(|_| true, callback).unwrap();
             std::mem::forget(listening);
