@@ -76,15 +76,10 @@ pub(super) struct StoreService {
     store: Store,
     /// What plugins have set, by their names.
     ledgers: HashMap<String, Ledger>,
-    /// At which bells somebody was announced for which process, by the [address](address) of its visit.
-    announced: HashMap<usize, Announced>,
+    /// At which bells somebody was announced for which process, by its session's serial number.
+    announced: HashMap<u64, Announced>,
     /// The same for processes that are over: the lock was not to be had.
     left_over: Announced,
-}
-
-/// Names a process as long as it is served.
-fn address(session: &Session) -> usize {
-    Arc::as_ptr(&session.visit).addr()
 }
 
 impl StoreService {
@@ -103,7 +98,7 @@ impl Service for StoreService {
         match (session.visit.quota, request.op) {
             (Some(quota), frame::OP_STORE_WRITE) => self.write(session, request, &quota),
             (Some(_), frame::OP_STORE_ANNOUNCE) => {
-                let announced = self.announced.entry(address(session)).or_default();
+                let announced = self.announced.entry(session.serial()).or_default();
                 let said = announced.announce(&self.store, request.payload);
                 let said = said.map_err(|_| request.malformed())?;
                 session.reply(request, frame::STATUS_DONE, &[u8::from(said)])
@@ -113,7 +108,7 @@ impl Service for StoreService {
     }
 
     fn end(&mut self, session: &Session) {
-        if let Some(announced) = self.announced.remove(&address(session)) {
+        if let Some(announced) = self.announced.remove(&session.serial()) {
             self.left_over.add(announced);
         }
         let _ = self.left_over.take_back(&self.store, LOCK_PATIENCE);

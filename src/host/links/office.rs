@@ -65,7 +65,7 @@ impl Office {
 #[derive(Debug)]
 pub(in crate::host) struct LinkService {
     office: Arc<Office>,
-    /// By the visit's number.
+    /// By the session's serial number.
     parties: HashMap<u64, PartyId>,
 }
 
@@ -81,7 +81,7 @@ impl Service for LinkService {
             let visit = Arc::clone(&session.visit);
             let outlet = Box::new(PostBox { socket, visit });
             let party = self.office.broker().enter(&session.visit.plugin, outlet);
-            self.parties.insert(session.visit.number, party);
+            self.parties.insert(session.serial(), party);
         }
     }
 
@@ -91,14 +91,14 @@ impl Service for LinkService {
         request: &Request<'_>,
     ) -> Result<(), ServiceProblem> {
         // No party has the number 0.
-        let party = self.parties.get(&session.visit.number).copied().unwrap_or(0);
+        let party = self.parties.get(&session.serial()).copied().unwrap_or(0);
         let reply = self.office.handle(party, request.op, request.payload);
         let reply = reply.map_err(|Malformed| request.malformed())?;
         session.reply(request, reply.status, &reply.payload)
     }
 
     fn end(&mut self, session: &Session) {
-        if let Some(party) = self.parties.remove(&session.visit.number) {
+        if let Some(party) = self.parties.remove(&session.serial()) {
             self.office.leave(party);
         }
     }

@@ -17,7 +17,6 @@ use crate::channel::Sender;
 use crate::error::TrySendError;
 use crate::host::event::{Events, HostEventKind};
 use crate::store::StoreQuota;
-use crate::sync::{AtomicU64, Ordering};
 
 /// A part of what a host serves: operations that belong together. It runs on the server's thread, so
 /// that everything it does is short.
@@ -75,8 +74,6 @@ pub(in crate::host) struct Visit {
     pub(in crate::host) plugin: String,
     /// How much it may ask of the host's store; `None` where it may not, or writes it itself.
     pub(in crate::host) quota: Option<StoreQuota>,
-    /// No two visits have the same.
-    pub(in crate::host) number: u64,
     /// The host's end of the plugin's post, until somebody takes it.
     post: Mutex<Option<OwnedFd>>,
     events: Arc<Events>,
@@ -91,11 +88,9 @@ impl Visit {
         quota: Option<StoreQuota>,
         post: Option<OwnedFd>,
     ) -> Self {
-        static LAST: AtomicU64 = AtomicU64::new(0);
-        let number = LAST.fetch_add(1, Ordering::Relaxed) + 1;
         let (plugin, events) = (plugin.into(), Arc::clone(events));
         let (is_over, over) = (Mutex::new(false), Condvar::new());
-        Self { plugin, quota, number, post: Mutex::new(post), events, is_over, over }
+        Self { plugin, quota, post: Mutex::new(post), events, is_over, over }
     }
 
     /// The host's end of the plugin's post, once.
