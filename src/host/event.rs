@@ -92,8 +92,9 @@ pub enum HostEventKind {
         /// What is wrong with it.
         problem: RequestProblem,
     },
-    /// It is not served any more: what it sent on its service channel breaks the rules. Its own calls
-    /// say so to it; everything else goes on, and a successor is served again.
+    /// It is not served any more: what it sent on its service channel breaks the rules, or the host itself cannot
+    /// serve it ([`HostPanicked`](ServiceProblem::HostPanicked)). Its own calls say so to it; everything else goes
+    /// on, and in the first case a successor is served again.
     ServiceClosed {
         /// What was wrong.
         problem: ServiceProblem,

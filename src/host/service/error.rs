@@ -98,4 +98,8 @@ pub enum ServiceProblem {
     /// The plugin does not read the answers to its requests.
     #[error("it does not read the answers to its requests")]
     NotReading,
+    /// The plugin has done nothing wrong: the thread that serves all plugins has panicked, and serves none any
+    /// more. Only another [`Host`](crate::host::Host) does.
+    #[error("the host's thread that serves plugins has panicked")]
+    HostPanicked,
 }

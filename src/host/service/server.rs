@@ -3,9 +3,11 @@
 //! [`Host`](crate::host::Host) has one where it has something to serve. What always holds: requests
 //! of one plugin are carried out in the order in which they were sent, and of all plugins in turn, a
 //! budget each; what a process had asked for before it died is carried out before its successor is
-//! started; a plugin that breaks a rule is not served any more, and the others do not notice.
+//! started; a plugin that breaks a rule is not served any more, and the others do not notice; where a
+//! service panics nobody is served any more, and the host program is told.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -42,11 +44,13 @@ struct Inbox {
 
 #[derive(Debug)]
 struct Letters {
-    commands: Vec<Command>,
+    commands: VecDeque<Command>,
     /// Sent to after a command; `None` once the server has been stopped.
     bell: Option<Sender>,
     /// Nobody reads any more.
     closed: bool,
+    /// A service has panicked.
+    failed: bool,
 }
 
 #[derive(Debug)]
@@ -61,20 +65,32 @@ impl Inbox {
         self.letters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn next(&self) -> Option<Command> {
+        self.letters().commands.pop_front()
+    }
+
     fn put(&self, command: Command) {
         let mut letters = self.letters();
         if letters.closed {
             if let Command::Admit(visit, _) = command {
-                visit.is_over();
+                letters.turn_away(&visit);
             }
             return;
         }
-        letters.commands.push(command);
+        letters.commands.push_back(command);
         letters.ring();
     }
 }
 
 impl Letters {
+    /// A plugin's process comes too late to be served.
+    fn turn_away(&self, visit: &Visit) {
+        if self.failed {
+            visit.report(ServiceProblem::HostPanicked);
+        }
+        visit.is_over();
+    }
+
     fn ring(&mut self) {
         if let Some(bell) = &mut self.bell {
             // One that has no room has been rung.
@@ -130,7 +146,8 @@ impl Server {
         let options = ChannelOptions { capacity_bytes: 4096, ..ChannelOptions::default() };
         let (ours, theirs) = Channel::pair(&options).map_err(HostError::Bell)?;
         let (bell, _) = ours.split();
-        let letters = Letters { commands: Vec::new(), bell: Some(bell), closed: false };
+        let commands = VecDeque::new();
+        let letters = Letters { commands, bell: Some(bell), closed: false, failed: false };
         let inbox = Arc::new(Inbox { letters: Mutex::new(letters) });
         let (_, heard) = theirs.split();
         let serving = {
@@ -139,7 +156,10 @@ impl Server {
                 let mut selector = Selector::new();
                 let bell = selector.add(heard);
                 let clients = HashMap::new();
-                Serving { inbox, selector, bell, clients, services, admitted: 0 }.run();
+                let mut serving = Serving { inbox, selector, bell, clients, services, admitted: 0 };
+                if catch_unwind(AssertUnwindSafe(|| serving.run())).is_err() {
+                    serving.fail();
+                }
             }
         };
         let builder = thread::Builder::new().name("ringway-service".into());
@@ -211,10 +231,10 @@ enum End {
 }
 
 impl Serving {
-    fn run(mut self) {
+    fn run(&mut self) {
         while self.obey() {
             let idle = self.attend();
-            let Self { selector, bell, clients, services, .. } = &mut self;
+            let Self { selector, bell, clients, services, .. } = &mut *self;
             selector.poll(BUDGET, idle, |token, event| {
                 if token == *bell {
                     return;
@@ -225,6 +245,25 @@ impl Serving {
                 }
             });
             self.say_goodbye();
+        }
+    }
+
+    /// A service has panicked, and what it has cannot be relied upon: nobody is served any more, and the host program
+    /// is told so of everybody.
+    fn fail(&mut self) {
+        self.inbox.letters().failed = true;
+        let mut visits = Vec::new();
+        for client in self.clients.values_mut().filter(|client| client.end.is_none()) {
+            client.end = Some(End::Left);
+            visits.push(Arc::clone(&client.session.visit));
+        }
+        while !self.clients.is_empty() {
+            // A service that panics again has one session less to end.
+            let _ = catch_unwind(AssertUnwindSafe(|| self.say_goodbye()));
+        }
+        for visit in visits {
+            visit.report(ServiceProblem::HostPanicked);
+            visit.is_over();
         }
     }
 
@@ -239,16 +278,17 @@ impl Serving {
 
     /// Does what the host's other threads have asked for. False where that is the end.
     fn obey(&mut self) -> bool {
-        let commands = std::mem::take(&mut self.inbox.letters().commands);
-        for command in commands {
+        while let Some(command) = self.inbox.next() {
             match command {
                 Command::Admit(visit, channel) => {
                     let (sender, receiver) = channel.split();
                     self.admitted += 1;
                     let session = Session::new(visit, sender, self.admitted);
-                    self.services.values_mut().for_each(|service| service.begin(&session));
-                    let token = self.selector.add(receiver);
-                    self.clients.insert(token, Client { session, end: None });
+                    let client = Client { session, end: None };
+                    let client =
+                        self.clients.entry(self.selector.add(receiver)).insert_entry(client);
+                    let session = &client.get().session;
+                    self.services.values_mut().for_each(|service| service.begin(session));
                 }
                 Command::Died(pid) => {
                     self.services.values_mut().for_each(|service| service.died(pid));
@@ -282,9 +322,9 @@ impl Drop for Serving {
     fn drop(&mut self) {
         let mut letters = self.inbox.letters();
         letters.closed = true;
-        for command in letters.commands.drain(..) {
+        for command in std::mem::take(&mut letters.commands) {
             if let Command::Admit(visit, _) = command {
-                visit.is_over();
+                letters.turn_away(&visit);
             }
         }
         self.clients.values().for_each(|client| client.session.visit.is_over());

@@ -23,6 +23,7 @@ const OP_LONG: u32 = frame::op(9, 2);
 const OP_WAIT: u32 = frame::op(9, 3);
 const OP_WRONG: u32 = frame::op(9, 4);
 const OP_TELL: u32 = frame::op(9, 5);
+const OP_PANIC: u32 = frame::op(9, 6);
 
 /// A service that answers as it is asked to.
 #[derive(Debug)]
@@ -54,6 +55,7 @@ impl Service for Odd {
                 let _ = self.told.send((session.visit.plugin.clone(), "asks"));
                 session.reply(request, 0, &[])
             }
+            OP_PANIC => panic!("as it was asked to"),
             _ => session.reply(request, 256, &(request.payload.len() as u64).to_ne_bytes()),
         }
     }
@@ -282,4 +284,32 @@ fn when_the_server_ends_every_wait_does() {
     let visit = Arc::new(Visit::new("late", &bench.events, None, None));
     bench.server.admit(Arc::clone(&visit), host);
     visit.wait_until_over(NEVER);
+}
+
+#[test]
+fn the_host_program_is_told_that_a_service_has_panicked_and_nobody_waits_for_it() {
+    let bench = Bench::new();
+    let (one, other) = (bench.client("one"), bench.client("other"));
+    let (_idle, visit) = bench.admit("idle");
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| other.call(OP_SILENT, &[], NEVER));
+        assert_eq!(one.call(OP_PANIC, &[], NEVER), Err(ServiceError::Closed));
+        assert_eq!(waiting.join().unwrap(), Err(ServiceError::Closed));
+    });
+    visit.wait_until_over(NEVER);
+    let mut told: Vec<_> = (0..3).map(|_| bench.problem()).collect();
+    told.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let problem = ServiceProblem::HostPanicked;
+    assert_eq!(told, ["idle", "one", "other"].map(|plugin| (plugin.into(), problem)));
+    // What is left of each was seen to, as at any other end.
+    let mut ended: Vec<_> = (0..3).map(|_| bench.told()).collect();
+    ended.sort_unstable();
+    assert_eq!(ended, ["idle", "one", "other"].map(|plugin| (plugin.into(), "end")));
+    // And of those that come later.
+    let (host, mut late) = Channel::pair(&ChannelOptions::default()).unwrap();
+    let visit = Arc::new(Visit::new("late", &bench.events, None, None));
+    bench.server.admit(Arc::clone(&visit), host);
+    visit.wait_until_over(NEVER);
+    assert_eq!(bench.problem(), ("late".into(), problem));
+    assert_eq!(late.recv_timeout(NEVER).unwrap_err(), RecvTimeoutError::Disconnected);
 }
