@@ -1,5 +1,6 @@
 //! What desks do for those that keep to the rules.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use super::{Bench, NEVER, is_disconnected, small, talk, tray, until};
 use crate::channel::{Channel, ChannelOptions, ChannelTypes};
 use crate::error::ExitReason;
 use crate::host::links::wire::name_of_ticket;
-use crate::host::links::{Desk, Kind, LinkError, LinkOptions, Listed, MAX_NOTE_BYTES};
+use crate::host::links::{Desk, Inbox, Kind, Link, LinkError, LinkOptions, Listed, MAX_NOTE_BYTES};
 use crate::typed::Pod;
 
 #[test]
@@ -208,6 +209,29 @@ fn two_that_connect_at_once_do_not_end_each_others_link() {
         drop(theirs);
         until("the end of it", || bench.links.census().0 == 0);
     }
+}
+
+/// Panics at the first link.
+#[derive(Debug)]
+struct Clumsy(AtomicBool, Arc<dyn Inbox>);
+
+impl Inbox for Clumsy {
+    fn linked(&self, link: Link) {
+        assert!(self.0.swap(true, Ordering::Relaxed), "as it is to");
+        self.1.linked(link);
+    }
+}
+
+#[test]
+fn an_inbox_that_panics_loses_its_link_and_no_other() {
+    let bench = Bench::new();
+    let (host, plugin) = (bench.host(), bench.plugin("plugin"));
+    let (inbox, links) = tray();
+    let inbox = Arc::new(Clumsy(AtomicBool::new(false), inbox));
+    let _name = host.listen(Kind::Channel, "name", b"", &small(), inbox, NEVER).unwrap();
+    let connect = || plugin.connect(Kind::Channel, "name", b"", &small(), NEVER).unwrap();
+    assert!(is_disconnected(&mut connect().channel));
+    talk(&mut connect().channel, &mut links.recv_timeout(NEVER).unwrap().channel);
 }
 
 #[test]

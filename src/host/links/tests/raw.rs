@@ -11,13 +11,13 @@ use std::process::{self, Command, Stdio};
 use std::sync::Arc;
 use std::thread;
 
-use super::NEVER;
+use super::{NEVER, to_listen};
 use crate::channel::Channel;
 use crate::error::RecvError;
 use crate::host::links::Kind;
 use crate::host::links::wire::{
     Ask, EndId, Letter, ListAsk, MAX_LETTER_BYTES, OP_ANSWER, OP_CONNECT, OP_LIST, OP_LISTEN,
-    OP_OVER, Shape,
+    OP_OVER,
 };
 use crate::host::{Host, Plugin, PluginHandle, PluginSpec};
 use crate::os::eventfd::EventFd;
@@ -63,19 +63,10 @@ fn obey() {
             }
             Err(error) => format!("{error:?}"),
         };
-        let shape = Shape { capacities: [4096; 2], max_message_bytes: 1024, ..Shape::default() };
-        let ask = |name: &str| Ask {
-            token: 1 << 32,
-            group: 1,
-            kind: Kind::Channel,
-            name: name.into(),
-            note: Vec::new(),
-            shape,
-        };
         let answer = match what {
-            "listen" => call(OP_LISTEN, &ask(rest[0]).to_bytes()),
+            "listen" => call(OP_LISTEN, &to_listen(Kind::Channel, rest[0]).to_bytes()),
             "connect" => {
-                let ask = Ask { token: 1 << 33, ..ask(rest[0]) };
+                let ask = Ask { token: 1 << 33, ..to_listen(Kind::Channel, rest[0]) };
                 call(OP_CONNECT, &ask.to_bytes())
             }
             "read" => {

@@ -6,11 +6,11 @@ use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Bench, NEVER, small, talk, tray, until};
+use super::{Bench, NEVER, small, talk, to_listen, tray, until};
 use crate::host::event::HostEventKind;
 use crate::host::links::wire::{
     ATTACHED, Ask, EndId, Letter, MAX_LETTER_BYTES, OP_ANSWER, OP_CONNECT, OP_LIST, OP_LISTEN,
-    OP_OVER, OP_WITHDRAW, REFUSED, STATUS_CLOSED, Shape, What,
+    OP_OVER, OP_WITHDRAW, REFUSED, STATUS_CLOSED, What,
 };
 use crate::host::links::{Desk, Kind, Limits, Link, LinkError, LinkOptions, Registration};
 use crate::host::service::error::ServiceError;
@@ -25,15 +25,7 @@ fn who_does_not_look_after_its_links_stalls_nobody() {
     let (host, other) = (bench.host(), bench.plugin("other"));
     let options = small();
     let idle = bench.visitor("idle");
-    let listen = Ask {
-        // Not one that its desk will have.
-        token: 1 << 32,
-        group: 1,
-        kind: Kind::Topic,
-        name: "news".into(),
-        note: Vec::new(),
-        shape: Shape { capacities: [4096; 2], max_message_bytes: 1, ..Shape::default() },
-    };
+    let listen = to_listen(Kind::Topic, "news");
     assert_eq!(idle.client.call(OP_LISTEN, &listen.to_bytes(), NEVER).unwrap().status, 0);
     let (inbox, links) = tray();
     let _news = other.listen(Kind::Topic, "news", b"", &options, inbox, NEVER).unwrap();
@@ -59,14 +51,7 @@ fn offers_that_are_not_answered_are_few() {
     let bench = Bench::new();
     let host = bench.host();
     let idle = bench.visitor("idle");
-    let listen = Ask {
-        token: 1 << 32,
-        group: 1,
-        kind: Kind::Topic,
-        name: "news".into(),
-        note: Vec::new(),
-        shape: Shape { capacities: [4096; 2], max_message_bytes: 1, ..Shape::default() },
-    };
+    let listen = to_listen(Kind::Topic, "news");
     assert_eq!(idle.client.call(OP_LISTEN, &listen.to_bytes(), NEVER).unwrap().status, 0);
     let limit = Limits::default().unanswered;
     let joins = (0..limit + 10).map(|_| host.join(Kind::Topic, "news", b"", tray().0, AT_ONCE));
@@ -98,20 +83,13 @@ fn who_reads_no_letters_is_no_party_any_more() {
     let bench = Bench::new();
     let host = bench.host();
     let deaf = bench.visitor("deaf");
-    let listen = Ask {
-        token: 1,
-        group: 1,
-        kind: Kind::Channel,
-        name: "deaf".into(),
-        note: Vec::new(),
-        shape: Shape { capacities: [4096; 2], max_message_bytes: 1, ..Shape::default() },
-    };
+    let listen = to_listen(Kind::Channel, "deaf");
     let ask = |op, payload: &[u8]| deaf.client.call(op, payload, NEVER).unwrap();
     assert_eq!(ask(OP_LISTEN, &listen.to_bytes()).status, STATUS_DONE);
     // It says that it has attached what it has not looked at, and lets go of it.
     let mut links = 0;
     loop {
-        let connect = Ask { token: 2, ..listen.clone() };
+        let connect = Ask { token: listen.token + 1, ..listen.clone() };
         let reply = ask(OP_CONNECT, &connect.to_bytes());
         if reply.status != STATUS_DONE {
             assert_eq!(reply.status, STATUS_CLOSED);
@@ -175,14 +153,7 @@ fn who_breaks_a_rule_is_served_no_longer() {
 fn what_nothing_came_of_takes_no_memory_whoever_keeps_it() {
     let bench = Bench::new();
     let (host, keeps) = (bench.host(), bench.visitor("keeps"));
-    let listen = Ask {
-        token: 1,
-        group: 1,
-        kind: Kind::Channel,
-        name: "kept".into(),
-        note: Vec::new(),
-        shape: Shape { capacities: [4096; 2], max_message_bytes: 1, ..Shape::default() },
-    };
+    let listen = to_listen(Kind::Channel, "kept");
     let listening = keeps.client.call(OP_LISTEN, &listen.to_bytes(), NEVER).unwrap();
     assert_eq!(listening.status, STATUS_DONE);
     let late = host.connect(Kind::Channel, "kept", b"", &small(), AT_ONCE);
