@@ -8,7 +8,7 @@ use ringway::channel::Channel;
 use ringway::error::{RecvError, RecvTimeoutError};
 use ringway::host::{Host, Plugin, PluginHandle, PluginSpec, PluginWatch};
 
-use super::plugin::{NEVER, ignore_sigterm};
+use super::plugin::{NEVER, hang, ignore_sigterm};
 
 /// Does what each message says, and answers with what came of it.
 pub fn control_others() {
@@ -24,9 +24,9 @@ pub fn control_others() {
         if let Some(name) = order.strip_prefix("flood-restarts ") {
             // Over a message that it has not finished with.
             ignore_sigterm();
-            loop {
-                let _ = plugin.restart_plugin(name);
-            }
+            let answers: Vec<_> = (0..20).map(|_| told(plugin.restart_plugin(name))).collect();
+            active.send(answers.concat().as_bytes()).unwrap();
+            hang();
         }
         active.receiver().release();
         if order.starts_with("wait") && order.ends_with("aloud") {
@@ -138,7 +138,7 @@ pub fn controlling_host() -> Host {
 pub fn host_of_a_watcher() {
     let host = controlling_host();
     let _plugin = host.spawn(super::plugin::spec("watcher", "watch-until-gone")).unwrap();
-    super::plugin::hang();
+    hang();
 }
 
 /// Waits for something that does not happen, until that fails, and says why.

@@ -17,7 +17,7 @@ use crate::host::service::frame::{
 use crate::host::service::{Request, Service, ServiceProblem, Session, Sessions};
 
 /// How many actions of one process are carried out at a time.
-const MAX_ACTING: usize = 16;
+pub(super) const MAX_ACTING: usize = 16;
 
 /// See the module.
 #[derive(Debug)]

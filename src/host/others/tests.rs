@@ -1,13 +1,16 @@
 //! The service over a channel, without processes: what is refused, and what is answered when.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use super::acting::Permission;
+use super::acting::{ControlRequest, Permission};
 use super::roster::Roster;
-use super::serving::Others;
-use super::wire::{self, STATUS_NOT_RUNNING, STATUS_NOTHING, STATUS_UNKNOWN_NAME};
+use super::serving::{MAX_ACTING, Others};
+use super::wire::{
+    self, STATUS_BUSY, STATUS_NOT_PERMITTED, STATUS_NOT_RUNNING, STATUS_NOTHING,
+    STATUS_UNKNOWN_NAME,
+};
 use crate::channel::{Channel, ChannelOptions};
 use crate::error::RecvTimeoutError;
 use crate::host::event::{Events, HostEventKind};
@@ -163,6 +166,37 @@ fn f40_who_has_too_many_requests_under_way_or_asks_for_what_cannot_be_is_not_ser
     send(&mut good, unknown, 1, b"");
     let status = Header::of(&good.recv_timeout(NEVER).unwrap()).unwrap().0.status;
     assert_eq!(status, crate::host::service::frame::STATUS_UNKNOWN);
+}
+
+#[test]
+fn so_many_actions_of_one_process_are_under_way_and_no_more() {
+    let bench = Bench::new();
+    let gate = Arc::<Mutex<()>>::default();
+    let shut = gate.lock().unwrap();
+    let slow = {
+        let gate = Arc::clone(&gate);
+        move |_: &ControlRequest<'_>| gate.lock().is_err()
+    };
+    bench.roster.enlist_nobody("greedy", Permission::new(slow));
+    bench.roster.enlist_nobody("modest", Permission::default());
+    let kill = |channel: &mut Channel, id| send(channel, OP_PLUGIN_KILL, id, b"modest");
+    let answer = |channel: &mut Channel| {
+        let message = channel.recv_timeout(NEVER).unwrap();
+        let (Header { id, status, .. }, _) = Header::of(&message).unwrap();
+        (id, status)
+    };
+    let most = MAX_ACTING as u64;
+    let [mut greedy, mut modest] = ["greedy", "modest"].map(|name| bench.admit(name));
+    (1..=most + 1).for_each(|id| kill(&mut greedy, id));
+    assert_eq!(answer(&mut greedy), (most + 1, STATUS_BUSY));
+    kill(&mut modest, 1);
+    assert_eq!(answer(&mut modest), (1, STATUS_NOT_RUNNING), "nobody waits for another one");
+    drop(shut);
+    let mut answers: Vec<_> = (0..most).map(|_| answer(&mut greedy)).collect();
+    answers.sort_unstable();
+    assert!(answers.into_iter().eq((1..=most).map(|id| (id, STATUS_NOT_PERMITTED))));
+    kill(&mut greedy, 1);
+    assert_eq!(answer(&mut greedy), (1, STATUS_NOT_PERMITTED), "there is room again");
 }
 
 impl Roster {
