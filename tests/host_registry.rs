@@ -7,11 +7,14 @@
 
 mod common;
 
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 use std::time::Duration;
 
 use common::controlling::Hand;
-use common::linking::{belongings, linking_host, small};
+use common::linking::{self, belongings, linking_host, small};
 use common::plugin::{self, NEVER, alone, restarts};
+use common::stray::{Stray, pidfd_of};
 use common::victim::Victim;
 use ringway::channel::{Channel, ChannelOptions, TypedChannel};
 use ringway::error::{RecvTimeoutError, SendError};
@@ -23,6 +26,7 @@ use ringway::typed::Pod;
 /// Where the plugin's process starts; does nothing in the process that runs the tests.
 #[test]
 fn plugin_entry() {
+    linking::run_role();
     plugin::run_role();
 }
 
@@ -316,6 +320,23 @@ fn a_forked_child_is_told_that_it_is_one() {
     let mut theirs = listener.accept(NEVER).unwrap();
     channel.send(b"still there").unwrap();
     assert_eq!(&*theirs.recv_timeout(NEVER).unwrap(), b"still there");
+}
+
+#[test]
+fn f03_a_host_that_dies_beside_its_forked_child_is_gone_for_all_links() {
+    let mut host = plugin::command("host-that-forks").stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(host.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let (mut child, mut waits) = (None, false);
+    while child.is_none() || !waits {
+        let line = lines.next().expect("both are about to say so");
+        match line.strip_prefix("child ") {
+            Some(number) => child = Some(Stray(pidfd_of(number.parse().unwrap()))),
+            None => waits |= line == "waits",
+        }
+    }
+    host.kill().unwrap();
+    host.wait().unwrap();
+    assert_eq!(lines.next().as_deref(), Some("(Err(Closed), Err(Disconnected))"));
 }
 
 /// What hosts and plugins may share between threads.

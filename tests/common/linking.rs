@@ -1,8 +1,10 @@
 //! Plugins that register channels and open others', as messages tell them to.
 
 use std::collections::HashMap;
+use std::env;
 use std::fmt::Debug;
 use std::fs;
+use std::process;
 use std::time::Duration;
 
 use ringway::channel::{Channel, ChannelOptions, TypedChannel};
@@ -10,7 +12,7 @@ use ringway::error::{RecvError, RecvTimeoutError};
 use ringway::host::{ChannelListener, Host, Plugin, Ticket};
 use ringway::typed::Pod;
 
-use super::plugin::NEVER;
+use super::plugin::{self, NEVER};
 
 /// A host that links processes.
 pub fn linking_host() -> Host {
@@ -126,4 +128,43 @@ fn obey(plugin: &Plugin, things: &mut Things, order: &str) -> String {
         "belongings" => format!("{:?}", belongings()),
         other => other.into(),
     }
+}
+
+/// Plays a role that only tests of links need, if this process was started for one, and ends the process.
+pub fn run_role() {
+    match env::var(plugin::ROLE).as_deref() {
+        Ok("host-that-forks") => host_that_forks(),
+        Ok("listen-until-gone") => listen_until_gone(),
+        _ => return,
+    }
+    process::exit(0);
+}
+
+/// A host that is to be killed, and a child of it that keeps all its descriptors open.
+fn host_that_forks() {
+    let host = linking_host();
+    let _plugin = host.spawn(plugin::spec("listener", "listen-until-gone")).unwrap();
+    // SAFETY: the child of a process with threads makes no calls but this one, again and again.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        loop {
+            // SAFETY: the call waits for a signal.
+            unsafe { libc::pause() };
+        }
+    }
+    eprintln!("child {child}");
+    plugin::hang();
+}
+
+/// Waits for links and for messages of one until there cannot be any, and says so.
+fn listen_until_gone() {
+    let plugin = Plugin::connect().unwrap();
+    plugin.set_host_gone_grace(None);
+    let _channels = plugin.take_channels().unwrap();
+    let listener = plugin.register_channel("name", &small()).unwrap();
+    let mut ours = plugin.open_channel("name", &small(), NEVER).unwrap();
+    let _theirs = listener.accept(NEVER).unwrap();
+    eprintln!("waits");
+    let told = (listener.accept(NEVER).map(drop), ours.recv_timeout(NEVER).map(drop));
+    eprintln!("{told:?}");
 }
