@@ -11,11 +11,11 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
+use common::controlling::Hand;
 use common::plugin::{self, KILLED, NEVER, restarts};
 use common::storing::{self, BUSY_KEYS, busy_count, busy_key};
-use ringway::channel::Channel;
 use ringway::error::RecvTimeoutError;
-use ringway::host::{Host, HostEventKind, PluginHandle, PluginSpec, ServiceProblem, StoreError};
+use ringway::host::{Host, HostEventKind, PluginSpec, ServiceProblem, StoreError};
 use ringway::layout::store::bell;
 use ringway::store::{Store, StoreOptions, StoreQuota, WriteError};
 
@@ -36,31 +36,6 @@ fn host() -> Host {
 fn trusted(spec: PluginSpec) -> PluginSpec {
     // SAFETY: the plugin is this very program, which writes to the store by way of the library only.
     unsafe { spec.trust_with_store() }
-}
-
-/// A plugin that does what it is told.
-struct Hand {
-    handle: PluginHandle,
-    active: Channel,
-}
-
-impl Hand {
-    fn start(host: &Host, spec: PluginSpec) -> Self {
-        let handle = host.spawn(spec).unwrap();
-        let (active, _passive) = handle.take_channels().unwrap();
-        Self { handle, active }
-    }
-
-    fn tell(&mut self, order: &str) -> String {
-        while self.active.send(order.as_bytes()).is_err() {}
-        loop {
-            match self.active.recv_timeout(NEVER) {
-                Ok(message) => return String::from_utf8(message.to_vec()).unwrap(),
-                Err(RecvTimeoutError::Restarted { .. }) => {}
-                Err(error) => panic!("{error}"),
-            }
-        }
-    }
 }
 
 /// Waits until something has come to be.
