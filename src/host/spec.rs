@@ -28,9 +28,10 @@ pub const MAX_NAME_BYTES: usize = 64;
 /// failed starts counting anew.
 ///
 /// A restart that somebody has asked for ([`PluginHandle::restart`](super::PluginHandle::restart),
-/// [`Plugin::request_restart`](super::Plugin::request_restart)) takes place whatever is said here,
-/// without a pause and without counting as a failure. Where the successor cannot be started, what is
-/// said here decides about further attempts.
+/// [`Plugin::request_restart`](super::Plugin::request_restart)) takes place whatever is said here, and
+/// does not count as a failure. There is no pause before it, but where a plugin asks for its own: its
+/// successor is started a second after it became ready at the earliest. Where the successor cannot be
+/// started, what is said here decides about further attempts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Restart {
     /// Nothing.

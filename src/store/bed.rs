@@ -74,7 +74,8 @@ impl ByHost {
         bell: u64,
         deadline: Deadline,
     ) -> bool {
-        // Before the announcement, so that a bell that is rung in between counts as rung since.
+        // Before the announcement, so that a bell that is rung in between counts as rung since. Pairs with the
+        // Release in `doorbells::ring`.
         let generation = memory.load_u32(bell + GENERATION, Ordering::Acquire);
         // Not rung, and not about to be: who rings it from now on finds the announcement, which the host has
         // fenced before it has answered.
