@@ -174,13 +174,15 @@ impl<M: Memory> Core<M> {
         let (hash, Place::Present { slot, word, block }) = self.find(key)? else {
             return Ok(false);
         };
+        // Before anything changes: what lies in no object is damage, and no key that is gone afterwards.
+        let bytes = block_at(&self.memory, &self.geometry, word)?.bytes().ok_or(Damage)?;
         let mut journal = Journal::begin(&self.memory, Operation::Slot, slot, word);
         // Nobody gets it; whoever looks at the counter sees that something changes.
         next_version(&self.memory);
         note_deletion(&self.memory, &self.geometry, key, hash, block.version);
         journal.commit(slot, slot::TOMBSTONE);
         self.rung.ring(&self.memory, hash);
-        account(&mut journal, &self.geometry, word, slot::TOMBSTONE)?;
+        account_bytes(&mut journal, &self.geometry, (word, bytes), (slot::TOMBSTONE, 0))?;
         journal.end();
         self.shrink_where_few_are_left()?;
         Ok(true)

@@ -103,6 +103,22 @@ proptest! {
 }
 
 #[test]
+fn a_key_whose_block_lies_in_no_object_is_not_deleted() {
+    let mut core = core_of(64 << 10);
+    core.set(b"k", b"1").unwrap();
+    core.set(b"around", &[0; 1000]).unwrap();
+    let Place::Present { slot, block, .. } = core.find(b"k").unwrap().1 else { panic!("absent") };
+    let Place::Present { block: around, .. } = core.find(b"around").unwrap().1 else {
+        panic!("absent")
+    };
+    block.copy_to(&core.memory, around.value());
+    core.memory.store_u64(slot, slot::pack(around.value(), block.hash), Ordering::Relaxed);
+    assert_eq!(core.delete(b"k"), Err(Refusal::Damage));
+    assert_eq!(core.rebuild(), Err(Refusal::Damage));
+    assert_eq!(get(&core, b"k").unwrap(), b"1");
+}
+
+#[test]
 fn a_table_grows_and_forgets_its_tombstones() {
     let mut core = core_of(8 << 20);
     let mut model = Model::new();
