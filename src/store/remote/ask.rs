@@ -35,15 +35,21 @@ impl Asking {
 
     fn ask(&self, operation: Operation<'_>, deadline: Deadline) -> Answer {
         let mut request = Request { patience_us: 0, operation };
+        let until = || Duration::from_nanos(deadline.as_ns().saturating_sub(monotonic_ns()));
+        let mut left = until();
         loop {
-            let left_ns = deadline.as_ns().saturating_sub(monotonic_ns());
-            let left = Duration::from_nanos(left_ns);
             request.patience_us = left.min(MAX_PATIENCE).as_micros() as u32;
-            let is_given = left_ns > 0 && deadline != Deadline::NEVER;
+            let is_given = !left.is_zero() && deadline != Deadline::NEVER;
             let timeout = if is_given { left } else { ANSWER };
             let bytes = self.remote.request(&request.to_bytes(), timeout);
             let answer = answer::of(&bytes?);
-            if answer != Err(Failure::Write(WriteError::Deadline)) || left <= MAX_PATIENCE {
+            let is_late = answer == Err(Failure::Write(WriteError::Deadline));
+            if !is_late || left <= MAX_PATIENCE {
+                return answer;
+            }
+            left = until();
+            if left.is_zero() {
+                // The answer took as long. Asking again would wait for one without a limit of the caller's.
                 return answer;
             }
         }

@@ -1,5 +1,6 @@
 //! Both sides, in one process; and bytes that are no request.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use proptest::prelude::*;
 
 use super::answer::{self, Failure};
 use super::request::{MAX_BATCH, Malformed, Operation};
-use super::serve::MAX_RUN;
+use super::serve::{MAX_PATIENCE, MAX_RUN};
 use super::{Ledger, Remote, Request, StoreQuota, serve};
 use crate::store::batch::Change;
 use crate::store::block::hash;
@@ -99,6 +100,32 @@ fn the_same_calls_do_the_same() {
     let unserved = asking.try_clone().unwrap();
     assert_eq!(unserved.access(), StoreAccess::ThroughHost);
     assert_eq!(unserved.reclaim(), Err(WriteError::ReadOnly));
+}
+
+/// Takes all the time that there is to say that it was not enough; counts.
+#[derive(Debug, Default)]
+struct Slow(AtomicU32);
+
+impl Remote for Slow {
+    fn request(&self, _: &[u8], timeout: Duration) -> Result<Vec<u8>, WriteError> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        std::thread::sleep(timeout);
+        Ok(answer::to_bytes(Err(Failure::Write(WriteError::Deadline))))
+    }
+
+    fn announce(&self, _: &[u8], _: Duration) -> Result<bool, WriteError> {
+        unreachable!("nobody watches")
+    }
+}
+
+#[test]
+fn who_gets_his_answer_at_the_deadline_does_not_ask_again() {
+    let (store, _) = both(StoreQuota::default());
+    let slow = Arc::new(Slow::default());
+    let asking =
+        Store::attach_through(store.descriptor_read_only().unwrap(), slow.clone()).unwrap();
+    let set = asking.set_timeout("k", b"", 2 * MAX_PATIENCE);
+    assert_eq!((set, slow.0.load(Ordering::Relaxed)), (Err(WriteError::Deadline), 1));
 }
 
 #[test]
