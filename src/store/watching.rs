@@ -89,9 +89,11 @@ impl WatchInterrupter {
         futex::wake(&self.0, u32::MAX);
     }
 
-    /// Sleeps for so long, or until somebody interrupts. Does not take the interruption back.
+    /// Sleeps for so long, or until somebody interrupts, whose interruption is over then.
     pub(super) fn wait(&self, timeout_ns: u64) {
         futex::wait(&self.0, 0, Deadline::at_ns(monotonic_ns().saturating_add(timeout_ns)));
+        // Pairs with the Release in `interrupt`: what was asked for before it is seen.
+        self.0.swap(0, Ordering::Acquire);
     }
 }
 
@@ -327,5 +329,18 @@ impl Watches<'_> {
     /// What ends a wait from another thread.
     pub fn interrupter(&mut self) -> WatchInterrupter {
         self.0.interrupter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interruption_ends_one_pause() {
+        let interrupter = WatchInterrupter::default();
+        interrupter.interrupt();
+        interrupter.wait(u64::MAX);
+        assert_eq!(interrupter.0.load(Ordering::Relaxed), 0, "the next one is slept");
     }
 }

@@ -14,6 +14,8 @@
 mod callback;
 mod handle;
 mod own;
+#[cfg(test)]
+mod tests;
 mod together;
 
 use std::fmt;
