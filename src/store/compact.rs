@@ -6,10 +6,10 @@
 //!
 //! # What it costs
 //!
-//! A set that finds no room pays for it: once for each live block that shares a span with others, if all of
-//! them must be moved, and, for an object or a table of `n` pages, for moving what lies on `n` pages in one
-//! piece, up to [`window::MOVES`] times. Where it would not help, nothing is moved, and the set pays for a look at the
-//! descriptors of all spans.
+//! A set that finds no room pays for it. It tries to free what is missing and something more, and then, where that was of no
+//! use, all that there is; each time it moves the live blocks of spans that it can empty into others of their class, what lies in
+//! one window, and what lies between the holes that it closes ([`window`], [`slide`]). Where it would not help, nothing is
+//! moved, and the set pays for a look at the descriptors of all spans.
 
 use std::collections::VecDeque;
 
