@@ -91,9 +91,9 @@ impl Rung {
     #[cold]
     pub(super) fn ring_bell(&mut self, memory: &impl Memory, bell: u64) {
         if ring(memory, bell) {
-            match (0..BUCKETS).find(|number| bell::bucket(*number) == bell) {
-                Some(number) => self.buckets |= 1 << number,
-                None => self.everything = true,
+            match u64::from(number_of(bell)) {
+                BUCKETS => self.everything = true,
+                number => self.buckets |= 1 << number,
             }
         }
     }

@@ -15,7 +15,7 @@ use super::iterate::Entries;
 use super::read_only::ReadOnly;
 use super::reader::ReadRefusal;
 use super::value::Value;
-use super::writable::Writable;
+use super::writable::{Writable, after};
 use crate::memory::{Deadline, MappedMemory, Memory};
 
 /// How long a reader that writers leave no moment to waits for their lock.
@@ -315,8 +315,7 @@ impl Writable {
         &self,
         read: impl FnOnce() -> Result<T, ReadRefusal>,
     ) -> Result<T, ReadError> {
-        let patience_ns = PATIENCE.as_nanos() as u64;
-        let deadline = Deadline::at_ns(self.shared.memory.now_ns().saturating_add(patience_ns));
+        let deadline = after(&self.shared.memory, PATIENCE);
         let read = self.locked(deadline, |_| Ok::<_, WriteError>(read()));
         match read {
             Ok(read) => Ok(read?),
