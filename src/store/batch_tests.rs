@@ -320,7 +320,7 @@ fn f05_what_a_reader_pins_while_a_batch_is_taken_out_of_slots_stays() {
                 ));
             });
             Core::new(memory.clone(), geometry).rebuild().unwrap();
-            if !memory.acts.borrow().is_empty() {
+            if memory.is_waiting() {
                 last = access;
                 break;
             }

@@ -9,14 +9,14 @@ use std::rc::Rc;
 use crate::memory::{Deadline, HeapMemory, Memory, Ordering, Store};
 
 /// What happens, and before the access with which number.
-pub(super) type Act = (u64, Box<dyn FnOnce()>);
+type Act = (u64, Box<dyn FnOnce()>);
 
 /// See the module. Clones are one memory, and count together.
 #[derive(Clone)]
 pub(super) struct Between {
     pub(super) heap: HeapMemory,
-    pub(super) acts: Rc<RefCell<Vec<Act>>>,
-    pub(super) accesses: Rc<Cell<u64>>,
+    acts: Rc<RefCell<Vec<Act>>>,
+    accesses: Rc<Cell<u64>>,
     /// Whether its owner may write.
     writable: bool,
 }
@@ -32,9 +32,26 @@ impl Between {
         Self { writable: true, ..Self::read_only(heap) }
     }
 
-    /// To be called in the order of the accesses.
+    /// Lets something happen before the access with this number from now on. To be called in the order of the accesses.
     pub(super) fn act_at(&self, access: u64, act: impl FnOnce() + 'static) {
-        self.acts.borrow_mut().push((access, Box::new(act)));
+        self.acts.borrow_mut().push((self.accesses.get() + access, Box::new(act)));
+    }
+
+    /// Whether something has not happened: its access has not come.
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.acts.borrow().is_empty()
+    }
+
+    /// What has not happened will not.
+    pub(super) fn forget_acts(&self) {
+        self.acts.borrow_mut().clear();
+    }
+
+    /// How many accesses `work` makes.
+    pub(super) fn accesses_of<T>(&self, work: impl FnOnce() -> T) -> u64 {
+        let before = self.accesses.get();
+        drop(work());
+        self.accesses.get() - before
     }
 
     fn then(&self) -> &HeapMemory {

@@ -34,7 +34,7 @@ fn store(arena_bytes: u64) -> (Between, Writer, Reader<Between>) {
 /// Lets something happen before the access with this number, from now on.
 fn act_at(between: &Between, writer: &Writer, at: u64, act: fn(&mut Core<HeapMemory>)) {
     let writer = writer.clone();
-    between.act_at(between.accesses.get() + at, move || act(&mut writer.borrow_mut()));
+    between.act_at(at, move || act(&mut writer.borrow_mut()));
 }
 
 /// Lets a writer commit, and die right before the commit.
@@ -84,9 +84,9 @@ fn a_pending_block_that_is_asked_is_not_used_for_another_batch() {
     let accesses = {
         let (between, writer, reader) = store(64 << 10);
         prepare(&mut writer.borrow_mut());
-        let before = between.accesses.get();
-        assert_eq!(reader.get(b"k").unwrap().unwrap().to_vec(), [1; LEN]);
-        between.accesses.get() - before
+        between.accesses_of(|| {
+            assert_eq!(reader.get(b"k").unwrap().unwrap().to_vec(), [1; LEN]);
+        })
     };
     let mut seen = [0; 2];
     for first in 0..accesses {
@@ -118,17 +118,15 @@ fn keys_that_are_all_there_are_read_as_they_were_at_once() {
     };
     let (between, writer, reader) = store(64 << 10);
     both(&mut writer.borrow_mut());
-    let before = between.accesses.get();
-    drop(reader.read_many(&KEYS).unwrap());
     // Twice as many, because what has changed is read again.
-    let accesses = 2 * (between.accesses.get() - before);
+    let accesses = 2 * between.accesses_of(|| reader.read_many(&KEYS).unwrap());
     for first in 0..accesses {
         for second in first..accesses {
             act_at(&between, &writer, first, both);
             act_at(&between, &writer, second, both);
             let found = values(&reader.read_many(&KEYS).unwrap().expect("two changes are few"));
             assert_eq!(found[0], found[1], "at {first} and {second}");
-            between.acts.borrow_mut().clear();
+            between.forget_acts();
         }
     }
 }
@@ -177,7 +175,7 @@ fn a_table_that_is_gone_is_not_taken_for_one_without_keys() {
         let mut found = HashMap::new();
         reader.entries(b"").for_each(|entry| meet(&mut found, entry.unwrap().0));
         assert_each_once(&found, at);
-        if !between.acts.borrow().is_empty() {
+        if between.is_waiting() {
             return;
         }
     }

@@ -18,11 +18,7 @@ fn an_iterator_goes_on_in_another_table() {
     for number in 0..40_u32 {
         writer.borrow_mut().set(&number.to_le_bytes(), b"stays").unwrap();
     }
-    let reads = {
-        let start = between.accesses.get();
-        assert_eq!(reader.iter().count(), 40);
-        between.accesses.get() - start
-    };
+    let reads = between.accesses_of(|| assert_eq!(reader.iter().count(), 40));
     // Others of these lengths are there, so that a value can take the place of a table.
     const TABLES: [usize; 4] = [576, 1088, 2112, 4160];
     for table_bytes in TABLES {
@@ -31,12 +27,11 @@ fn an_iterator_goes_on_in_another_table() {
     }
     let mut next_key = 1000_u32;
     for at in 0..reads {
-        let start = between.accesses.get();
         for (number, offset) in [at, at + 17, at + 40, at + 200].into_iter().enumerate() {
             let writer = writer.clone();
             let many = next_key..next_key + 50 * (number as u32 + 1);
             next_key = many.end;
-            between.act_at(start + offset, move || {
+            between.act_at(offset, move || {
                 let mut core = writer.borrow_mut();
                 for key in many.clone() {
                     core.set(&key.to_le_bytes(), b"comes and goes").unwrap();
@@ -64,7 +59,7 @@ fn an_iterator_goes_on_in_another_table() {
         }
         assert_eq!(found.len(), 40, "at {at}");
         assert!(found.values().all(|times| *times == 1), "at {at}: {found:?}");
-        between.acts.borrow_mut().clear();
+        between.forget_acts();
     }
 }
 
@@ -155,10 +150,9 @@ fn what_is_absent_by_turns_is_not_read_as_absent_at_once() {
             let between = Between::read_only(HeapMemory::from_words(&only_b));
             let reader = CopyingReader::new(between.clone(), geometry);
             reader.get(b"nothing").unwrap();
-            let start = between.accesses.get();
             for (at, words) in at.into_iter().zip(then) {
                 let (heap, words) = (between.heap.clone(), words.clone());
-                between.act_at(start + at, move || put(&heap, &words));
+                between.act_at(at, move || put(&heap, &words));
             }
             let found = reader.read_many(&[b"a", b"b"]).unwrap();
             assert!(found.iter().any(Option::is_some), "at {at:?} of {store:?}");
@@ -296,7 +290,8 @@ fn a_table_whose_searches_are_all_long_ends_get_all() {
     let word = |number| words[(number - first) as usize];
     false_table(&between.heap, table, log2_slots, (first, 1, slot::TOMBSTONE), word);
     assert_eq!(reader.iter().filter(Result::is_ok).count(), keys.len());
-    between.accesses.set(0);
-    assert!(matches!(reader.get_all(), Err(CopyRefusal::Busy)));
-    assert!(between.accesses.get() < 10_000_000, "{} accesses", between.accesses.get());
+    let accesses = between.accesses_of(|| {
+        assert!(matches!(reader.get_all(), Err(CopyRefusal::Busy)));
+    });
+    assert!(accesses < 10_000_000, "{accesses} accesses");
 }

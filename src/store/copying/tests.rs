@@ -32,8 +32,7 @@ pub(super) fn value_of(reader: &Reader, key: &[u8]) -> Option<Vec<u8>> {
 fn accesses_of(prepare: impl Fn(&mut Core<HeapMemory>), read: impl Fn(&Reader)) -> u64 {
     let (between, writer, reader) = store(64 << 10);
     prepare(&mut writer.borrow_mut());
-    read(&reader);
-    between.accesses.get()
+    between.accesses_of(|| read(&reader))
 }
 
 /// Lets a writer act twice while `read` runs, between any two accesses. What `read` returns is checked by
@@ -52,10 +51,9 @@ fn act_everywhere<T: std::fmt::Debug>(
             prepare(&mut writer.borrow_mut());
             // So that the table's measures are known, as they are to a reader that has read before.
             reader.get(b"nothing").unwrap();
-            let start = between.accesses.get();
             for (at, act) in [first, second].into_iter().zip(acts) {
                 let writer = writer.clone();
-                between.act_at(start + at, move || act(&mut writer.borrow_mut()));
+                between.act_at(at, move || act(&mut writer.borrow_mut()));
             }
             let found = read(&reader);
             assert!(allowed(&found), "at {first} and {second}: {found:?}");
@@ -253,10 +251,9 @@ fn bytes_that_are_left_over_are_not_taken_for_a_block() {
             let between = Between::read_only(HeapMemory::from_words(&at_first));
             let reader = CopyingReader::new(between.clone(), geometry);
             reader.get(b"nothing").unwrap();
-            let start = between.accesses.get();
             for (at, words) in [(first, taken.to_words()), (second, at_last.clone())] {
                 let heap = between.heap.clone();
-                between.act_at(start + at, move || put(&heap, &words));
+                between.act_at(at, move || put(&heap, &words));
             }
             let found = value_of(&reader, b"k");
             assert!(absent_or_whole(&found), "{number}, {first} and {second}: {found:?}");
