@@ -232,10 +232,17 @@ fn stores_of_bytes() {
     seeds("store_readonly", &inputs, rig::store::readonly);
     // A descriptor by which the table is longer than its object.
     inputs.push(change(0x4070, 1));
+    // A word inside of a span of which nothing is left: the rebuild that frees it frees all of its pages.
+    let in_a_span = [
+        [0].to_vec(),
+        change(0x4100, 0x08fc_0000_0000_0140),
+        change(0x4a88, 0x8009_0000_ffff_ffff),
+    ];
     let inputs: Vec<_> = inputs
         .into_iter()
         .zip([0, 1].into_iter().cycle())
         .map(|(input, flags)| std::iter::once(flags).chain(input).collect())
+        .chain(std::iter::once(in_a_span.concat()))
         .collect();
     seeds("store_recovery", &inputs, rig::store::recovery);
 }
