@@ -1,9 +1,10 @@
 //! Writers and readers of one store, killed with SIGKILL at random instants and started again.
 //!
-//! Several writers set, update, exchange and delete keys of their own, so that the table grows, shrinks and runs out of
-//! room; readers hold on to values in place. This process kills some of them and looks at everything. What
-//! must hold: of every key the value that its writer has noted as done, or, where it was killed before it
-//! could, the one that it was about to set; each of them whole; and nothing that nobody names is kept.
+//! Several writers set, update, exchange and delete keys of their own, one by one and in batches, so that the table grows,
+//! shrinks and runs out of room; readers hold on to values in place. This process kills some of them and looks at everything.
+//! What must hold: of every key the value that its writer has noted as done, or, where it was killed before it
+//! could, the one that it was about to set, and of a batch all of these or none; each of them whole; and nothing that nobody
+//! names is kept.
 //!
 //! `RINGWAY_STORE_KILLS` says how many kills there are, `RINGWAY_SEED` replays the choices.
 #![allow(unsafe_code, missing_docs)]
@@ -27,6 +28,8 @@ use ringway::store::{
 
 /// Processes that only read.
 const READERS: usize = 2;
+/// So many of the keys of each writer, the first ones, are changed in batches only, all of them in each.
+const TOGETHER: usize = 12;
 /// Key to which all writers add.
 const TOTAL: &str = "total";
 
@@ -55,13 +58,28 @@ fn write(name: &Name, ledger: &Ledger, writer: usize, seed: u64) {
         }
         ledger.pause_here();
         let key = random.below(KEYS as u64) as usize;
-        let done = ledger.done(writer, key);
-        let next = done.next(random.below(100) < deletes);
-        ledger.intend(writer, key, next);
-        match change(&store, ledger, (writer, key), (done, next), &mut random) {
-            Ok(true) => ledger.finish(writer, key, next),
-            // The old value stays.
-            Ok(false) | Err(WriteError::OutOfSpace { .. }) => ledger.intend(writer, key, done),
+        let keys = if key < TOGETHER { some_keys(&mut random) } else { vec![key] };
+        let deleted = random.below(100) < if key < TOGETHER { 10 } else { deletes };
+        let changes: Vec<_> = keys
+            .into_iter()
+            .map(|key| (key, ledger.done(writer, key)))
+            .map(|(key, done)| (key, done, done.next(deleted)))
+            .collect();
+        for (key, _, next) in &changes {
+            ledger.intend(writer, *key, *next);
+        }
+        let changed = match changes[..] {
+            [(key, done, next)] => change(&store, ledger, (writer, key), (done, next), &mut random),
+            _ => change_together(&store, writer, &changes),
+        };
+        match changed {
+            Ok(true) => {
+                changes.iter().for_each(|(key, _, next)| ledger.finish(writer, *key, *next));
+            }
+            // The old values stay.
+            Ok(false) | Err(WriteError::OutOfSpace { .. }) => {
+                changes.iter().for_each(|(key, done, _)| ledger.intend(writer, *key, *done));
+            }
             Err(error) => ledger.violation(&format!("write: {error}")),
         }
         if round.is_multiple_of(4) {
@@ -74,6 +92,27 @@ fn write(name: &Name, ledger: &Ledger, writer: usize, seed: u64) {
         }
         note_recovery(&store, ledger);
     }
+}
+
+/// Those that are changed together, and none, some or most of the others.
+fn some_keys(random: &mut Random) -> Vec<usize> {
+    let share = [0, 10, 80][random.below(3) as usize];
+    (0..KEYS).filter(|key| *key < TOGETHER || random.below(100) < share).collect()
+}
+
+/// Brings several keys from one state to the next, in a batch.
+fn change_together(
+    store: &Store,
+    writer: usize,
+    changes: &[(usize, State, State)],
+) -> Result<bool, WriteError> {
+    let batch = changes.iter().fold(store.batch(), |batch, (key, _, next)| {
+        match next.value(writer, *key) {
+            Some(value) => batch.set(key_of(writer, *key), value),
+            None => batch.delete(key_of(writer, *key)),
+        }
+    });
+    batch.commit().map(|_| true)
 }
 
 /// Whether this handle had something to recover.
@@ -142,22 +181,46 @@ fn read(name: &Name, ledger: &Ledger, seed: u64) {
         ledger.pause_here();
         let (writer, key) =
             (random.below(WRITERS as u64) as usize, random.below(KEYS as u64) as usize);
-        match store.get(key_of(writer, key)) {
-            Ok(None) => {}
-            Ok(Some(value)) => {
-                let Some(found) = State::of(writer, key, &value) else {
-                    ledger.violation(&format!("torn value of key {key} of writer {writer}"));
-                };
-                if found < last[writer][key] {
-                    ledger.violation(&format!("key {key} of writer {writer} went back"));
-                }
-                last[writer][key] = found;
-                held.push((writer, key, value));
+        let keys = if key < TOGETHER { 0..TOGETHER } else { key..key + 1 };
+        // Those that change together, at one moment or, in any order, at several.
+        let at_once = keys.len() > 1 && random.below(4) == 0;
+        let found: Vec<_> = if at_once {
+            let names: Vec<_> = keys.clone().map(|key| key_of(writer, key)).collect();
+            match store.read_many(&names) {
+                Ok(found) => keys.zip(found).collect(),
+                Err(error) => ledger.violation(&format!("read_many: {error}")),
             }
-            Err(error) => ledger.violation(&format!("get: {error}")),
+        } else {
+            let first = random.below(keys.len() as u64) as usize;
+            let keys = keys.clone().cycle().skip(first).take(keys.len());
+            keys.map(|key| match store.get(key_of(writer, key)) {
+                Ok(found) => (key, found),
+                Err(error) => ledger.violation(&format!("get: {error}")),
+            })
+            .collect()
+        };
+        let mut states = Vec::new();
+        for (key, value) in found {
+            let state = value.as_ref().map(|value| {
+                State::of(writer, key, value).unwrap_or_else(|| {
+                    ledger.violation(&format!("torn value of key {key} of writer {writer}"))
+                })
+            });
+            states.push(state);
+            let (Some(state), Some(value)) = (state, value) else { continue };
+            // What one of those had become, all of them had.
+            let last = &mut last[writer][if key < TOGETHER { 0 } else { key }];
+            if state < *last {
+                ledger.violation(&format!("key {key} of writer {writer} went back"));
+            }
+            *last = state;
+            held.push((writer, key, value));
+        }
+        if at_once && states.iter().any(|state| *state != states[0]) {
+            ledger.violation(&format!("a part of a batch of writer {writer}: {states:?}"));
         }
         // More than there are pins for, now and then: those are copies.
-        if held.len() as u64 > random.below(40) {
+        while held.len() as u64 > random.below(40) {
             let index = random.below(held.len() as u64) as usize;
             let (writer, key, value) = held.swap_remove(index);
             if State::of(writer, key, &value).is_none() {
@@ -167,16 +230,28 @@ fn read(name: &Name, ledger: &Ledger, seed: u64) {
     }
 }
 
-/// Looks at all keys of writers that are not running; brings the ledger up to date.
+/// Looks at all keys of a writer that is not running; brings the ledger up to date. What it was changing when it
+/// was killed, one key or several, has become what it intended, or is as it was.
 fn settle(store: &Store, ledger: &Ledger, writer: usize) {
+    let (mut all_done, mut none_done, mut begun) = (true, true, Vec::new());
     for key in 0..KEYS {
         let (done, intended) = (ledger.done(writer, key), ledger.intended(writer, key));
         let found = store.get(key_of(writer, key)).unwrap();
         let is = |state: State| state.value(writer, key).as_deref() == found.as_deref();
-        if intended != done && is(intended) {
+        assert!(
+            is(done) || is(intended),
+            "key {key} of writer {writer}: neither {done:?} nor {intended:?}"
+        );
+        if intended != done {
+            (all_done, none_done) = (all_done && is(intended), none_done && is(done));
+            begun.push((key, done, intended));
+        }
+    }
+    assert!(all_done || none_done, "a part of a batch of writer {writer} is there: {begun:?}");
+    for (key, done, intended) in begun {
+        if all_done {
             ledger.finish(writer, key, intended);
         } else {
-            assert!(is(done), "key {key} of writer {writer}: neither {done:?} nor {intended:?}");
             ledger.intend(writer, key, done);
         }
     }
