@@ -42,6 +42,12 @@ fn any_two_parties_get_a_channel_of_their_own() {
             assert!(is_disconnected(&mut theirs.channel));
         }
         drop(registration);
+        for (_, desk) in &desks {
+            until("forgetting the links", || {
+                let table = desk.table();
+                table.ends.is_empty() && table.connects.is_empty() && table.registrations.is_empty()
+            });
+        }
         let gone = desks[0].1.connect(Kind::Channel, &name, b"", &options, NEVER);
         assert!(matches!(gone, Err(LinkError::Unknown { .. })));
     }
@@ -178,6 +184,12 @@ fn functions_of_one_inbox_share_a_link() {
     let mut theirs = links.recv_timeout(NEVER).unwrap();
     assert!(is_disconnected(&mut theirs.channel));
     drop(connect("second").unwrap());
+    // The other side has let go of it, and this one not yet.
+    let _over = connect("second").unwrap();
+    until("another link", || {
+        links.try_iter().for_each(drop);
+        connect("second").is_ok()
+    });
 }
 
 /// One has the link, and the other is told so, whatever of it has been read when it asks.

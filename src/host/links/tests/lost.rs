@@ -10,11 +10,13 @@ use std::time::Duration;
 use super::{
     Bench, NEVER, OP_GATE, OP_PANIC, is_disconnected, small, talk, to_listen, tray, until,
 };
+use crate::error::ExitReason;
 use crate::host::links::broker::{Broker, Outlet, Posted};
 use crate::host::links::office::Mailbox;
 use crate::host::links::sides::PluginLinks;
 use crate::host::links::wire::{
-    Letter, MAX_LETTER_BYTES, OP_ANSWER, OP_CONNECT, OP_LISTEN, REFUSED, STATUS_UNKNOWN_NAME, What,
+    Ask, Letter, MAX_LETTER_BYTES, OP_ANSWER, OP_CONNECT, OP_LISTEN, REFUSED, STATUS_UNKNOWN_NAME,
+    What,
 };
 use crate::host::links::{Desk, Kind, Limits, LinkError};
 use crate::host::service::error::ServiceError;
@@ -77,9 +79,40 @@ fn a_name_that_there_was_no_room_to_withdraw_is_withdrawn_later() {
     let pass = || visitor.client.call(OP_GATE, &[], Duration::ZERO);
     while !matches!(pass(), Err(ServiceError::Full { .. })) {}
     drop(name);
+    // The desk's thread has had no room either, where it is as quick as usual.
+    let full = visitor.client.call(OP_GATE, &[], Duration::from_millis(1500));
+    assert!(matches!(full, Err(ServiceError::Full { .. })));
     assert!(is_listed(), "nobody can have heard of it");
     drop(shut);
     until("withdrawing the name", || !is_listed());
+}
+
+/// Its partners do not answer, and then its desk comes to its end.
+#[test]
+fn who_waits_for_links_is_told_that_there_will_be_none() {
+    let bench = Bench::new();
+    let (idle, visitor) = (bench.visitor("idle"), bench.visitor("waits"));
+    for kind in [Kind::Channel, Kind::Topic] {
+        let listen = Ask { token: kind as u64, ..to_listen(kind, "idle") };
+        let reply = idle.client.call(OP_LISTEN, &listen.to_bytes(), NEVER).unwrap();
+        assert_eq!(reply.status, STATUS_DONE);
+    }
+    let (connecting, joining) = (visitor.desk(), visitor.desk());
+    let ((connected, on_connect), (joined, on_join)) = (mpsc::channel(), mpsc::channel());
+    // Not waited for where the test has failed.
+    thread::spawn(move || {
+        let link = connecting.connect(Kind::Channel, "idle", b"", &small(), Duration::MAX);
+        connected.send(link.map(drop)).unwrap();
+    });
+    thread::spawn(move || {
+        let name = joining.join(Kind::Topic, "idle", b"", tray().0, Duration::MAX);
+        joined.send(name.map(drop)).unwrap();
+    });
+    until("both links", || bench.links.census().0 == 2);
+    visitor.at_host.peer_died(ExitReason::Unknown, false);
+    assert!(matches!(on_connect.recv_timeout(NEVER).unwrap(), Err(LinkError::Closed)));
+    // Its answer may have been on the way.
+    assert!(matches!(on_join.recv_timeout(NEVER).unwrap(), Ok(()) | Err(LinkError::Closed)));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 mod bounds;
 mod hostile;
+mod letters;
 mod linking;
 mod lost;
 mod raw;

@@ -121,7 +121,10 @@ fn who_breaks_a_rule_is_served_no_longer() {
     let _name = host.listen(Kind::Channel, "name", b"", &small(), inbox, NEVER).unwrap();
     let mut link = honest.connect(Kind::Channel, "name", b"", &small(), NEVER).unwrap();
     let end = EndId { link: link.id, side: 0 };
+    // The token of the name that each of them has.
+    let again = Ask { token: 1, ..to_listen(Kind::Topic, "again") };
     let not_its_own = [
+        (OP_LISTEN, again.to_bytes()),
         (OP_ANSWER, end.to_bytes(ATTACHED).to_vec()),
         (OP_ANSWER, end.other().to_bytes(ATTACHED).to_vec()),
         (OP_ANSWER, end.to_bytes(7).to_vec()),
