@@ -181,6 +181,29 @@ fn a_plugin_stopped_by_another_stays_ended() {
         assert_eq!(hand.tell(order), "NotRunning { name: \"worker\" }", "{order}");
     }
     assert_eq!(handle.wait_exit(NEVER), Ok(ExitReason::Signal(libc::SIGTERM)));
+    // And so does one that has ended by itself, without successors.
+    let brief = host.spawn(plugin::spec("brief", "exit-when-ready")).unwrap();
+    assert_eq!(brief.wait_exit(NEVER), Ok(ExitReason::Code(0)));
+    for order in ["restart brief", "stop brief", "kill brief"] {
+        assert_eq!(hand.tell(order), "NotRunning { name: \"brief\" }", "{order}");
+    }
+}
+
+#[test]
+fn a_plugin_that_is_being_started_can_be_ended_and_not_restarted() {
+    let host = controlling_host();
+    let mut hand = Hand::start(&host, manager("manager"));
+    std::thread::scope(|scope| {
+        let starting = scope.spawn(|| host.spawn(plugin::spec("slow", "never-ready")).map(drop));
+        // There is one as soon as its process is there.
+        hand.insist("kill slow", "()");
+        assert!(starting.join().unwrap().is_err());
+        let starting = scope.spawn(|| host.spawn(plugin::spec("slower", "never-ready")).map(drop));
+        while hand.tell("restart slower") == "Unknown { name: \"slower\" }" {}
+        assert_eq!(hand.tell("restart slower"), "NotRunning { name: \"slower\" }");
+        assert_eq!(hand.tell("stop slower"), "()");
+        assert!(starting.join().unwrap().is_err());
+    });
 }
 
 /// One that cannot be ended yet keeps nobody waiting but those who wait for its end.
