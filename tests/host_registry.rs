@@ -77,6 +77,10 @@ fn registry() {
     assert!(matches!(open(&host, "one-passive"), Err(LinkError::Reserved { .. })));
     assert_eq!(one.tell("register a/b"), "Name(Character('/'))");
     assert!(matches!(host.register_channel("", &small()), Err(LinkError::Name(_))));
+    // What tickets are called within.
+    let of_ticket = format!("/{}", "0".repeat(32));
+    assert!(matches!(open(&host, &of_ticket), Err(LinkError::Name(_))));
+    assert!(matches!(host.register_channel(&of_ticket, &small()), Err(LinkError::Name(_))));
     // The same list on all sides.
     let listed =
         "log host, of-one one, one-active one, one-passive one, two-active two, two-passive two";
