@@ -24,7 +24,7 @@
 
 use super::{Kind, MAX_NOTE_BYTES};
 use crate::error::SegmentError;
-use crate::host::service::frame::{SERVICE_LINKS, STATUS_FIRST_OWN, op};
+use crate::host::service::frame::{self, SERVICE_LINKS, STATUS_FIRST_OWN, op};
 use crate::host::spec::{MAX_NAME_BYTES, check_name};
 use crate::memory::FenceMode;
 use crate::segment::{ChannelGeometry, Kind as _};
@@ -63,6 +63,7 @@ const PAIR: [&str; 2] = ["-active", "-passive"];
 pub(super) const MAX_LETTER_BYTES: usize = LETTER_BYTES + MAX_NAME_BYTES + MAX_NOTE_BYTES;
 const LETTER_BYTES: usize = 32;
 const ASK_BYTES: usize = 64;
+const ENTRY_BYTES: usize = 16;
 /// Who listens need not sleep cheaply.
 const FLAG_REAL_FENCE: u32 = 1;
 
@@ -227,6 +228,10 @@ impl ListAsk {
     }
 }
 
+/// Of the longest name there is, and the plugin that has it by itself.
+const LONGEST_ENTRY_BYTES: usize = ENTRY_BYTES + 2 * MAX_NAME_BYTES + PAIR[1].len();
+const _: () = assert!(LONGEST_ENTRY_BYTES <= frame::MAX_REPLY_BYTES);
+
 /// One listener, as the answer to [`ListAsk`]; the end of the list is an answer without a payload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Entry {
@@ -243,7 +248,7 @@ impl Entry {
     }
 
     pub(super) fn of(bytes: &[u8]) -> Option<Self> {
-        let (head, rest) = bytes.split_first_chunk::<16>()?;
+        let (head, rest) = bytes.split_first_chunk::<ENTRY_BYTES>()?;
         let [id, _] = bytemuck::pod_read_unaligned::<[u64; 2]>(head);
         let [_, _, name_len, plugin_len] = bytemuck::pod_read_unaligned::<[u32; 4]>(head);
         let (name, plugin) = rest.split_at_checked(name_len as usize)?;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::{Bench, NEVER, is_disconnected, small, talk, tray, until};
 use crate::channel::{Channel, ChannelOptions, ChannelTypes};
 use crate::error::ExitReason;
+use crate::host::MAX_NAME_BYTES;
 use crate::host::links::wire::name_of_ticket;
 use crate::host::links::{Desk, Inbox, Kind, Link, LinkError, LinkOptions, Listed, MAX_NOTE_BYTES};
 use crate::typed::Pod;
@@ -123,6 +124,14 @@ fn the_list_says_who_listens_to_what() {
         assert_eq!(desk.list(Kind::Topic).unwrap(), [listed("both", ""), listed("both", "one")]);
         assert_eq!(desk.list(Kind::Rpc).unwrap(), []);
     }
+    // The longest names there are.
+    let longest = "p".repeat(MAX_NAME_BYTES);
+    kept.push(
+        bench.plugin(&longest).listen(Kind::Rpc, &longest, b"", &options, tray().0, NEVER).unwrap(),
+    );
+    assert_eq!(plugin.list(Kind::Rpc).unwrap(), [listed(&longest, &longest)]);
+    let own = ["active", "passive"].map(|ring| listed(&format!("{longest}-{ring}"), &longest));
+    assert!(plugin.list(Kind::Channel).unwrap().ends_with(&own));
 }
 
 #[test]
