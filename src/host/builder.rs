@@ -26,6 +26,7 @@ use crate::store::StoreOptions;
 pub struct HostBuilder {
     options: ChannelOptions,
     hooks: HookList,
+    /// Also where there is nothing else to ask for.
     serves: bool,
     links: bool,
     store: Option<StoreOptions>,
@@ -115,7 +116,6 @@ impl HostBuilder {
     #[must_use]
     pub fn links(mut self) -> Self {
         self.links = true;
-        self.serves = true;
         self
     }
 

@@ -86,7 +86,6 @@ impl Default for LinkOptions {
 /// other end's process is over or has let go of it; that is so for as long as any part of the channel
 /// is there. The link is over when all of it has been dropped.
 #[derive(Debug)]
-#[allow(dead_code, reason = "not all that stands on links looks at all of it")]
 pub(crate) struct Link {
     /// No two links of a host have the same; both ends have the same one.
     pub(crate) id: u64,

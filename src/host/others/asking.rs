@@ -100,7 +100,8 @@ impl Plugin {
     /// Returns when that has begun; a [watch](Self::watch_plugin) tells how it goes.
     ///
     /// The host program decides what a plugin may do to others ([`PluginSpec::may_control`]); to itself it may do
-    /// everything, and is ended then like any other, perhaps before the answer comes.
+    /// everything, and is ended then like any other, perhaps before the answer comes. Between restarts of itself there
+    /// is [a pause](crate::host::Restart).
     ///
     /// [`PluginSpec::may_control`]: crate::host::PluginSpec::may_control
     ///
