@@ -15,7 +15,7 @@ use common::store::{name_error, segment_error};
 use common::victim::{Victim, become_nobody};
 use ringway::error::{NameError, SegmentError};
 use ringway::layout::claim;
-use ringway::layout::store::{LOCK, usage};
+use ringway::layout::store::{LIVE_KEYS, LOCK, usage};
 use ringway::segment::Access;
 use ringway::store::{self, OpenError, Store, StoreOptions};
 
@@ -352,4 +352,27 @@ fn f44_a_strange_lock_hides_no_death_and_no_reboot() {
     drop(stranger);
     check_all(&Store::open(&*path, &readable).unwrap());
     assert!(is_clean(&path));
+}
+
+#[test]
+fn f04_after_a_power_failure_nobody_believes_that_a_store_is_empty() {
+    let directory = Directory::new("store-power-empty");
+    let path = directory.file();
+    drop(process(|| {
+        let store = Store::create(&*path, &options()).unwrap();
+        write_some(&store);
+        store
+    }));
+    // The count did not get to the disk, the table did.
+    let file = File::options().write(true).open(&path).unwrap();
+    file.write_all_at(&[0; 8], LIVE_KEYS).unwrap();
+    reboot(&path);
+    let refused = name_error(Store::create(&*path, &options()));
+    assert!(matches!(refused, NameError::NotEmpty { keys: 1, .. }), "{refused}");
+    let store = Store::open(&*path, &options()).unwrap();
+    check_all(&store);
+    // One that is brought in order, and is empty, is replaced.
+    store.clear().unwrap();
+    drop(store);
+    drop(Store::create(&*path, &options()).unwrap());
 }

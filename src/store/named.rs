@@ -115,11 +115,14 @@ pub(super) fn in_use(address: &Address, found: &Found) -> SegmentError {
     NameError::AlreadyExists { address, pid }.into()
 }
 
-/// How many keys are lost with what was found; at least one where that cannot be told. A file that is no store
+/// How many keys are lost with what was found; at least one where that cannot be told, because something is unfinished,
+/// or the machine has gone down and the count may be older than the table. A file that is no store
 /// is an error, unless it can be lost without harm.
 pub(super) fn keys(found: &Found) -> Result<u64, SegmentError> {
     match found.geometry::<StoreHeader>() {
-        Ok(_) if found.u64_at(HEAD) == 0 => Ok(found.u64_at(LIVE_KEYS)),
+        Ok(_) if found.u64_at(HEAD) == 0 && usage::is_all_there(found) => {
+            Ok(found.u64_at(LIVE_KEYS))
+        }
         Ok(_) => Ok(found.u64_at(LIVE_KEYS).max(1)),
         // Nothing that anybody made whole.
         Err(_) if found.is_name() && !found.has_magic() => Ok(0),

@@ -71,7 +71,7 @@ impl Store {
     ///
     /// # Errors
     /// [`NameError::AlreadyExists`] while somebody has it, [`NameError::NotEmpty`] where there are keys in
-    /// it; [`NameError::NotOurs`] where the options would let others write it; the other [`NameError`]s
+    /// it, or may be: what was in use when the machine went down is to be opened first, or removed; [`NameError::NotOurs`] where the options would let others write it; the other [`NameError`]s
     /// and [`SegmentError`]s as they say. Nothing is kept.
     pub fn create(address: impl Into<Address>, options: &StoreOptions) -> Result<Self, OpenError> {
         Self::over(named::open_segment(&address.into(), How::Create, options)?)

@@ -22,7 +22,7 @@ use crate::layout::store::{NEXT_VERSION, reader};
 use crate::memory::{MappedMemory, Memory, Ordering};
 use crate::os::boot::{self, Identity};
 use crate::os::os;
-use crate::segment::{Whole, patience};
+use crate::segment::{Found, Whole, patience};
 
 /// Bits of a version below its epoch.
 const EPOCH_BITS: u32 = 40;
@@ -63,7 +63,7 @@ pub(super) fn begin(
 ) -> Result<(), SegmentError> {
     let geometry = &header.geometry;
     let was_clean = memory.load_u32(CLEAN, Ordering::Relaxed) == 1;
-    let kept = is_same(memory, file);
+    let kept = is_same(|offset| memory.load_u64(offset, Ordering::Relaxed), file);
     memory.store_u32(CLEAN, 0, Ordering::Release);
     if was_clean {
         // Before anything else is changed, lest the mark be believed when the machine goes down.
@@ -83,12 +83,15 @@ pub(super) fn begin(
     Ok(())
 }
 
+/// Whether nothing that was stored in a file that nobody has can have been lost.
+pub(super) fn is_all_there(found: &Found) -> bool {
+    found.u32_at(CLEAN) == 1 || is_same(|offset| found.u64_at(offset), found.id().words())
+}
+
 /// Whether it was in use in this boot, in this file: then nothing that was stored has been lost.
-fn is_same(memory: &MappedMemory, file: [u64; 2]) -> bool {
+fn is_same(word: impl Fn(u64) -> u64, file: [u64; 2]) -> bool {
     let boot = boot::boot();
-    boot != 0
-        && memory.load_u64(BOOT, Ordering::Relaxed) == boot
-        && FILE.map(|offset| memory.load_u64(offset, Ordering::Relaxed)) == file
+    boot != 0 && word(BOOT) == boot && FILE.map(word) == file
 }
 
 /// Frees all readers' records: nobody is there who could have one.
