@@ -9,7 +9,7 @@ use super::StoreGeometry;
 use super::classes::{self, Class, LARGE};
 use super::journal::Journal;
 use super::spans::{self, Damage, Span};
-use crate::layout::store::page::{NEXT, PREVIOUS, STATE};
+use crate::layout::store::page::{NEXT, PAGE_BYTES, PREVIOUS, STATE};
 use crate::layout::store::{CLASS_HEADS, block};
 use crate::memory::{Memory, Ordering};
 
@@ -216,6 +216,14 @@ pub(super) fn give_back<M: Memory>(
         link(journal, geometry, span);
     }
     Ok(())
+}
+
+/// Bytes of an object that is taken for `len` bytes.
+pub(super) fn object_bytes(len: u64) -> u64 {
+    match classes::get(classes::of_len(len)) {
+        Some(class) => class.object_bytes,
+        None => classes::large_pages(len).saturating_mul(PAGE_BYTES),
+    }
 }
 
 /// Bytes that the object at `offset` has room for.

@@ -11,7 +11,7 @@ use super::arena;
 use super::block::{self, Block, block_bytes, hash};
 use super::doorbells::{Rung, note_deletion};
 use super::journal::{Journal, Operation};
-use super::limbo;
+use super::limbo::{self, Held};
 use super::recovery::{self, Recovered};
 use super::spans::Damage;
 use super::table::{Place, Table, block_at};
@@ -43,8 +43,8 @@ pub struct Core<M> {
     pub(super) geometry: StoreGeometry,
     /// Pins, as last seen; kept for its memory.
     pub(super) pinned: Vec<u64>,
-    /// Entries of limbo that were pinned then.
-    pub(super) held: u64,
+    /// What of limbo was pinned then.
+    pub(super) held: Held,
     /// Whom to wake when the lock has been let go.
     pub(super) rung: Rung,
 }
@@ -56,7 +56,7 @@ impl<M: Memory> Core<M> {
     /// Where the memory is shorter.
     pub fn new(memory: M, geometry: StoreGeometry) -> Self {
         assert!(memory.len_bytes() >= geometry.len_bytes(), "the memory is too short");
-        Self { memory, geometry, pinned: Vec::new(), held: 0, rung: Rung::default() }
+        Self { memory, geometry, pinned: Vec::new(), held: Held::default(), rung: Rung::default() }
     }
 
     /// Makes an empty store of memory that is all zeros.

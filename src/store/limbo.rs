@@ -16,7 +16,16 @@ use crate::memory::{Memory, Ordering};
 /// So many entries are looked through at once, if their bytes do not call for it before.
 const BATCH: u64 = 1024;
 
-/// Puts an object into limbo. There is room: see [`is_due`].
+/// What the last look found to be pinned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Held {
+    /// How many entries.
+    pub(super) entries: u64,
+    /// Bytes of their objects.
+    pub(super) bytes: u64,
+}
+
+/// Puts an object into limbo, which was taken for so many bytes. There is room: see [`is_due`].
 pub(super) fn put<M: Memory>(
     journal: &mut Journal<'_, M>,
     geometry: &StoreGeometry,
@@ -33,34 +42,35 @@ pub(super) fn put<M: Memory>(
     memory.store_u64(geometry.limbo_entry(len), offset, Ordering::Release);
     journal.put_u64(LIMBO_LEN, len + 1);
     let total = memory.load_u64(LIMBO_BYTES, Ordering::Relaxed);
-    journal.put_u64(LIMBO_BYTES, total.saturating_add(bytes));
+    // As many as are taken off again when it is given back.
+    journal.put_u64(LIMBO_BYTES, total.saturating_add(arena::object_bytes(bytes)));
     Ok(())
 }
 
 /// Whether limbo should be looked through before the next operation: it is nearly full, or holds
-/// more than a sixteenth of the arena.
-pub(super) fn is_due(memory: &impl Memory, geometry: &StoreGeometry, held: u64) -> bool {
-    let len = memory.load_u64(LIMBO_LEN, Ordering::Relaxed);
+/// more than a sixteenth of the arena besides what was pinned at the last look.
+pub(super) fn is_due(memory: &impl Memory, geometry: &StoreGeometry, held: Held) -> bool {
     let bytes = memory.load_u64(LIMBO_BYTES, Ordering::Relaxed);
-    is_full(memory, geometry, held) || (bytes > geometry.arena_bytes() / 16 && len > held)
+    is_full(memory, geometry, held)
+        || bytes.saturating_sub(held.bytes) > geometry.arena_bytes() / 16
 }
 
 /// Whether limbo must be looked through before more is put there. A look always makes room: what
 /// it leaves is pinned, and there are more entries than pins.
-pub(super) fn is_full(memory: &impl Memory, geometry: &StoreGeometry, held: u64) -> bool {
+pub(super) fn is_full(memory: &impl Memory, geometry: &StoreGeometry, held: Held) -> bool {
     let len = memory.load_u64(LIMBO_LEN, Ordering::Relaxed);
     // What was pinned at the last look is likely to be pinned still.
-    len >= held + BATCH || len + 8 > geometry.limbo_entries()
+    len >= held.entries + BATCH || len + 8 > geometry.limbo_entries()
 }
 
-/// Gives back what no reader has pinned. Returns how many entries are still held.
+/// Gives back what no reader has pinned. Returns what is still held.
 ///
 /// Operations of its own, one for each entry, so that each can be taken back and done again.
 pub(super) fn look_through(
     memory: &impl Memory,
     geometry: &StoreGeometry,
     pinned: &mut Vec<u64>,
-) -> Result<u64, Damage> {
+) -> Result<Held, Damage> {
     // Pairs with the light fence of a reader between its pin and its second look at the slot: a reader
     // whose pin is not seen here sees that the slot has changed.
     memory.heavy_fence();
@@ -87,7 +97,7 @@ pub(super) fn look_through(
         arena::give_back(&mut journal, geometry, offset)?;
         journal.end();
     }
-    Ok(left)
+    Ok(Held { entries: left, bytes: memory.load_u64(LIMBO_BYTES, Ordering::Relaxed) })
 }
 
 /// All pins of all readers, sorted.

@@ -178,6 +178,38 @@ fn what_is_pinned_is_kept_and_given_back_later() {
     assert_eq!((get(&core, b"k").unwrap(), core.check()), (b"new".to_vec(), Ok(())));
 }
 
+/// Somebody looks at more than a sixteenth of the store: no reason to look at all pins before every change.
+#[test]
+fn what_stays_pinned_is_not_looked_for_again_and_again() {
+    use super::limbo::is_due;
+    let mut core = core_of(1 << 20);
+    core.set(b"k", &[1; 100_001]).unwrap();
+    let Place::Present { block, .. } = core.find(b"k").unwrap().1 else { panic!("absent") };
+    let record = core.geometry.reader(1);
+    core.memory.store_u64(record + reader::OWNER, 1, Ordering::Relaxed);
+    core.memory.store_u64(record + reader::PINS, block.offset, Ordering::Relaxed);
+    core.set(b"k", b"short").unwrap();
+    let is_now = |core: &Core<HeapMemory>| is_due(&core.memory, &core.geometry, core.held);
+    assert!(is_now(&core), "nobody has looked yet");
+    core.give_back().unwrap();
+    let bytes = super::arena::room_bytes(&core.memory, &core.geometry, block.offset).unwrap();
+    assert_eq!((core.held.entries, core.held.bytes), (1, bytes));
+    // Odd lengths, so that what is put in and what is taken out differ unless both are rounded.
+    for round in 0..500 {
+        assert!(!is_now(&core), "{round} short values");
+        core.set(b"k", &value(round, 33)).unwrap();
+    }
+    core.give_back().unwrap();
+    assert_eq!((core.held.entries, core.held.bytes), (1, bytes));
+    core.set(b"other", &[2; 70_000]).unwrap();
+    core.set(b"other", b"").unwrap();
+    assert!(is_now(&core), "a sixteenth more");
+    core.memory.store_u64(record + reader::PINS, 0, Ordering::Relaxed);
+    core.give_back().unwrap();
+    assert_eq!((core.held.entries, core.held.bytes), (0, 0));
+    assert_eq!(core.check(), Ok(()));
+}
+
 /// How many images of a crash are looked at, and of a crash in the recovery.
 const IMAGES: usize = if cfg!(debug_assertions) { 400 } else { 4000 };
 const NESTED: usize = 16;
