@@ -6,7 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::client::{Client, Connect};
+use super::client::Client;
+use super::lookup::Connect;
 use super::server::ServerBuilder;
 use crate::host::links::{Desk, Kind, Link, LinkError, LinkOptions};
 use crate::host::{Host, Plugin};

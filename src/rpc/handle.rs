@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use rkyv::util::AlignedVec;
 
-use super::client::{Known, Named, Shared};
 use super::error::CallError;
+use super::lookup::{Known, Named, Shared};
 use super::pending::PendingCall;
 use crate::typed::{Decode, DecodeOwned, Encode};
 

@@ -11,6 +11,7 @@
 //! | `error` | what can go wrong |
 //! | `family` | what a host and its plugins offer |
 //! | `client`, `handle`, `pending` | calling: by name, by handle, later |
+//! | `lookup` | what a client has looked up: functions, and links |
 //! | `line`, `mail` | one link as its callers share it; calls that are under way |
 //! | `outgoing`, `fault` | what is sent over it, and why there is no answer |
 //! | `server`, `inbox` | serving: what others ask of the thread |
@@ -28,6 +29,7 @@ mod function;
 mod handle;
 mod inbox;
 mod line;
+mod lookup;
 mod mail;
 mod outgoing;
 mod pending;

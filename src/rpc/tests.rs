@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use super::client::Connect;
+use super::lookup::Connect;
 use super::*;
 use crate::channel::{Channel, ChannelOptions};
 use crate::host::links::{Link, LinkError};
