@@ -1,13 +1,15 @@
 //! Why a request has no answer, as a line sees it.
 //!
-//! `line` returns it, `client` makes a [`CallError`] of it. What always holds: it tells apart what was
-//! sent from what was not, so that only the latter is tried again.
+//! `line` returns it, [judged](judge) by what the answer says, `lookup` makes a [`CallError`] of it. What
+//! always holds: it tells apart what was sent from what was not, so that only the latter is tried again.
 
 use std::time::Duration;
 
 use super::chain::Bad;
-use super::error::{Breach, CallError};
-use super::frame::MAX_CHAIN;
+use super::error::{Breach, CallError, Failure};
+use super::frame::{
+    DONE, FAILED, MALFORMED, MAX_CHAIN, NO_RESULT, PANICKED, TOO_LONG, UNKNOWN, two_words,
+};
 use crate::error::{Corruption, RecvTimeoutError, SendTimeoutError, TrySendError};
 
 /// Why a line is over.
@@ -111,4 +113,26 @@ impl Fault {
             Self::Other(error) => error,
         }
     }
+}
+
+/// What an answer to a call says.
+#[inline]
+pub(super) fn judge(tag: u16, payload: &[u8]) -> Result<&[u8], Fault> {
+    if tag == DONE { Ok(payload) } else { Err(judge_failure(tag, payload)) }
+}
+
+#[cold]
+fn judge_failure(tag: u16, payload: &[u8]) -> Fault {
+    let error = match (tag, two_words(payload), payload.len()) {
+        (FAILED, ..) => CallError::Failed(Failure::from(payload)),
+        (PANICKED, ..) => {
+            CallError::Panicked { message: String::from_utf8_lossy(payload).into_owned() }
+        }
+        (UNKNOWN, _, 0) => return Fault::Unknown,
+        (TOO_LONG, Some([len, max]), _) => CallError::ResultTooLong { len, max },
+        (MALFORMED, _, 0) => CallError::Malformed,
+        (NO_RESULT, _, 0) => CallError::NoResult,
+        (_, _, len) => CallError::Broken(Breach::NoAnswer { tag, len }),
+    };
+    Fault::Other(error)
 }

@@ -8,27 +8,23 @@
 //! lock: that is what a call takes in the best case, and no other thread waits for it longer than that.
 //! Whoever must wait takes the receiving end out, and lets go of the lock meanwhile.
 
+mod reading;
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::sync::PoisonError;
 
 use super::chain;
-use super::error::{Breach, CallError, Failure};
-use super::fault::{End, Fault, SendProblem, ending};
-use super::frame::{
-    CALL_BYTES, CANCEL, DONE, FAILED, MALFORMED, MAX_CHAIN, NO_RESULT, PANICKED, TOO_LONG, UNKNOWN,
-    split_word, two_words,
-};
+use super::error::CallError;
+use super::fault::{End, Fault, SendProblem};
+use super::frame::{CALL_BYTES, CANCEL, MAX_CHAIN, split_word};
 use super::mail::{Answer, Mail};
 use super::outgoing::{Clock, Outgoing};
 use crate::channel::{Channel, Receiver, Sender};
-use crate::error::{RecvTimeoutError, SendTimeoutError};
-use crate::memory::Deadline;
-use crate::os::clock::monotonic_ns;
+use crate::error::SendTimeoutError;
 use crate::os::fork;
 use crate::sync::{AtomicU32, Condvar, Mutex, MutexGuard, Ordering};
-
-/// How long a thread reads until it looks at what others have found out.
-const SLICE_NS: u64 = 50_000_000;
 
 /// See the module.
 #[derive(Debug)]
@@ -304,49 +300,6 @@ impl Line {
         }
     }
 
-    /// Reads what the server sends, or waits while another thread does, until `ready` finds what it
-    /// looks for; `None` where that has not come in time. `waits_for` is the answer whose coming may
-    /// make it ready; where there is none, a place among the calls.
-    fn read_until<T>(
-        &self,
-        waits_for: Option<u64>,
-        clock: &mut Clock,
-        ready: &mut impl FnMut(&mut State) -> Option<T>,
-    ) -> Result<Option<T>, End> {
-        let mut state = self.state();
-        let mut last = false;
-        let result = loop {
-            if let Some(found) = ready(&mut state) {
-                break Ok(Some(found));
-            }
-            if let Some(end) = state.ended {
-                break Err(end);
-            }
-            if last {
-                break Ok(None);
-            }
-            last = clock.left().is_zero();
-            if let Some(mut receiver) = state.receiver.take() {
-                drop(state);
-                self.read(&mut receiver, clock.deadline());
-                state = self.put_back(receiver, |state| &mut state.receiver);
-            } else {
-                let told = state.mail.follow(waits_for);
-                let waited = told.wait_timeout(state, clock.left());
-                state = waited.unwrap_or_else(PoisonError::into_inner).0;
-                state.mail.unfollow(&told);
-            }
-        };
-        // One of those that wait goes on reading.
-        if state.receiver.is_some() {
-            state.mail.pass_on();
-        }
-        if waits_for.is_none() {
-            state.mail.share();
-        }
-        result
-    }
-
     /// Puts an end back that was out, unless the line has been closed meanwhile.
     fn put_back<T>(
         &self,
@@ -363,46 +316,6 @@ impl Line {
         state
     }
 
-    /// One answer, or the lack of one; for no longer than it may take to notice that the line is over, or
-    /// that there is a place, which others find out.
-    fn read(&self, receiver: &mut Receiver, deadline: Deadline) {
-        let slice = Deadline::at_ns(monotonic_ns().saturating_add(SLICE_NS));
-        let end = match receiver.recv_deadline(deadline.min(slice)) {
-            Ok(message) => {
-                let sorted = self.state().mail.sort(message.bytes(), message.tag());
-                match sorted {
-                    Ok(()) => return,
-                    Err(breach) => End::Broken(breach),
-                }
-            }
-            Err(RecvTimeoutError::Timeout) => return,
-            Err(error) => ending(&error),
-        };
-        // Whoever waits finds it next.
-        self.end(end);
-    }
-
-    /// Reads all answers that are there, unless somebody else does. Whether the line goes on.
-    fn pump(&self) -> bool {
-        let mut state = self.state();
-        let State { receiver, mail, .. } = &mut *state;
-        let Some(receiver) = receiver else { return state.ended.is_none() };
-        let mut sorted = Ok(());
-        while sorted.is_ok()
-            && let Ok(message) = receiver.try_recv()
-        {
-            sorted = mail.sort(message.bytes(), message.tag());
-        }
-        mail.pass_on();
-        let goes_on = state.ended.is_none();
-        drop(state);
-        if let Err(breach) = sorted {
-            self.end(End::Broken(breach));
-            return false;
-        }
-        goes_on
-    }
-
     /// An answer that its request cannot have ends the line.
     #[cold]
     pub(super) fn blame(&self, fault: &Fault) {
@@ -412,28 +325,6 @@ impl Line {
     }
 }
 
-/// What an answer to a call says.
-#[inline]
-pub(super) fn judge(tag: u16, payload: &[u8]) -> Result<&[u8], Fault> {
-    if tag == DONE { Ok(payload) } else { Err(judge_failure(tag, payload)) }
-}
-
-#[cold]
-fn judge_failure(tag: u16, payload: &[u8]) -> Fault {
-    let error = match (tag, two_words(payload), payload.len()) {
-        (FAILED, ..) => CallError::Failed(Failure::from(payload)),
-        (PANICKED, ..) => {
-            CallError::Panicked { message: String::from_utf8_lossy(payload).into_owned() }
-        }
-        (UNKNOWN, _, 0) => return Fault::Unknown,
-        (TOO_LONG, Some([len, max]), _) => CallError::ResultTooLong { len, max },
-        (MALFORMED, _, 0) => CallError::Malformed,
-        (NO_RESULT, _, 0) => CallError::NoResult,
-        (_, _, len) => CallError::Broken(Breach::NoAnswer { tag, len }),
-    };
-    Fault::Other(error)
-}
-
 /// What sending a request, and looking for its answer at once, has come to.
 enum AtOnce<T> {
     Answered(T),
@@ -441,6 +332,3 @@ enum AtOnce<T> {
     Sent(u64),
     NotSent,
 }
-
-#[cfg(test)]
-mod tests;

@@ -11,9 +11,9 @@ use std::thread;
 use std::time::Duration;
 
 use super::error::{Breach, CallError};
-use super::fault::{End, Fault};
+use super::fault::{End, Fault, judge};
 use super::frame::{CALL, RESOLVE, RESOLVED, Target, Types, UNKNOWN, WRONG_TYPES, two_words};
-use super::line::{Line, judge};
+use super::line::Line;
 use super::outgoing::{Clock, Outgoing, Pauses};
 use super::pending::PendingCall;
 use crate::host::links::{Link, LinkError};

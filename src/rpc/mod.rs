@@ -12,7 +12,7 @@
 //! | `family` | what a host and its plugins offer |
 //! | `client`, `handle`, `pending` | calling: by name, by handle, later |
 //! | `lookup` | what a client has looked up: functions, and links |
-//! | `line`, `mail` | one link as its callers share it; calls that are under way |
+//! | `line`, `mail` | one link as its callers share it, and who reads it; calls that are under way |
 //! | `outgoing`, `fault` | what is sent over it, and why there is no answer |
 //! | `server`, `inbox` | serving: what others ask of the thread |
 //! | `serving`, `visitor` | the thread; one caller as it knows it |

@@ -11,8 +11,8 @@ use std::time::Duration;
 use rkyv::util::AlignedVec;
 
 use super::error::CallError;
-use super::fault::Fault;
-use super::line::{Line, judge};
+use super::fault::{Fault, judge};
+use super::line::Line;
 use super::outgoing::Clock;
 use crate::typed::DecodeOwned;
 

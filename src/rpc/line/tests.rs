@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::channel::ChannelOptions;
+use crate::error::RecvTimeoutError;
 use crate::rpc::frame::CALL;
 use crate::rpc::mail::MAX_UNDER_WAY;
 
