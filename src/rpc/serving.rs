@@ -148,8 +148,9 @@ impl Serving {
                 }
                 Progress::Gone => drop(self.aside.swap_remove(at)),
                 Progress::None if visitor.keeps_waiting(self.manners.patience) => {
-                    drop(self.aside.swap_remove(at));
+                    // First, so that a caller who finds that it was let go of finds that it was counted.
                     self.hall.orders.counters.dropped.count();
+                    drop(self.aside.swap_remove(at));
                 }
                 Progress::Some | Progress::None => {}
             }
