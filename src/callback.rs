@@ -1,7 +1,7 @@
 //! Calling what users have registered, on threads of the library's: what it may return, and what becomes of its panics.
 //!
-//! Passive receivers and reactions to changes in a store call it. What always holds: a panic stays in the call, whatever it panics
-//! with.
+//! Passive receivers, subscribers, servers of functions and reactions to changes in a store call it. What
+//! always holds: a panic stays in the call, whatever it panics with.
 
 use std::any::Any;
 use std::error::Error;

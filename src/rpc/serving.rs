@@ -19,7 +19,7 @@ use super::function::{Answer, Fault, Function};
 use super::inbox::{Arrival, Command, Orders};
 use super::request::{Request, Withdrawn};
 use super::visitor::{Progress, Stand, Visitor};
-use crate::callback::quietly;
+use crate::callback::{quietly, text_of};
 use crate::channel::{Ahead, Behind, Event, Message, Receiver, Selector};
 use crate::error::RecvError;
 
@@ -356,13 +356,9 @@ fn blame(fault: Fault, answer: &mut Vec<u8>) -> u16 {
 /// The answer of a function that has panicked.
 #[cold]
 fn confess(panic: Box<dyn Any + Send>, answer: &mut Vec<u8>) -> u16 {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    let text = text.unwrap_or("(no text)");
+    let text = text_of(panic);
     answer.clear();
     answer.extend_from_slice(&text.as_bytes()[..text.floor_char_boundary(MAX_PANIC_BYTES)]);
-    // Dropping it may panic once more.
-    let _ = catch_unwind(AssertUnwindSafe(|| drop(panic)));
     PANICKED
 }
 

@@ -1,4 +1,8 @@
 //! Callers and servers over plain channels, in one process.
+//!
+//! `gone`: functions and callees that are there no longer, and what panics on the way.
+
+mod gone;
 
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -137,25 +141,6 @@ fn values_are_checked_before_anything_is_called() {
         .start_typed::<Archived<Vec<String>>, Archived<String>>("join", &words, NEVER)
         .unwrap();
     assert_eq!(call.wait(NEVER).unwrap(), "one two");
-}
-
-#[test]
-fn functions_come_and_go_while_others_are_called() {
-    let (server, client) = start(ServerBuilder::new(None).function("upper", upper));
-    for round in 0..50_u32 {
-        server.add("round", move |_: &Request<'_>| Ok(round.to_ne_bytes())).unwrap();
-        assert!(matches!(server.add("round", upper), Err(ServeError::Duplicate { .. })));
-        assert_eq!(client.call("round", b"", NEVER).unwrap(), round.to_ne_bytes());
-        assert_eq!(client.call("upper", b"x", NEVER).unwrap(), b"X");
-        assert_eq!(server.functions(), ["round", "upper"]);
-        server.remove("round").unwrap();
-        assert!(matches!(server.remove("round"), Err(ServeError::Unknown { .. })));
-        // Known to the client, and gone.
-        if round % 2 == 0 {
-            let gone = client.call("round", b"", NEVER);
-            assert!(matches!(gone, Err(CallError::Unknown { .. })), "{gone:?}");
-        }
-    }
 }
 
 #[test]
@@ -378,67 +363,4 @@ fn a_function_may_drop_its_own_server_from_its_own_thread() {
     let link = Link { id: 1, channel: near, peer: String::new(), note };
     let client = Client::with(Box::new(Once(Mutex::new(Some(link)))));
     assert_eq!(client.call("end", b"", NEVER).unwrap(), b"done");
-}
-
-#[test]
-fn a_callee_that_closes_each_time_it_is_asked_gets_no_flood_of_links() {
-    /// Whoever is linked with is gone.
-    #[derive(Debug, Default)]
-    struct Gone(Mutex<u64>);
-    impl Connect for Arc<Gone> {
-        fn connect(&self, _: &str, _: Duration) -> Result<Link, LinkError> {
-            let mut links = self.0.lock().unwrap();
-            *links += 1;
-            let (near, _) = Channel::pair(&small())?;
-            Ok(Link { id: *links, channel: near, peer: String::new(), note: vec![0; 8] })
-        }
-    }
-    let gone = Arc::new(Gone::default());
-    let client = Client::with(Box::new(Arc::clone(&gone)));
-    // Pauses of 0, 2, 4, … 128 ms and 128 ms each from then on: 10 links, or fewer.
-    let timeout = Duration::from_millis(400);
-    for _ in 0..2 {
-        *gone.0.lock().unwrap() = 0;
-        let died = client.call("any", b"", timeout);
-        assert!(matches!(died, Err(CallError::Died)), "{died:?}");
-        assert!((2..=11).contains(&*gone.0.lock().unwrap()), "{gone:?}");
-    }
-    *gone.0.lock().unwrap() = 0;
-    let died = client.wait_for("any", timeout);
-    assert!(matches!(died, Err(CallError::Died)), "{died:?}");
-    assert!((2..=11).contains(&*gone.0.lock().unwrap()), "{gone:?}");
-}
-
-#[test]
-fn a_function_that_panics_when_it_is_dropped_costs_nobody_anything() {
-    /// What a function has with it.
-    struct Bad(mpsc::Sender<()>);
-    impl Drop for Bad {
-        fn drop(&mut self) {
-            self.0.send(()).unwrap();
-            panic!("dropped");
-        }
-    }
-    let (dropped, drops) = mpsc::channel();
-    let bad = || {
-        let bad = Bad(dropped.clone());
-        move |_: &Request<'_>| {
-            let _ = &bad;
-            Ok([])
-        }
-    };
-    let (server, client) = start(ServerBuilder::new(None).function("upper", upper));
-    for _ in 0..2 {
-        server.add("bad", bad()).unwrap();
-        client.call("bad", b"", NEVER).unwrap();
-        server.remove("bad").unwrap();
-        assert_eq!(client.call("upper", b"x", NEVER).unwrap(), b"X");
-        drops.recv_timeout(NEVER).unwrap();
-    }
-    // Two that are there when the server ends.
-    server.add("bad", bad()).unwrap();
-    server.add("worse", bad()).unwrap();
-    client.call("worse", b"", NEVER).unwrap();
-    server.stop_by(NEVER).unwrap();
-    (0..2).for_each(|_| drops.recv_timeout(NEVER).unwrap());
 }
