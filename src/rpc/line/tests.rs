@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::*;
 use crate::channel::ChannelOptions;
 use crate::error::RecvTimeoutError;
-use crate::rpc::frame::CALL;
+use crate::rpc::frame::{CALL, DONE};
 use crate::rpc::mail::MAX_UNDER_WAY;
 
 /// Longer than anything takes that is not stuck, and longer than that.
@@ -108,4 +108,44 @@ fn who_reads_and_waits_for_a_place_finds_one_that_another_has_left() {
     // Nothing comes that would wake it.
     line.state().mail.forget(ids[0]);
     assert!(reader.recv_timeout(NEVER).unwrap());
+}
+
+#[test]
+fn all_who_wait_are_told_that_the_line_is_closed() {
+    let (line, far) = line(4096);
+    let ids: Vec<_> = (0..3).map(|_| begin(&line, b"").unwrap()).collect();
+    let readers: Vec<_> = ids
+        .into_iter()
+        .map(|id| apart(&line, move |line| line.wait(id, &mut Clock::new(HOUR))))
+        .collect();
+    until(&line, |state| state.receiver.is_none() && state.mail.waiting() == 2);
+    // The first one has no room, the others wait for it.
+    let writers: Vec<_> = (0..3)
+        .map(|_| apart(&line, |line| begin(line, &[0; 5000]).map_err(|f| format!("{f:?}"))))
+        .collect();
+    until(&line, |state| state.sender.is_none() && state.mail.under_way() == 6);
+    line.close();
+    for reader in readers {
+        assert_eq!(reader.recv_timeout(NEVER).unwrap(), Err(End::Died));
+    }
+    for writer in writers {
+        assert_eq!(writer.recv_timeout(NEVER).unwrap(), Err("NotSent(Died)".into()));
+    }
+    drop(far);
+}
+
+#[test]
+fn who_has_its_answer_leaves_reading_to_one_of_those_that_wait() {
+    let (line, mut far) = line(4096);
+    let ids = [(); 3].map(|()| begin(&line, b"").unwrap());
+    let mut waiting = Vec::new();
+    for (before, id) in ids.into_iter().enumerate() {
+        waiting.push(apart(&line, move |line| line.wait(id, &mut Clock::new(HOUR))));
+        until(&line, |state| state.receiver.is_none() && state.mail.waiting() == before);
+    }
+    for (id, answered) in ids.into_iter().zip(waiting) {
+        far.sender().send_tagged(DONE, &id.to_ne_bytes()).unwrap();
+        let answer = answered.recv_timeout(NEVER).expect("somebody reads").unwrap();
+        assert_eq!(answer, Some(Answer { tag: DONE, payload: Vec::new() }));
+    }
 }

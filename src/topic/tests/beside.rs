@@ -116,6 +116,29 @@ fn what_has_gone_from_the_store_is_a_typed_error_and_counted() {
 }
 
 #[test]
+fn what_waits_for_room_in_a_ring_lies_in_the_store_until_it_has_been_read() {
+    let store = store();
+    let mut publisher = storing(&store, 1 << 19);
+    let when_slow = WhenSlow::DropOldest { queue_bytes: 1 << 20 };
+    let options = SubscribeOptions { when_slow, ..SubscribeOptions::default() };
+    let mut subscriber = Subscriber::new(&options, 0, Some(store.try_clone().unwrap())).unwrap();
+    link(1, &publisher, &subscriber);
+    // More than the ring holds; each publication looks for what it can remove.
+    for fill in 0..200 {
+        publisher.publish(&[fill; 100]).unwrap();
+    }
+    publisher.tidy();
+    assert_eq!((keys(&store), publisher.stats().stored), (200, 200));
+    for fill in 0..200 {
+        let publication = subscriber.recv().unwrap();
+        assert_eq!((&*publication, publication.is_in_store()), (&[fill; 100][..], true));
+    }
+    assert!(subscriber.try_recv().is_err());
+    assert!(publisher.flush(NEVER));
+    assert_eq!(keys(&store), 0);
+}
+
+#[test]
 fn callbacks_are_called_in_order_and_may_panic() {
     let (mut publisher, subscriber) = pair(WhenSlow::Block(NEVER));
     let (tell, told) = mpsc::channel();

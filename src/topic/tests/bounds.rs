@@ -152,3 +152,23 @@ fn a_writer_that_keeps_the_lock_of_the_store_is_waited_for_until_a_deadline() {
     publisher.publish(&[3; 200]).unwrap();
     assert!(subscriber.recv().unwrap().is_in_store());
 }
+
+#[test]
+fn nothing_goes_past_what_waits_for_room() {
+    let (mut publisher, mut subscriber) = pair(WhenSlow::DropOldest { queue_bytes: u64::MAX });
+    const PUBLICATIONS: u64 = 50_000;
+    let publishing = thread::spawn(move || {
+        for number in 0..PUBLICATIONS {
+            publisher.publish(&number.to_ne_bytes()).unwrap();
+        }
+        assert!(publisher.flush(NEVER));
+        publisher.stats().missed
+    });
+    for expected in 0..PUBLICATIONS {
+        let publication = subscriber.recv().unwrap();
+        assert_eq!((publication.number(), publication.lost_before()), (expected, 0));
+        assert_eq!(super::number(&publication), expected);
+    }
+    assert!(subscriber.try_recv().is_err());
+    assert_eq!(publishing.join().unwrap(), 0);
+}

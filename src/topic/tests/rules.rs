@@ -161,3 +161,15 @@ fn a_publisher_that_dies_is_heard_to_the_end() {
     // It has closed its end: only who does not is dead.
     assert_eq!(subscriber.take_departed().unwrap().departure, Departure::CutOff);
 }
+
+#[test]
+fn a_publisher_that_ends_tells_those_that_it_has_not_met_and_turns_away_who_comes_later() {
+    let (publisher, mut subscriber) = pair(WhenSlow::default());
+    let arrivals = std::sync::Arc::clone(publisher.arrivals());
+    drop(publisher);
+    assert_eq!(subscriber.try_recv().unwrap_err(), TopicRecvError::Empty);
+    assert_eq!(subscriber.take_departed().unwrap().departure, Departure::Finished);
+    super::link_with(2, &arrivals, subscriber.arrivals(), 1024);
+    assert_eq!(subscriber.try_recv().unwrap_err(), TopicRecvError::Empty);
+    assert_eq!(subscriber.take_departed().unwrap().departure, Departure::CutOff);
+}
