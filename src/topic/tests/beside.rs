@@ -132,6 +132,7 @@ fn what_waits_for_room_in_a_ring_lies_in_the_store_until_it_has_been_read() {
     for fill in 0..200 {
         let publication = subscriber.recv().unwrap();
         assert_eq!((&*publication, publication.is_in_store()), (&[fill; 100][..], true));
+        publisher.tidy();
     }
     assert!(subscriber.try_recv().is_err());
     assert!(publisher.flush(NEVER));
