@@ -213,8 +213,10 @@ fn modes() {
     let running = receiver
         .on_receive(|_: &Message<'_>| true, move |m: &Message<'_>| tell.send(m.to_vec()))
         .unwrap();
-    answer(&told.recv().unwrap());
+    let message = told.recv().unwrap();
+    // Before the answer: what comes after that is not for the callback.
     let mut receiver = running.stop().unwrap();
+    answer(&message);
     let message = receiver.recv().unwrap().to_vec();
     answer(&message);
 }
