@@ -19,7 +19,9 @@ const KEYS: [&[u8]; 2] = [b"a", b"b"];
 /// of its blocks are the first to be used again.
 fn two_keys() -> (Core<ModelMemory>, Reader<ModelMemory>) {
     let (mut core, memory, geometry) = store::store_with(1, &[VALUE, PENDING, BATCH]);
-    KEYS.map(|key| core.set(key, &value(1)).expect("room"));
+    for key in KEYS {
+        core.set(key, &value(1)).expect("room");
+    }
     core.set(b"y", &[]).expect("room");
     core.set(b"z", &[0; 48]).expect("room");
     (core, store::reader(memory, geometry, 1))
