@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::control::{Request, StopCause, StopNotice, TAG_STOP, request_of};
 use super::error::{HandleError, RequestProblem};
 use super::event::HostEventKind;
-use super::hooks::{Moment, tell};
+use super::hooks::{Moment, Turn, tell};
 use super::supervised::{Asked, Life, Phase, Supervised};
 use crate::error::{ExitReason, TryRecvError};
 
@@ -31,6 +31,11 @@ pub(super) struct Schedule {
     pub(super) kill_at: Instant,
 }
 
+/// The decision to end a plugin for good, made once; with the turn to tell the hooks of it.
+#[derive(Debug)]
+#[must_use = "the plugin is told when the decision is carried out"]
+pub(super) struct DecidedStop(Option<Turn>);
+
 impl Supervised {
     /// The times of an end that begins now, none of them later than `latest`.
     pub(super) fn schedule(&self, latest: Option<Instant>) -> Schedule {
@@ -43,19 +48,40 @@ impl Supervised {
         Schedule { terminate_at, kill_at: after(terminate_at, self.patience.grace) }
     }
 
-    /// Tells the plugin to end for good. Does not wait, but for hooks.
-    pub(super) fn begin_stop(self: &Arc<Self>) {
-        let turn = {
-            let mut life = self.life();
-            if life.stopping || life.is_ended() {
-                return;
-            }
-            life.stopping = true;
-            self.notify();
-            self.turn(Moment::BeforeShutdown, &life)
-        };
-        tell(turn);
+    /// Decides that the plugin ends for good: no more starts, no second stop. `None` where that was
+    /// decided before. The caller holds the lock, so exactly one of several callers gets the decision.
+    pub(super) fn decide_stop(self: &Arc<Self>, life: &mut Life) -> Option<DecidedStop> {
+        if life.stopping || life.is_ended() {
+            return None;
+        }
+        life.stopping = true;
+        self.notify();
+        Some(DecidedStop(self.turn(Moment::BeforeShutdown, life)))
+    }
+
+    /// Calls the hooks and tells the plugin.
+    fn announce_stop(&self, decided: DecidedStop) {
+        tell(decided.0);
         self.say_stop(&mut self.life(), StopCause::Shutdown);
+    }
+
+    /// Tells the plugin to end for good. Waits for nothing but hooks.
+    pub(super) fn begin_stop(self: &Arc<Self>) {
+        let decided = self.decide_stop(&mut self.life());
+        if let Some(decided) = decided {
+            self.announce_stop(decided);
+        }
+    }
+
+    /// Ends the plugin on a thread of its own. Kills it where no thread can be had.
+    pub(super) fn stop_in_background(self: &Arc<Self>, life: &mut Life, decided: DecidedStop) {
+        let begun = self.start_thread(life, |this| {
+            this.announce_stop(decided);
+            _ = this.stop(None);
+        });
+        if !begun {
+            life.signal(libc::SIGKILL);
+        }
     }
 
     /// Says on the control ring that the process is to end. A ring without room, or one that the
@@ -231,11 +257,9 @@ impl Supervised {
             Some(Request::Restart { .. }) if !life.stopping => {
                 self.replace_running(&mut life, Asked::Plugin);
             }
-            Some(Request::End { .. }) if !life.stopping => {
-                let begun = self.start_thread(&mut life, |this| _ = this.stop(None));
-                if !begun {
-                    life.stopping = true;
-                    life.signal(libc::SIGKILL);
+            Some(Request::End { .. }) => {
+                if let Some(decided) = self.decide_stop(&mut life) {
+                    self.stop_in_background(&mut life, decided);
                 }
             }
             _ => {}

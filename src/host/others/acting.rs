@@ -161,9 +161,8 @@ impl Supervised {
                 self.replace_running(&mut life, asked);
             }
             ControlAction::Stop => {
-                if !self.start_thread(&mut life, |this| _ = this.stop(None)) {
-                    life.stopping = true;
-                    life.signal(libc::SIGKILL);
+                if let Some(decided) = self.decide_stop(&mut life) {
+                    self.stop_in_background(&mut life, decided);
                 }
             }
         }
