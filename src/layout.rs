@@ -104,7 +104,7 @@ pub mod store;
 pub const MAGIC: u64 = u64::from_le_bytes(*b"ringway\x01");
 
 /// Version of everything described in this module. Independent of the crate's version.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// What the machine and this build must agree on with the peer: byte order, word size, the
 /// granularity at which control words are spread. A peer with another value cannot attach.

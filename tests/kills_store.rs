@@ -21,7 +21,6 @@ use common::name::Name;
 use common::random::{self, Random};
 use common::victim::Victim;
 use ringway::layout::store::journal::HEAD;
-use ringway::memory::FenceMode;
 use ringway::store::{
     self, AddError, CompareError, Recovered, Store, StoreOptions, Value, WriteError,
 };
@@ -33,11 +32,8 @@ const TOGETHER: usize = 12;
 /// Key to which all writers add.
 const TOTAL: &str = "total";
 
-/// With either fence: the writer that pays for the readers', in a system call under the lock, is killed there
-/// most of the time.
-fn options(round: u64) -> StoreOptions {
-    let fence = [Some(FenceMode::Real), None][round as usize % 2];
-    StoreOptions { capacity_bytes: 2 << 20, max_readers: 8, fence, ..StoreOptions::default() }
+fn options() -> StoreOptions {
+    StoreOptions { capacity_bytes: 2 << 20, max_readers: 8, ..StoreOptions::default() }
 }
 
 fn open(name: &Name, ledger: &Ledger) -> Store {
@@ -285,12 +281,9 @@ fn f04_f05_f06_killed_writers_and_readers_leave_every_committed_value() {
     let mut random = Random::new(random::seed());
     let (mut killed, mut inside, mut at_once, mut added, mut changes) = (0, 0, 0, 0, 0);
     let (mut recoveries, mut took) = ([0; 4], Vec::new());
-    for round in 0.. {
-        if killed >= kills {
-            break;
-        }
+    while killed < kills {
         let (name, ledger) = (Name::new("store-kills"), Ledger::new());
-        let mut store = Store::create(&name, &options(round)).unwrap();
+        let mut store = Store::create(&name, &options()).unwrap();
         let start = |index: usize, seed| {
             Victim::start(|| match index {
                 writer if writer < WRITERS => write(&name, &ledger, writer, seed),
@@ -359,7 +352,7 @@ fn f04_f05_f06_killed_writers_and_readers_leave_every_committed_value() {
         }
         store.clear().unwrap();
         drop(store);
-        drop(Store::create(&name, &options(round)).unwrap());
+        drop(Store::create(&name, &options()).unwrap());
         store::remove(&name).unwrap();
     }
     println!(

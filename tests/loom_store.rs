@@ -44,19 +44,30 @@ fn what_is_published_is_whole_and_never_goes_back() {
 /// record they are; and when pins are taken back or looked at `Relaxed`.
 #[test]
 fn what_is_pinned_is_not_used_again() {
-    check(|| {
-        let (mut core, memory, geometry) = store::store(1);
-        core.set(b"k", &value(1)).expect("room");
-        let reader = store::reader(memory, geometry, 1);
-        let writing = thread::spawn(move || {
-            core.set(b"k", &value(2)).expect("room");
-            core.give_back().expect("no damage");
-            core.set(b"other", &value(3)).expect("room");
-        });
-        let (_, found) = get(&reader, b"k").expect("present");
-        assert!([value(1), value(2)].contains(&found));
-        writing.join().expect("joined");
+    check(|| a_block_is_used_again(|memory| memory));
+}
+
+/// The same model, with an acquire-release exchange in place of the reader's fence: it must fail.
+#[test]
+fn f46_an_exchange_without_a_fence_loses_a_pin() {
+    let run = || check(|| a_block_is_used_again(|memory| memory.unfenced()));
+    let found = std::panic::catch_unwind(run).is_err();
+    assert!(found, "the model does not show what the fence is for");
+}
+
+/// The block that a reader looks at is replaced, given back, and used again for another key.
+fn a_block_is_used_again(readers: impl Fn(ModelMemory) -> ModelMemory) {
+    let (mut core, memory, geometry) = store::store(1);
+    core.set(b"k", &value(1)).expect("room");
+    let reader = store::reader(readers(memory), geometry, 1);
+    let writing = thread::spawn(move || {
+        core.set(b"k", &value(2)).expect("room");
+        core.give_back().expect("no damage");
+        core.set(b"other", &value(3)).expect("room");
     });
+    let (_, found) = get(&reader, b"k").expect("present");
+    assert!([value(1), value(2)].contains(&found));
+    writing.join().expect("joined");
 }
 
 /// A key that is there all the time is found while the table is replaced, the old one given back and used

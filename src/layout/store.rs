@@ -28,7 +28,7 @@
 //!
 //! ```text
 //!  48  u64 pages             56  u64 readers
-//!  64  u32 C library         68  u32 fence mode      72  u64 seed of the keys' hash
+//!  64  u32 C library         68  reserved, zero      72  u64 seed of the keys' hash
 //!  80  u32 bytes of the C library's mutex            84..120 reserved, zero
 //! ```
 //!

@@ -401,6 +401,11 @@ impl Memory for CrashMemory {
         self.step(Step::Fence);
     }
 
+    fn full_fence(&self) {
+        self.heap.full_fence();
+        self.step(Step::Fence);
+    }
+
     fn release_fence(&self) {
         self.heap.release_fence();
         self.step(Step::Fence);

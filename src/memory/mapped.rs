@@ -328,6 +328,16 @@ impl Memory for MappedMemory {
         full_fence();
     }
 
+    /// On x86-64 one exchange: it is a locked instruction, which waits until the store is visible and lets no
+    /// later load go first. `mfence` behind a store does the same, and keeps every later instruction waiting
+    /// as well. No other architecture's exchange orders later loads behind its store.
+    #[cfg(target_arch = "x86_64")]
+    #[inline]
+    fn store_fenced_u64(&self, offset: u64, value: u64) {
+        self.swap_u64(offset, value, Ordering::SeqCst);
+        compiler_fence(Ordering::SeqCst);
+    }
+
     #[inline]
     fn stop_speculation(&self) {
         // SAFETY: the instruction needs SSE2, which x86-64 has, and touches no memory.

@@ -172,6 +172,22 @@ pub trait Memory: Clone {
     /// The rare side of an asymmetric fence; see [`light_fence`](Self::light_fence).
     fn heavy_fence(&self);
 
+    /// Orders every earlier access before every later one, on this processor and in every fence mode.
+    ///
+    /// Two threads that each store a word, call this, and load the other's word do not both miss the other's
+    /// store. It costs a locked instruction or its like.
+    #[inline]
+    fn full_fence(&self) {
+        crate::sync::full_fence();
+    }
+    /// Stores a `u64` with Release, and executes a [`full_fence`](Self::full_fence) behind it. Where one
+    /// instruction does both, it takes that.
+    #[inline]
+    fn store_fenced_u64(&self, offset: u64, value: u64) {
+        self.store_u64(offset, value, Ordering::Release);
+        self.full_fence();
+    }
+
     /// Keeps everything before it before every later store, payload included: what is announced
     /// before it is seen by whoever has seen anything that was written after it, and then called
     /// [`acquire_fence`](Self::acquire_fence).

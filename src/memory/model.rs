@@ -29,6 +29,8 @@ pub struct ModelMemory {
     inner: Arc<Inner>,
     /// What others may write too, for whoever holds a lock on everything else.
     shared: Option<std::sync::Arc<HashSet<u64>>>,
+    /// Whether [`Memory::store_fenced_u64`] is an exchange without a fence.
+    unfenced: bool,
 }
 
 #[derive(Debug)]
@@ -91,7 +93,15 @@ impl ModelMemory {
         };
         let (words, halves) = (words.into_iter().map(word), halves.into_iter().map(half));
         let (words, halves) = (words.collect(), halves.collect());
-        Self { inner: Arc::new(Inner { len_bytes, racing, words, halves }), shared: None }
+        let inner = Arc::new(Inner { len_bytes, racing, words, halves });
+        Self { inner, shared: None, unfenced: false }
+    }
+
+    /// The same words, for a thread whose [`Memory::store_fenced_u64`] is an acquire-release exchange and no
+    /// fence. For models that must fail.
+    #[must_use]
+    pub fn unfenced(&self) -> Self {
+        Self { unfenced: true, ..self.clone() }
     }
 
     /// The same words, for a thread that holds a lock without which nobody writes any but the `shared` ones.
@@ -103,7 +113,7 @@ impl ModelMemory {
     #[must_use]
     pub fn locked(&self, shared: impl IntoIterator<Item = u64>) -> Self {
         let shared = std::sync::Arc::new(shared.into_iter().collect());
-        Self { inner: self.inner.clone(), shared: Some(shared) }
+        Self { shared: Some(shared), ..self.clone() }
     }
 
     fn is_locked(&self, offset: u64) -> bool {
@@ -216,6 +226,15 @@ impl Memory for ModelMemory {
             // very call and ends the model with an error where it does not hold.
             let word = unsafe { self.word(at).unsync_load() }.to_ne_bytes();
             chunk.copy_from_slice(&word[..chunk.len()]);
+        }
+    }
+
+    fn store_fenced_u64(&self, offset: u64, value: u64) {
+        if self.unfenced {
+            self.swap_u64(offset, value, Ordering::AcqRel);
+        } else {
+            self.store_u64(offset, value, Ordering::Release);
+            self.full_fence();
         }
     }
 

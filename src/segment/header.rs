@@ -253,11 +253,11 @@ mod tests {
         write_for(memory, geometry, segment::WAKEUP_FUTEX)
     }
 
-    /// What version 1 of the layout looks like on a 64-bit little-endian machine. A peer of another
+    /// What version 2 of the layout looks like on a 64-bit little-endian machine. A peer of another
     /// minor version must be able to read it: where this test fails, the version has to change.
     #[test]
     #[cfg(all(target_endian = "little", target_pointer_width = "64"))]
-    fn the_header_of_layout_version_1() {
+    fn the_header_of_layout_version_2() {
         let memory = HeapMemory::new(segment::HEADER_BYTES);
         write(&memory, &GEOMETRY).unwrap();
         let words: Vec<_> =
@@ -266,7 +266,7 @@ mod tests {
             words,
             [
                 0x0179_6177_676e_6972, // "ringway", 1
-                0x0000_0001_0000_0001, // version, kind
+                0x0000_0001_0000_0002, // version, kind
                 0x0201_0008_0000_0080, // fingerprint
                 0x0000_0000_0000_3000, // length
                 0x0706_0504_0302_0100, // incarnation
@@ -280,7 +280,7 @@ mod tests {
                 0x0000_0010_0000_0000, // wakeups, bytes of a slot
                 0,
                 0,
-                0x9100_190d_80c7_e6cc, // checksum
+                0xd455_f049_4f9e_14c5, // checksum
             ]
         );
     }
@@ -302,7 +302,7 @@ mod tests {
         };
         let cases: [(Change, &str); 16] = [
             (|header| header.put_u64(segment::MAGIC, 1), "magic"),
-            (|header| header.put_u32(segment::VERSION, 2), "layout version"),
+            (|header| header.put_u32(segment::VERSION, 1), "layout version"),
             (|header| header.put_u32(segment::KIND, 2), "kind"),
             (|header| header.put_u64(segment::FINGERPRINT, 0), "fingerprint"),
             (|header| header.put_u64(segment::LEN_BYTES, 1 << 40), "length in the header"),

@@ -106,6 +106,9 @@ impl Memory for Between {
     fn now_ns(&self) -> u64 {
         self.heap.now_ns()
     }
+    fn store_fenced_u64(&self, offset: u64, value: u64) {
+        self.store_u64(offset, value, Ordering::Release);
+    }
     fn light_fence(&self) {}
     fn heavy_fence(&self) {}
     fn pause(&self) {}

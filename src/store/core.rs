@@ -150,7 +150,7 @@ impl<M: Memory> Core<M> {
         Block::write(&self.memory, object, (key, hash), value, version);
         let new = slot::pack(object, hash);
         journal.commit(slot, new);
-        self.rung.ring(&self.memory, hash);
+        self.rung.ring_behind_fence(&self.memory, hash);
         account_bytes(&mut journal, &self.geometry, (old, old_bytes), (new, len))?;
         journal.end();
         Ok(Some(version))
@@ -181,7 +181,7 @@ impl<M: Memory> Core<M> {
         next_version(&self.memory);
         note_deletion(&self.memory, &self.geometry, key, hash, block.version);
         journal.commit(slot, slot::TOMBSTONE);
-        self.rung.ring(&self.memory, hash);
+        self.rung.ring_behind_fence(&self.memory, hash);
         account_bytes(&mut journal, &self.geometry, (word, bytes), (slot::TOMBSTONE, 0))?;
         journal.end();
         self.shrink_where_few_are_left()?;

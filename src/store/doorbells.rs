@@ -63,14 +63,8 @@ pub(super) struct Rung {
 }
 
 impl Rung {
-    /// A key with this hash has changed.
-    #[inline]
-    pub(super) fn ring(&mut self, memory: &impl Memory, hash: u64) {
-        fence(memory);
-        self.ring_behind_fence(memory, hash);
-    }
-
-    /// As [`ring`](Self::ring), for who changes many keys at once, and calls [`fence`] behind the changes.
+    /// A key with this hash has changed. A full fence lies behind the change: that of
+    /// [`Journal::commit`](super::journal::Journal::commit), or [`fence`].
     #[inline]
     pub(super) fn ring_behind_fence(&mut self, memory: &impl Memory, hash: u64) {
         self.buckets |= u128::from(ring(memory, of(hash))) << bucket(hash);
@@ -122,8 +116,8 @@ impl Rung {
 /// Between a change and the look for who waits for it.
 #[inline]
 pub(super) fn fence(memory: &impl Memory) {
-    // Pairs with the heavy fence of a watcher: it sees the change, or we see it waiting.
-    memory.light_fence();
+    // Pairs with the fence of a watcher in `announce`: it sees the change, or we see it waiting.
+    memory.full_fence();
 }
 
 /// Rings one bell; whether somebody is to be woken.

@@ -6,7 +6,7 @@
 
 use super::StoreGeometry;
 use crate::error::SegmentError;
-use crate::layout::segment::{FENCE_MODE, KIND_STORE};
+use crate::layout::segment::KIND_STORE;
 use crate::layout::store::header::{
     GLIBC, HASH_SEED, LIBC, MUSL, MUTEX_BYTES, OTHER_LIBC, PAGES, READERS,
 };
@@ -30,8 +30,6 @@ const OWN_MUTEX_BYTES: u32 = size_of::<libc::pthread_mutex_t>() as u32;
 pub struct StoreHeader {
     /// The measures of the store.
     pub geometry: StoreGeometry,
-    /// Who fences.
-    pub fence_mode: FenceMode,
     /// Random number of this segment; drawn when it is created.
     pub incarnation: u128,
 }
@@ -48,12 +46,11 @@ impl StoreHeader {
 
     /// The header that says this.
     pub fn to_header(&self) -> [u8; HEADER_BYTES] {
-        let Self { geometry, fence_mode, incarnation } = self;
+        let Self { geometry, incarnation } = self;
         let mut header = Header::new(KIND_STORE, geometry.len_bytes(), *incarnation);
         header.put_u64(PAGES, geometry.pages());
         header.put_u64(READERS, geometry.readers());
         header.put_u32(LIBC, OWN_LIBC);
-        header.put_u32(FENCE_MODE, *fence_mode as u32);
         header.put_u64(HASH_SEED, geometry.seed());
         header.put_u32(MUTEX_BYTES, OWN_MUTEX_BYTES);
         header.finish()
@@ -69,8 +66,9 @@ impl Kind for StoreHeader {
         Ok(self.geometry.len_bytes())
     }
 
+    /// Everybody who uses a store executes its own fences.
     fn fence_mode(&self) -> FenceMode {
-        self.fence_mode
+        FenceMode::Real
     }
 
     fn encode(&self) -> Result<[u8; HEADER_BYTES], SegmentError> {
@@ -89,8 +87,7 @@ impl Kind for StoreHeader {
         let geometry = StoreGeometry::of_pages(pages, readers, header.u64(HASH_SEED))
             .ok_or(SegmentError::StoreMeasures { pages, readers })?;
         header.check_length(geometry.len_bytes(), len_bytes, page_bytes)?;
-        let fence_mode = header.fence_mode()?;
-        Ok(Self { geometry, fence_mode, incarnation: header.incarnation() })
+        Ok(Self { geometry, incarnation: header.incarnation() })
     }
 }
 
@@ -102,16 +99,15 @@ mod tests {
     fn header() -> StoreHeader {
         StoreHeader {
             geometry: StoreGeometry::new(1 << 20, 8, 0x1122_3344_5566_7788).unwrap(),
-            fence_mode: FenceMode::Real,
             incarnation: 0x0f0e_0d0c_0b0a_0908_0706_0504_0302_0100,
         }
     }
 
-    /// What version 1 of the layout looks like on a 64-bit little-endian machine with the GNU C
+    /// What version 2 of the layout looks like on a 64-bit little-endian machine with the GNU C
     /// library. Where this test fails, the version has to change.
     #[test]
     #[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
-    fn the_header_of_layout_version_1() {
+    fn the_header_of_layout_version_2() {
         let bytes = header().to_header();
         let words: Vec<_> = bytes
             .chunks_exact(8)
@@ -121,21 +117,21 @@ mod tests {
             words,
             [
                 0x0179_6177_676e_6972, // "ringway", 1
-                0x0000_0002_0000_0001, // version, kind
+                0x0000_0002_0000_0002, // version, kind
                 0x0201_0008_0000_0080, // fingerprint
                 0x0000_0000_0010_7000, // length
                 0x0706_0504_0302_0100, // incarnation
                 0x0f0e_0d0c_0b0a_0908,
                 0x0000_0000_0000_0100, // pages
                 0x0000_0000_0000_0008, // readers
-                0x0000_0002_0000_0001, // C library, fence mode
+                0x0000_0000_0000_0001, // C library
                 0x1122_3344_5566_7788, // seed
                 0x0000_0000_0000_0028, // bytes of a mutex
                 0,
                 0,
                 0,
                 0,
-                0x4916_a7cc_fd13_4927, // checksum
+                0xb10c_7235_1ed9_4e71, // checksum
             ]
         );
     }
@@ -161,7 +157,7 @@ mod tests {
     #[test]
     fn a_checksum_does_not_make_nonsense_believed() {
         let len_bytes = header().geometry.len_bytes();
-        let cases: [(Change, &str); 9] = [
+        let cases: [(Change, &str); 8] = [
             (|header| header.put_u32(crate::layout::segment::KIND, 1), "kind"),
             (|header| header.put_u64(LEN_BYTES, 1 << 40), "length in the header"),
             (|header| header.put_u64(PAGES, 0), "0 pages"),
@@ -170,7 +166,6 @@ mod tests {
             (|header| header.put_u64(READERS, 300), "length in the header"),
             (|header| header.put_u32(LIBC, 7), "C library"),
             (|header| header.put_u32(MUTEX_BYTES, 41), "bytes of a mutex"),
-            (|header| header.put_u32(FENCE_MODE, 3), "fence mode"),
         ];
         for (change, part) in cases {
             let mut header = Header(header().to_header());

@@ -53,14 +53,15 @@ impl<'a, M: Memory> Journal<'a, M> {
         self.memory
     }
 
-    /// Changes the slot: from here on the operation will be finished, by whoever it is.
+    /// Changes the slot: from here on the operation will be finished, by whoever it is. A full fence follows the
+    /// store: whoever looks behind it for pins, or for somebody who waits, needs none of its own.
     #[inline]
     pub(super) fn commit(&self, slot: u64, new: u64) {
         self.memory.store_u64(BEFORE, self.pairs, Ordering::Release);
         self.memory.store_u64(NEW, new, Ordering::Release);
         // Pairs with the Acquire of readers, who see the block behind it; and ordered behind the words
         // above, for whoever recovers.
-        self.memory.store_u64(slot, new, Ordering::Release);
+        self.memory.store_fenced_u64(slot, new);
     }
 
     /// Changes a word of an index.

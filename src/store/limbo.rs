@@ -1,7 +1,7 @@
 //! Limbo: blocks that no slot names any more, and that a reader may still be looking at.
 //!
 //! The writer puts replaced and deleted blocks there, and takes those back that no reader has pinned, many at
-//! a time, because finding out costs a barrier.
+//! a time, because finding out costs a look at every pin.
 //! What always holds: an object that a slot named is given back to the arena only after a look at all pins that came
 //! after it was unlinked; what is pinned stays.
 
@@ -71,9 +71,9 @@ pub(super) fn look_through(
     geometry: &StoreGeometry,
     pinned: &mut Vec<u64>,
 ) -> Result<Held, Damage> {
-    // Pairs with the light fence of a reader between its pin and its second look at the slot: a reader
-    // whose pin is not seen here sees that the slot has changed.
-    memory.heavy_fence();
+    // Pairs with the fence of a reader in `pin_current`, between its pin and its second look at the slot: a
+    // reader whose pin is not seen here sees that the slot has changed.
+    memory.full_fence();
     collect_pins(memory, geometry, pinned);
     let len = memory.load_u64(LIMBO_LEN, Ordering::Relaxed).min(geometry.limbo_entries());
     let mut index = len;

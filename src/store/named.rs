@@ -16,7 +16,7 @@ use super::{StoreOptions, usage};
 use crate::error::{NameError, SegmentError};
 use crate::layout::store::journal::HEAD;
 use crate::layout::store::{LIVE_KEYS, usage as line};
-use crate::memory::{Deadline, MappedMemory};
+use crate::memory::{Deadline, FenceMode, MappedMemory};
 use crate::os::names::{self, FileId};
 use crate::os::os;
 use crate::segment::{self, Access, Address, Claim, Draft, Found, How, Whole, Wish, patience};
@@ -93,7 +93,7 @@ impl Wish for Wanted<'_> {
 
     fn take(&self, found: Found) -> Result<Option<StoreSegment>, SegmentError> {
         let header: StoreHeader = found.geometry()?;
-        let Some(memory) = found.map(header.fence_mode)? else { return Ok(None) };
+        let Some(memory) = found.map(FenceMode::Real)? else { return Ok(None) };
         let Some(gate) = found.gate(self.deadline)? else { return Ok(None) };
         // A strange lock keeps nobody from seeing that the machine has gone down since.
         if gate.take_both()? || usage::is_of_another_boot(&memory) {

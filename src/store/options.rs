@@ -4,7 +4,6 @@ use super::StoreGeometry;
 use super::header::StoreHeader;
 use crate::error::SegmentError;
 use crate::layout::store::page::PAGE_BYTES;
-use crate::memory::FenceMode;
 use crate::os::{os, random};
 use crate::segment::Access;
 
@@ -24,8 +23,6 @@ pub struct StoreOptions {
     /// How many handles there can be that read in place, in all processes. Default 64. The creator
     /// decides.
     pub max_readers: u32,
-    /// Who fences: readers, or writers for them; found out where `None`. The creator decides.
-    pub fence: Option<FenceMode>,
     /// Who may open a store with a name. Others may not write it, or every call that opens it is
     /// refused: see [`Store`](super).
     pub access: Access,
@@ -33,7 +30,7 @@ pub struct StoreOptions {
 
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self { capacity_bytes: 64 << 20, max_readers: 64, fence: None, access: Access::default() }
+        Self { capacity_bytes: 64 << 20, max_readers: 64, access: Access::default() }
     }
 }
 
@@ -45,7 +42,6 @@ impl StoreOptions {
         let (pages, readers) = (self.capacity_bytes.div_ceil(PAGE_BYTES), self.max_readers.into());
         let geometry = StoreGeometry::of_pages(pages, readers, seed)
             .ok_or(SegmentError::StoreMeasures { pages, readers })?;
-        let fence_mode = self.fence.unwrap_or_else(FenceMode::detect);
-        Ok(StoreHeader { geometry, fence_mode, incarnation: 0 })
+        Ok(StoreHeader { geometry, incarnation: 0 })
     }
 }

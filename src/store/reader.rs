@@ -332,9 +332,9 @@ pub(super) fn pin_current(
     (slot, word): (u64, u64),
     (root, root_word): (u64, u64),
 ) -> bool {
-    // Release: the looks at what was pinned here before are over.
-    memory.store_u64(pin, block, Ordering::Release);
-    memory.light_fence();
+    // Release: the looks at what was pinned here before are over. The fence behind it pairs with those in
+    // `limbo::look_through` and in recovery, between unlinking and the look at all pins.
+    memory.store_fenced_u64(pin, block);
     let same = memory.load_u64(slot, Ordering::Acquire) == word
         && memory.load_u64(root, Ordering::Acquire) == root_word;
     if !same {

@@ -131,7 +131,7 @@ fn survey<M: Memory>(
     pinned: &mut Vec<u64>,
 ) -> Result<Survey, Damage> {
     // As in `limbo::look_through`: what no slot names by now, and is not pinned, nobody looks at.
-    memory.heavy_fence();
+    memory.full_fence();
     limbo::collect_pins(memory, geometry, pinned);
     Survey::of(memory, geometry, pinned)
 }

@@ -12,7 +12,7 @@ use super::{Core, Refusal, StoreGeometry, StoreOptions, shared, usage};
 #[cfg(any(test, doc))]
 use crate::error::NameError;
 use crate::error::SegmentError;
-use crate::memory::{MappedMemory, Memory};
+use crate::memory::{FenceMode, MappedMemory, Memory};
 use crate::os::os;
 use crate::segment::{Access, Address, AnonymousSegment, Found, Kind, Whole};
 
@@ -44,7 +44,6 @@ impl StoreSegment {
     /// # Errors
     /// [`StoreMeasures`](SegmentError::StoreMeasures) for what no store can have,
     /// [`NoSpace`](SegmentError::NoSpace) where the memory is not to be had,
-    /// [`Membarrier`](SegmentError::Membarrier) where the fences asked for are not;
     /// [`Os`](SegmentError::Os) otherwise. Nothing is kept.
     pub fn anonymous(options: &StoreOptions) -> Result<Self, SegmentError> {
         let segment = AnonymousSegment::make(&options.header()?, |memory, header| {
@@ -90,7 +89,7 @@ impl StoreSegment {
     pub fn open_read_only(address: impl Into<Address>) -> Result<Self, SegmentError> {
         let found = Found::open_to_inspect(&address.into())?;
         let header: StoreHeader = found.geometry()?;
-        let memory = found.inspect(header.fence_mode)?;
+        let memory = found.inspect(FenceMode::Real)?;
         Ok(Self { memory, header, backing: Backing::ReadOnly })
     }
 

@@ -152,11 +152,8 @@ mod tests {
         let options = StoreOptions { capacity_bytes: 1 << 20, ..StoreOptions::default() };
         let segment = StoreSegment::anonymous(&options).unwrap();
         let memory = segment.memory();
-        let header = StoreHeader {
-            geometry: *segment.geometry(),
-            fence_mode: memory.fence_mode(),
-            incarnation: segment.incarnation(),
-        };
+        let header =
+            StoreHeader { geometry: *segment.geometry(), incarnation: segment.incarnation() };
         assert_ne!(memory.load_u64(ROOT, Ordering::Relaxed), 0);
         memory.store_u64(BOOT, 4711, Ordering::Relaxed);
         memory.store_u32(CLEAN, clean, Ordering::Relaxed);

@@ -62,7 +62,7 @@ pub(crate) trait Bed {
 pub(crate) fn announce(memory: &impl Memory, bell: u64) {
     // Relaxed: the fence orders it before the look. Its partner is the load in `doorbells`.
     memory.store_u32(bell + WAITING, 1, Ordering::Relaxed);
-    memory.heavy_fence();
+    memory.full_fence();
 }
 
 /// A bed in memory, for tests and models.
