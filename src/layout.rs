@@ -24,7 +24,7 @@
 //! # A segment header
 //!
 //! ```text
-//!   0  u64 magic              8  u32 layout version   12  u32 kind (1 = channel, 2 = store)
+//!   0  u64 magic              8  u32 layout version   12  u32 kind (1 = channel, 2 = store, 3 = a store's private part)
 //!  16  u64 fingerprint       24  u64 segment length in bytes
 //!  32  u64 incarnation, low  40  u64 incarnation, high
 //!  48  u64 capacity of ring 0 in bytes                56  u64 capacity of ring 1 in bytes
@@ -54,6 +54,7 @@
 //!
 //! ```text
 //! 2^62        side 0        2^62 + 1    side 1        2^62 + 2    gate
+//! 2^62 + 4096 + n           participant n of a store
 //! ```
 //!
 //! # A ring's control block
@@ -167,6 +168,9 @@ pub mod segment {
     /// Value of [`KIND`] for a store, whose header differs from byte 48 on; see
     /// [`store::header`](super::store::header).
     pub const KIND_STORE: u32 = 2;
+    /// Value of [`KIND`] for the private part of a store; see
+    /// [`store::private`](super::store::private).
+    pub const KIND_STORE_PRIVATE: u32 = 3;
 
     /// A ring of records of any length, none of which is lost.
     pub const RING_RECORDS: u32 = 0;
@@ -217,6 +221,8 @@ pub mod claim {
     pub const SIDES_BYTES: u64 = 2;
     /// Held by whoever attaches, replaces or removes.
     pub const GATE: u64 = (1 << 62) + 2;
+    /// The byte of a store's first participant; the others follow it.
+    pub const PARTICIPANT: u64 = (1 << 62) + 4096;
 }
 
 /// Offsets inside a ring's control block.

@@ -10,12 +10,12 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use common::meeting::{Signal, hang, open_file, process};
 use common::name::Name;
 use common::steps::kill_at_every_step;
-use common::store::{name_error, segment_error};
+use common::store::{geometry, lock_of, name_error, segment_error};
 use common::victim::Victim;
 use ringway::channel::{Channel, ChannelOptions};
 use ringway::error::{NameError, SegmentError};
 use ringway::layout::segment;
-use ringway::layout::store::{LOCK, READERS, reader, usage};
+use ringway::layout::store::{reader, usage};
 use ringway::store::{self, OpenError, Store, StoreOptions};
 
 fn options() -> StoreOptions {
@@ -101,9 +101,10 @@ fn f09_a_dead_writers_lock_is_forgotten_and_an_empty_store_replaced() {
     // As if it had been killed with the lock, and the kernel had not noticed: held by a thread that lives
     // for ever. And as if all readers were there.
     let file = open_file(&name);
-    file.write_all_at(&1_u32.to_ne_bytes(), LOCK).unwrap();
+    file.write_all_at(&1_u32.to_ne_bytes(), lock_of(&file)).unwrap();
     for reader in 0..4 {
-        file.write_all_at(&1_u64.to_ne_bytes(), READERS + reader * reader::BYTES).unwrap();
+        file.write_all_at(&1_u64.to_ne_bytes(), geometry(&file).reader(reader) + reader::OWNER)
+            .unwrap();
     }
     let first = Store::open(&name, &options()).unwrap();
     assert_eq!(get(&first, "k").unwrap(), b"old");

@@ -11,11 +11,11 @@ use std::path::{Path, PathBuf};
 use common::meeting::{NEVER, lock, process};
 use common::name::Name;
 use common::room::{in_a_small_file_system, with_ever_more_descriptors};
-use common::store::{name_error, segment_error};
+use common::store::{lock_of, name_error, segment_error};
 use common::victim::{Victim, become_nobody};
 use ringway::error::{NameError, SegmentError};
 use ringway::layout::claim;
-use ringway::layout::store::{LIVE_KEYS, LOCK, usage};
+use ringway::layout::store::{LIVE_KEYS, usage};
 use ringway::segment::Access;
 use ringway::store::{self, OpenError, Store, StoreOptions};
 
@@ -287,7 +287,7 @@ fn f04_after_a_power_failure_versions_go_on_in_a_new_epoch_and_damage_is_told() 
     reboot(&copy);
     let bytes = fs::read(&copy).unwrap();
     let at = bytes.windows(400).rposition(|window| window == [99; 400]).unwrap();
-    let file = File::options().write(true).open(&copy).unwrap();
+    let file = File::options().read(true).write(true).open(&copy).unwrap();
     file.write_all_at(&[0], at as u64 + 200).unwrap();
     let refused = segment_error(Store::open(&*copy, &options()));
     assert!(matches!(refused, SegmentError::Damaged { .. }), "{refused}");
@@ -306,9 +306,9 @@ fn f04_a_lock_that_was_saved_while_it_was_held_keeps_nobody_out() {
     write_some(&store);
     let guard = store.get("7").unwrap().unwrap();
     fs::copy(&path, &copy).unwrap();
-    let file = File::options().write(true).open(&copy).unwrap();
+    let file = File::options().read(true).write(true).open(&copy).unwrap();
     let held_by_somebody_who_lives = 1_u32.to_ne_bytes();
-    file.write_all_at(&held_by_somebody_who_lives, LOCK).unwrap();
+    file.write_all_at(&held_by_somebody_who_lives, lock_of(&file)).unwrap();
     reboot(&copy);
     let after = Store::open(&*copy, &options()).unwrap();
     after.set_timeout("8", &value(8), NEVER).unwrap();
@@ -337,8 +337,8 @@ fn f44_a_strange_lock_hides_no_death_and_no_reboot() {
     });
     for rebooted in [false, true] {
         if rebooted {
-            let file = File::options().write(true).open(&path).unwrap();
-            file.write_all_at(&1_u32.to_ne_bytes(), LOCK).unwrap();
+            let file = File::options().read(true).write(true).open(&path).unwrap();
+            file.write_all_at(&1_u32.to_ne_bytes(), lock_of(&file)).unwrap();
             reboot(&path);
         }
         let store = Store::open(&*path, &readable).unwrap();
@@ -364,7 +364,7 @@ fn f04_after_a_power_failure_nobody_believes_that_a_store_is_empty() {
         store
     }));
     // The count did not get to the disk, the table did.
-    let file = File::options().write(true).open(&path).unwrap();
+    let file = File::options().read(true).write(true).open(&path).unwrap();
     file.write_all_at(&[0; 8], LIVE_KEYS).unwrap();
     reboot(&path);
     let refused = name_error(Store::create(&*path, &options()));

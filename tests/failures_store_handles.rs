@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use common::forked::{Beside, READY, descriptor, get, hang, process, store_of, wait_for_death};
 use common::victim::{Victim, become_nobody};
-use ringway::layout::store::{LOCK, READERS};
+use ringway::layout::store::{LIMBO, ROOT};
 use ringway::store::{AddError, ReadError, Recovered, Store, WatchError, WriteError};
 
 #[test]
@@ -128,7 +128,7 @@ fn f25_f26_who_is_not_trusted_cannot_write_a_lock_or_a_pin() {
     let mut plugin = Victim::start(|| {
         assert!(!maps_writable(&theirs));
         assert!(Store::attach(theirs.try_clone().unwrap()).is_err());
-        for offset in [LOCK, READERS] {
+        for offset in [ROOT, LIMBO] {
             let word = [0xff_u8; 8];
             // SAFETY: the bytes outlive the call.
             let written = unsafe {

@@ -16,7 +16,7 @@ use common::plugin::{self, KILLED, NEVER, restarts};
 use common::storing::{self, BUSY_KEYS, busy_count, busy_key};
 use ringway::error::RecvTimeoutError;
 use ringway::host::{Host, HostEventKind, PluginSpec, ServiceProblem, StoreError};
-use ringway::layout::store::bell;
+use ringway::layout::store::private::bell;
 use ringway::store::{Store, StoreOptions, StoreQuota, WriteError};
 
 /// Where the plugin's process starts; does nothing in the process that runs the tests.
@@ -281,13 +281,15 @@ fn f27_a_trusted_plugin_that_is_stopped_with_the_lock_keeps_nobody_past_a_deadli
 
 /// At how many bells somebody has announced himself and was not woken since.
 fn awaited(store: &Store) -> usize {
-    let memory = File::from(store.descriptor_read_only().unwrap());
+    // SAFETY: nothing is written through it.
+    let memory = File::from(unsafe { store.descriptor_writable() }.unwrap());
+    let private = common::store::geometry(&memory).private();
     let is_awaited = |bell: &u64| {
         let mut word = [0; 4];
-        memory.read_exact_at(&mut word, bell + bell::WAITING).unwrap();
+        memory.read_exact_at(&mut word, private + bell + bell::WAITING).unwrap();
         word != [0; 4]
     };
-    (0..bell::BUCKETS).map(bell::bucket).chain([bell::EVERYTHING]).filter(is_awaited).count()
+    (0..=bell::BUCKETS).map(bell::numbered).filter(is_awaited).count()
 }
 
 #[test]

@@ -1,26 +1,33 @@
-//! Where everything lies in a store's segment.
+//! Where everything lies in a store's memory.
+//!
+//! A store has two parts. Readers that only copy map the public part. Trusted participants map both, one
+//! behind the other, and see one memory. A store without a name has a memory file for each part; a store with a
+//! name, which nobody else may open, has both parts in its file.
+//!
+//! The public part:
 //!
 //! ```text
 //! offset      what                                         who writes it, when
 //! 0           segment header, 128 bytes                    creator, once, before anybody attaches
 //! 128         usage line: who has had it since when        who is alone with it, or opens it first
-//! 192..256    reserved, zero
-//! 256         lock, 64 bytes; then how often recovered     holders of the lock
+//! 192..384    reserved, zero
 //! 384         root word                                    holder of the lock, when a table is replaced
 //! 512         writer's words: next version, counts, batch  holder of the lock, in every operation
-//! 640         epoch of the pages                           holder of the lock, when pages are taken
+//! 640         epoch of the pages; then how often recovered holder of the lock
 //! 768         journal: head, intent, undo pairs            holder of the lock, in every operation
 //! 1536        classes: first span with room, 96 × u32      holder of the lock
-//! 2048        doorbells: one for everything, 128 others    generations: holder of the lock;
-//!                                                          announcements: watchers, and who takes them back
+//! 2048        generations of the doorbells, 128 × u32      holder of the lock, when it rings one
+//! 2560        the one of the doorbell for everything       holder of the lock, when it rings it
 //! 3200        number of deletions noted                    holder of the lock
 //! 3208..4096  reserved, zero
-//! 4096        readers: 256 bytes each                      the reader that has claimed it
-//! ...         limbo: 8 bytes an entry                      holder of the lock
+//! 4096        limbo: 8 bytes an entry                      holder of the lock
 //! ...         notes of deletions: 64 of 64 bytes           holder of the lock
 //! ...         page descriptors: 32 bytes each              holder of the lock
 //! ...         pages, from a multiple of 4096 on            holder of the lock
+//! ...         end, a multiple of [`private::ALIGN`]
 //! ```
+//!
+//! The private part, whose offsets count from where it starts, is told in [`private`].
 //!
 //! # The segment header of a store
 //!
@@ -50,6 +57,9 @@
 //! Everything else that a writer keeps can be computed from them.
 
 use super::{LINE_BYTES, PAGE_BYTES, WORD_BYTES};
+
+pub mod participant;
+pub mod private;
 
 /// Offsets inside the segment header that only stores have.
 pub mod header {
@@ -86,13 +96,6 @@ pub mod usage {
     pub const PID: u64 = 164;
 }
 
-/// Where the lock starts.
-pub const LOCK: u64 = 256;
-/// Bytes reserved for the lock.
-pub const LOCK_BYTES: u64 = 64;
-/// `u64`: how often the store was recovered.
-pub const RECOVERIES: u64 = LOCK + LOCK_BYTES;
-
 /// `u64`: which table is current; see [`root`].
 pub const ROOT: u64 = 384;
 
@@ -118,6 +121,8 @@ pub const BATCH: u64 = 576;
 /// `u64`: how often pages were taken for a span. Never lowered, so that no page has the same
 /// [`page::EPOCH`] twice.
 pub const EPOCH: u64 = 640;
+/// `u64`: how often the store was recovered.
+pub const RECOVERIES: u64 = 648;
 
 /// The journal of the operation in progress.
 pub mod journal {
@@ -144,34 +149,22 @@ pub const CLASS_HEADS: u64 = 1536;
 /// How many classes there is room for.
 pub const MAX_CLASSES: u64 = 96;
 
-/// Doorbells: where watchers sleep.
-pub mod bell {
-    /// The bell that is rung whenever any key has changed.
-    pub const EVERYTHING: u64 = 2048;
-    /// The first of the others; keys share them by their hashes.
-    const FIRST: u64 = EVERYTHING + super::LINE_BYTES;
-    /// How many there are. Fewer in models.
-    pub const BUCKETS: u64 = if cfg!(loom) { 2 } else { 128 };
-    /// Bytes of a bell.
-    pub const BYTES: u64 = 8;
-    /// `u32`: how often it was rung.
-    pub const GENERATION: u64 = 0;
-    /// `u32`: whether somebody sleeps on the generation.
-    pub const WAITING: u64 = 4;
-    /// Where the last one ends.
-    pub const END: u64 = FIRST + BUCKETS * BYTES;
-
-    /// Offset of a bell.
-    pub const fn bucket(number: u64) -> u64 {
-        FIRST + number * BYTES
+/// Generations of the doorbells, for processes that map the public part only.
+pub mod generation {
+    use super::private::bell::BUCKETS;
+    /// `u32`: as [`GENERATION`](super::private::bell::GENERATION) of the bell with this number.
+    pub const fn of_bell(number: u64) -> u64 {
+        if number < BUCKETS { 2048 + number * 4 } else { 2560 }
     }
+    /// Where the last one ends.
+    pub const END: u64 = 2564;
 }
 
 /// Notes of deletions: what was there for a while, for watchers that did not see it.
 pub mod note {
     /// `u64`: how many deletions were noted. The note of the `n`th is at place `n % NOTES`, as long as fewer than
     /// `NOTES` others follow it.
-    pub const COUNT: u64 = super::bell::END;
+    pub const COUNT: u64 = 3200;
     /// How many there is room for. Fewer in models.
     pub const NOTES: u64 = if cfg!(loom) { 2 } else { 64 };
     /// Bytes of a note.
@@ -188,19 +181,19 @@ pub mod note {
     pub const KEY_BYTES: u64 = BYTES - KEY;
 }
 
-/// Where the readers start.
-pub const READERS: u64 = 4096;
-/// Offsets inside a reader's record.
+/// Where limbo starts.
+pub const LIMBO: u64 = 4096;
+
+/// Offsets inside a reader's record, in the private part.
 pub mod reader {
     /// Bytes of a record.
     pub const BYTES: u64 = 256;
-    /// `u64`: whose the record is; 0 = nobody's. The process id, and in the high half the low half of
-    /// when the process started, in clock ticks since boot: together they name one process.
+    /// `u64`: whose the record is, by its [`IDENTITY`](super::participant::IDENTITY); 0 = nobody's.
     ///
     /// | from | to | who |
     /// |---|---|---|
-    /// | 0 | a process | that process, which has found it free |
-    /// | a process | 0 | that process; or, once it has died, a holder of the lock |
+    /// | 0 | a participant | that participant, which has found it free |
+    /// | a participant | 0 | that participant; or, once it has died, a holder of the lock |
     pub const OWNER: u64 = 0;
     /// `u64` each: offset of the block that is pinned; 0 = none.
     pub const PINS: u64 = 64;
@@ -394,20 +387,20 @@ pub mod batch {
 
 const _: () = {
     assert!(header::MUTEX_BYTES + 4 <= super::segment::CHECKSUM);
-    assert!(usage::BOOT >= super::segment::HEADER_BYTES && usage::PID + 4 <= LOCK);
+    assert!(usage::BOOT >= super::segment::HEADER_BYTES && usage::PID + 4 <= ROOT);
     assert!(BATCH + WORD_BYTES <= EPOCH);
     assert!(pending::BATCH + WORD_BYTES <= pending::BYTES);
     assert!(batch::COUNT + WORD_BYTES <= batch::ENTRIES);
     assert!(reader::HELD_PINS <= reader::COPY_PIN && reader::COPY_PIN < reader::SECOND_PIN);
-    assert!(RECOVERIES + WORD_BYTES <= ROOT);
     assert!(ROOT / LINE_BYTES != NEXT_VERSION / LINE_BYTES);
-    assert!(NEXT_PAGE + WORD_BYTES <= EPOCH);
+    assert!(NEXT_PAGE + WORD_BYTES <= EPOCH && RECOVERIES + WORD_BYTES <= journal::HEAD);
     assert!(journal::PAIRS + journal::MAX_PAIRS * 16 <= CLASS_HEADS);
-    assert!(CLASS_HEADS + MAX_CLASSES * 4 <= bell::EVERYTHING);
-    assert!(bell::EVERYTHING.is_multiple_of(LINE_BYTES) && bell::BUCKETS <= 128);
-    assert!(note::COUNT.is_multiple_of(WORD_BYTES) && note::COUNT + WORD_BYTES <= READERS);
+    assert!(CLASS_HEADS + MAX_CLASSES * 4 <= generation::of_bell(0));
+    assert!(generation::of_bell(private::bell::BUCKETS - 1) + 4 <= generation::END - 4);
+    assert!(generation::END <= note::COUNT);
+    assert!(note::COUNT.is_multiple_of(WORD_BYTES) && note::COUNT + WORD_BYTES <= LIMBO);
     assert!(note::NOTES.is_power_of_two());
     assert!(reader::PINS + reader::MAX_PINS * WORD_BYTES <= reader::BYTES);
-    assert!(READERS.is_multiple_of(PAGE_BYTES));
+    assert!(LIMBO.is_multiple_of(PAGE_BYTES));
     assert!(page::EPOCH + WORD_BYTES <= page::BYTES);
 };

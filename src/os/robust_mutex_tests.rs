@@ -119,6 +119,6 @@ fn f30_a_forked_child_cannot_let_go_of_what_its_parent_has() {
 
 #[test]
 fn it_takes_the_room_that_the_layout_has_for_it() {
-    const { assert!(BYTES <= crate::layout::store::LOCK_BYTES) };
-    const { assert!(crate::layout::store::LOCK.is_multiple_of(ALIGN)) };
+    const { assert!(BYTES <= crate::layout::store::private::LOCK_BYTES) };
+    const { assert!(crate::layout::store::private::LOCK.is_multiple_of(ALIGN)) };
 }

@@ -7,10 +7,10 @@
 
 use std::time::Duration;
 
+use super::StoreGeometry;
 use super::error::{RemoteError, WriteError};
 use super::remote::Asking;
 use super::watch::{self, Bed};
-use crate::layout::store::bell::{GENERATION, WAITING};
 use crate::memory::{Deadline, MappedMemory, Memory, Ordering};
 use crate::os::futex::{self, Woken};
 use crate::sync::AtomicU32;
@@ -36,6 +36,7 @@ pub(super) struct ByHost {
 #[derive(Debug)]
 pub(super) struct Place<'a> {
     pub(super) memory: MappedMemory,
+    pub(super) geometry: &'a StoreGeometry,
     /// Whether the memory can be written.
     pub(super) announces: bool,
     /// Who announces, where it cannot.
@@ -46,12 +47,14 @@ pub(super) struct Place<'a> {
 }
 
 impl Bed for Place<'_> {
-    fn announce(&mut self, bell: u64, deadline: Deadline) -> bool {
+    fn announce(&mut self, bell: u32, deadline: Deadline) -> bool {
         if self.announces {
-            watch::announce(&self.memory, bell);
+            watch::announce(&self.memory, self.geometry, bell);
             return true;
         }
-        self.host.is_some_and(|host| self.by_host.announce(host, &self.memory, bell, deadline))
+        let Self { memory, geometry, .. } = self;
+        self.host
+            .is_some_and(|host| self.by_host.announce(host, (memory, geometry), bell, deadline))
     }
 
     fn sleep(&mut self, word: u64, expected: u32, deadline: Deadline) {
@@ -70,17 +73,16 @@ impl ByHost {
     fn announce(
         &mut self,
         host: &Asking,
-        memory: &MappedMemory,
-        bell: u64,
+        (memory, geometry): (&MappedMemory, &StoreGeometry),
+        bell: u32,
         deadline: Deadline,
     ) -> bool {
         // Before the announcement, so that a bell that is rung in between counts as rung since. Pairs with the
         // Release in `doorbells::ring`.
-        let generation = memory.load_u32(bell + GENERATION, Ordering::Acquire);
-        // Not rung, and not about to be: who rings it from now on finds the announcement, which the host has
-        // fenced before it has answered.
-        let is_awaited = memory.load_u32(bell + WAITING, Ordering::Relaxed) != 0;
-        if self.announced_at == Some(generation) && is_awaited {
+        let generation = memory.load_u32(geometry.generation(memory, bell), Ordering::Acquire);
+        // Not rung since the host has announced it, which it has fenced before it has answered. A writer that
+        // is about to ring it has taken the announcement, and wakes behind the new generation.
+        if self.announced_at == Some(generation) {
             return true;
         }
         let now_ns = memory.now_ns();

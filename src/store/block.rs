@@ -115,7 +115,7 @@ impl Block {
         offset: u64,
     ) -> Result<Self, Damage> {
         geometry.page_of(offset).ok_or(Damage)?;
-        let room_bytes = geometry.len_bytes() - offset;
+        let room_bytes = geometry.private() - offset;
         if room_bytes < KEY { Err(Damage) } else { Self::read(memory, offset, room_bytes) }
     }
 

@@ -118,7 +118,7 @@ impl<M: Memory> CopyingReader<M> {
     /// # Panics
     /// Where the memory is shorter.
     pub fn new(memory: M, geometry: StoreGeometry) -> Self {
-        assert!(memory.len_bytes() >= geometry.len_bytes(), "the memory is too short");
+        assert!(memory.len_bytes() >= geometry.private(), "the memory is too short");
         Self { memory, geometry, table: Cell::new(None) }
     }
 

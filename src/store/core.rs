@@ -56,7 +56,13 @@ impl<M: Memory> Core<M> {
     /// Where the memory is shorter.
     pub fn new(memory: M, geometry: StoreGeometry) -> Self {
         assert!(memory.len_bytes() >= geometry.len_bytes(), "the memory is too short");
-        Self { memory, geometry, pinned: Vec::new(), held: Held::default(), rung: Rung::default() }
+        Self {
+            memory,
+            geometry,
+            pinned: Vec::new(),
+            held: Held::default(),
+            rung: Rung::new(geometry),
+        }
     }
 
     /// Makes an empty store of memory that is all zeros.
@@ -196,7 +202,7 @@ impl<M: Memory> Core<M> {
     }
 
     /// Rings a bell, although nothing has changed.
-    pub(super) fn ring(&mut self, bell: u64) {
+    pub(super) fn ring(&mut self, bell: u32) {
         self.rung.ring_bell(&self.memory, bell);
     }
 

@@ -22,74 +22,74 @@
 //! since; where more was noted than there is room for, it has to say that the key may have changed.
 
 use super::StoreGeometry;
-use crate::layout::store::bell::{self, BUCKETS, EVERYTHING, GENERATION, WAITING};
+use crate::layout::store::generation;
 use crate::layout::store::note::{self, NOTES};
+use crate::layout::store::private::bell::{BUCKETS, GENERATION, WAITING};
 use crate::memory::{Memory, Ordering};
 
-/// The bell of a key with this hash.
-pub(super) fn of(hash: u64) -> u64 {
-    bell::bucket(bucket(hash))
+/// Number of the bell that is rung whenever any key has changed.
+pub(super) const EVERYTHING: u32 = BUCKETS as u32;
+
+/// Number of the bell of a key with this hash.
+pub(super) fn of(hash: u64) -> u32 {
+    // Not the bits that choose a slot, nor those that a slot keeps.
+    ((hash >> 20) % BUCKETS) as u32
 }
 
-/// The bell with this number: those that keys share, and behind them that of everything.
-pub(super) fn numbered(number: u32) -> Option<u64> {
-    match u64::from(number) {
-        number if number < BUCKETS => Some(bell::bucket(number)),
-        BUCKETS => Some(EVERYTHING),
-        _ => None,
-    }
-}
-
-/// The number of a bell.
-pub(super) fn number_of(bell: u64) -> u32 {
-    (0..=BUCKETS as u32).find(|number| numbered(*number) == Some(bell)).expect("a bell")
+/// Whether a bell has this number.
+pub(super) fn exists(number: u32) -> bool {
+    number <= EVERYTHING
 }
 
 /// Whether somebody has announced himself at a bell since it was rung last.
-pub(super) fn is_awaited(memory: &impl Memory, bell: u64) -> bool {
-    memory.load_u32(bell + WAITING, Ordering::Relaxed) != 0
-}
-
-fn bucket(hash: u64) -> u64 {
-    // Not the bits that choose a slot, nor those that a slot keeps.
-    (hash >> 20) % BUCKETS
+pub(super) fn is_awaited(memory: &impl Memory, geometry: &StoreGeometry, bell: u32) -> bool {
+    memory.load_u32(geometry.bell(bell) + WAITING, Ordering::Relaxed) != 0
 }
 
 /// The bells that were rung and at which somebody waits, to be woken without the lock.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Rung {
+    geometry: StoreGeometry,
     buckets: u128,
     everything: bool,
 }
 
 impl Rung {
+    /// None so far, of a store of these measures.
+    pub(super) fn new(geometry: StoreGeometry) -> Self {
+        Self { geometry, buckets: 0, everything: false }
+    }
+
     /// A key with this hash has changed. A full fence lies behind the change: that of
     /// [`Journal::commit`](super::journal::Journal::commit), or [`fence`].
     #[inline]
     pub(super) fn ring_behind_fence(&mut self, memory: &impl Memory, hash: u64) {
-        self.buckets |= u128::from(ring(memory, of(hash))) << bucket(hash);
-        self.everything |= ring(memory, EVERYTHING);
+        self.ring_one(memory, of(hash));
+        self.ring_one(memory, EVERYTHING);
+    }
+
+    #[inline]
+    fn ring_one(&mut self, memory: &impl Memory, bell: u32) {
+        let awaited = ring(memory, &self.geometry, bell);
+        match bell {
+            EVERYTHING => self.everything |= awaited,
+            _ => self.buckets |= u128::from(awaited) << bell,
+        }
     }
 
     /// Any keys have changed.
     #[cold]
     pub(super) fn ring_all(&mut self, memory: &impl Memory) {
         fence(memory);
-        for number in 0..BUCKETS {
-            self.buckets |= u128::from(ring(memory, bell::bucket(number))) << number;
+        for bell in 0..=EVERYTHING {
+            self.ring_one(memory, bell);
         }
-        self.everything |= ring(memory, EVERYTHING);
     }
 
     /// Rings one bell, although nothing has changed: who sleeps there looks, and announces himself again.
     #[cold]
-    pub(super) fn ring_bell(&mut self, memory: &impl Memory, bell: u64) {
-        if ring(memory, bell) {
-            match u64::from(number_of(bell)) {
-                BUCKETS => self.everything = true,
-                number => self.buckets |= 1 << number,
-            }
-        }
+    pub(super) fn ring_bell(&mut self, memory: &impl Memory, bell: u32) {
+        self.ring_one(memory, bell);
     }
 
     /// Wakes whoever waits. Nothing but two comparisons where nobody does.
@@ -102,13 +102,18 @@ impl Rung {
 
     #[cold]
     fn wake_sleepers(&mut self, memory: &impl Memory) {
+        let wake = |bell| {
+            memory.wake_u32(self.geometry.bell(bell) + GENERATION, u32::MAX);
+            // Those that map the public part only.
+            memory.wake_u32(generation::of_bell(bell.into()), u32::MAX);
+        };
         if std::mem::take(&mut self.everything) {
-            memory.wake_u32(EVERYTHING + GENERATION, u32::MAX);
+            wake(EVERYTHING);
         }
         while self.buckets != 0 {
-            let number = u64::from(self.buckets.trailing_zeros());
+            let bell = self.buckets.trailing_zeros();
             self.buckets &= self.buckets - 1;
-            memory.wake_u32(bell::bucket(number) + GENERATION, u32::MAX);
+            wake(bell);
         }
     }
 }
@@ -126,7 +131,8 @@ pub(super) fn fence(memory: &impl Memory) {
 /// himself behind that, and whose announcement is taken finds the generation moved, or is asleep and
 /// woken.
 #[inline]
-fn ring(memory: &impl Memory, bell: u64) -> bool {
+fn ring(memory: &impl Memory, geometry: &StoreGeometry, number: u32) -> bool {
+    let bell = geometry.bell(number);
     // Relaxed: the fence orders it behind the change. Its partner is the store in `Watcher::wait`.
     let awaited = memory.load_u32(bell + WAITING, Ordering::Relaxed) != 0
         && memory.swap_u32(bell + WAITING, 0, Ordering::Relaxed) != 0;
@@ -134,6 +140,9 @@ fn ring(memory: &impl Memory, bell: u64) -> bool {
     // Release pairs with the Acquire in `Watcher::generation`: who sees the new generation sees the
     // change, and announces itself behind the swap.
     memory.store_u32(bell + GENERATION, generation.wrapping_add(1), Ordering::Release);
+    // The copy for those that map the public part only; pairs with the same Acquire.
+    let copy = generation::of_bell(number.into());
+    memory.store_u32(copy, generation.wrapping_add(1), Ordering::Release);
     awaited
 }
 

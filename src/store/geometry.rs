@@ -5,8 +5,9 @@
 //! overlap.
 
 use crate::layout::store::page::{self, PAGE_BYTES};
-use crate::layout::store::{READERS, note, reader};
+use crate::layout::store::{LIMBO, generation, note, participant, private, reader};
 use crate::layout::{PAGE_BYTES as SEGMENT_PAGE_BYTES, WORD_BYTES};
+use crate::memory::Memory;
 
 /// Fewest and most pages: a table and a few values; a descriptor's index plus one in 32 bits.
 const PAGES: std::ops::RangeInclusive<u64> = 16..=(1 << 31);
@@ -20,10 +21,11 @@ const LIMBO_SLACK: u64 = 1024;
 pub struct StoreGeometry {
     readers: u64,
     pages: u64,
-    limbo: u64,
     notes: u64,
     descriptors: u64,
     arena: u64,
+    private: u64,
+    first_reader: u64,
     len_bytes: u64,
     seed: u64,
 }
@@ -41,18 +43,57 @@ impl StoreGeometry {
             return None;
         }
         // Within those ranges no sum overflows.
-        let limbo = READERS + readers * reader::BYTES;
         let entries = readers * reader::MAX_PINS + LIMBO_SLACK;
-        let notes = limbo + (entries * WORD_BYTES).next_multiple_of(64);
+        let notes = LIMBO + (entries * WORD_BYTES).next_multiple_of(64);
         let descriptors = notes + note::NOTES * note::BYTES;
         let arena = (descriptors + pages * page::BYTES).next_multiple_of(SEGMENT_PAGE_BYTES);
-        let len_bytes = arena + pages * PAGE_BYTES;
-        Some(Self { readers, pages, limbo, notes, descriptors, arena, len_bytes, seed })
+        let private = (arena + pages * PAGE_BYTES).next_multiple_of(private::ALIGN);
+        // Each participant has a reader, so that there are never more of them.
+        let first_reader = private + private::PARTICIPANTS + readers * participant::BYTES;
+        let first_reader = first_reader.next_multiple_of(reader::BYTES);
+        let end = first_reader + readers * reader::BYTES;
+        let len_bytes = end.next_multiple_of(private::ALIGN);
+        Some(Self {
+            readers,
+            pages,
+            notes,
+            descriptors,
+            arena,
+            private,
+            first_reader,
+            len_bytes,
+            seed,
+        })
     }
 
-    /// Length of the segment in bytes.
+    /// Length of both parts in bytes.
     pub fn len_bytes(&self) -> u64 {
         self.len_bytes
+    }
+
+    /// Where the private part starts: the length of the public one.
+    pub fn private(&self) -> u64 {
+        self.private
+    }
+
+    /// Offset of the lock.
+    pub(super) fn lock(&self) -> u64 {
+        self.private + private::LOCK
+    }
+
+    /// Offset of the bell with this number, where trusted processes sleep.
+    pub(super) fn bell(&self, number: u32) -> u64 {
+        self.private + private::bell::numbered(number.into())
+    }
+
+    /// Offset of the generation of a bell, for a process that has this memory: whoever maps the public part only has
+    /// a copy there.
+    pub(super) fn generation(&self, memory: &impl Memory, number: u32) -> u64 {
+        if memory.len_bytes() > self.private {
+            self.bell(number) + private::bell::GENERATION
+        } else {
+            generation::of_bell(number.into())
+        }
     }
 
     /// Number of pages.
@@ -81,9 +122,9 @@ impl StoreGeometry {
     }
 
     /// Offset of a reader's record.
-    pub(super) fn reader(&self, index: u64) -> u64 {
+    pub fn reader(&self, index: u64) -> u64 {
         debug_assert!(index < self.readers);
-        READERS + index * reader::BYTES
+        self.first_reader + index * reader::BYTES
     }
 
     /// How many entries limbo has.
@@ -93,7 +134,7 @@ impl StoreGeometry {
 
     /// Offset of an entry of limbo.
     pub(super) fn limbo_entry(&self, index: u64) -> u64 {
-        self.limbo + index * WORD_BYTES
+        LIMBO + index * WORD_BYTES
     }
 
     /// Offset of a place for a note of a deletion.
@@ -127,13 +168,20 @@ mod tests {
     fn regions_follow_each_other() {
         for (arena_bytes, readers) in [(1 << 16, 1), (1 << 20, 8), (64 << 20, 256)] {
             let geometry = StoreGeometry::new(arena_bytes, readers, 0).unwrap();
-            assert!(geometry.reader(readers - 1) + reader::BYTES <= geometry.limbo_entry(0));
             let last = geometry.limbo_entries() - 1;
             assert!(geometry.limbo_entry(last) + 8 <= geometry.note(0));
             assert!(geometry.note(note::NOTES - 1) + note::BYTES <= geometry.descriptor(0, 0));
             let last = geometry.pages() - 1;
             assert!(geometry.descriptor(last, page::BYTES) <= geometry.page(0));
-            assert_eq!(geometry.page(last) + PAGE_BYTES, geometry.len_bytes());
+            let private = geometry.private();
+            assert!(
+                (private..private + private::ALIGN).contains(&(geometry.page(last) + PAGE_BYTES))
+            );
+            assert!(private.is_multiple_of(private::ALIGN));
+            let participants = private + private::PARTICIPANTS + readers * participant::BYTES;
+            assert!(participants <= geometry.reader(0));
+            assert!(geometry.reader(readers - 1) + reader::BYTES <= geometry.len_bytes());
+            assert!(geometry.len_bytes().is_multiple_of(private::ALIGN));
             assert_eq!(geometry.page_of(geometry.page(last) + PAGE_BYTES - 1), Some(last));
             assert_eq!(geometry.page_of(geometry.page(0) - 1), None);
             assert_eq!(geometry.page_of(geometry.len_bytes()), None);

@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::StoreGeometry;
 use super::block::hash;
+use super::doorbells::EVERYTHING;
 use super::doorbells::{self, Note};
 use super::watch::Change;
-use crate::layout::store::bell::EVERYTHING;
 
 /// Where versions are looked up.
 pub(crate) trait Truth {
@@ -36,8 +36,8 @@ pub(crate) trait Interest {
     /// What is told.
     type News;
 
-    /// The bell that is rung for it.
-    fn bell(&self, geometry: &StoreGeometry) -> u64;
+    /// Number of the bell that is rung for it.
+    fn bell(&self) -> u32;
 
     /// Whether news of the last look is still to be told.
     fn has_news(&self) -> bool;
@@ -107,7 +107,7 @@ impl OneKey {
 impl Interest for OneKey {
     type News = Change;
 
-    fn bell(&self, _: &StoreGeometry) -> u64 {
+    fn bell(&self) -> u32 {
         doorbells::of(self.hash)
     }
 
@@ -216,7 +216,7 @@ fn scan<T: Truth>(truth: &T, prefix: &[u8]) -> Result<BTreeMap<Vec<u8>, u64>, T:
 impl Interest for Prefix {
     type News = Change;
 
-    fn bell(&self, _: &StoreGeometry) -> u64 {
+    fn bell(&self) -> u32 {
         EVERYTHING
     }
 

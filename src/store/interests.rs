@@ -6,10 +6,9 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::StoreGeometry;
+use super::doorbells::EVERYTHING;
 use super::interest::{Interest, OneKey, Prefix, Truth};
 use super::watch::Change;
-use crate::layout::store::bell::EVERYTHING;
 
 /// An interest among others of one [`Watches`](super::Watches).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,10 +32,10 @@ pub(crate) enum One {
 impl Interest for One {
     type News = Change;
 
-    fn bell(&self, geometry: &StoreGeometry) -> u64 {
+    fn bell(&self) -> u32 {
         match self {
-            Self::Key(key) => key.bell(geometry),
-            Self::Prefix(prefix) => prefix.bell(geometry),
+            Self::Key(key) => key.bell(),
+            Self::Prefix(prefix) => prefix.bell(),
         }
     }
 
@@ -77,7 +76,7 @@ impl Interests {
 impl Interest for Interests {
     type News = (WatchId, Change);
 
-    fn bell(&self, _: &StoreGeometry) -> u64 {
+    fn bell(&self) -> u32 {
         EVERYTHING
     }
 

@@ -4,12 +4,14 @@
 //! What always holds: the layout is that of any store, with fewer pins and smaller tables; the page that a model
 //! says nothing about has no words, so that whoever strays there is told.
 
+use super::doorbells;
 use super::interest::OneKey;
 use super::table::Table;
 use super::watch::{Change, Plain, Watcher};
 use super::{BatchChange, Core, Owner, Reader, StoreGeometry};
 use crate::layout::PAGE_BYTES;
-use crate::layout::store::{self as layout, bell, block, journal, note, page, reader};
+use crate::layout::store::private::bell;
+use crate::layout::store::{self as layout, block, journal, note, page, reader};
 use crate::memory::{Deadline, ModelMemory};
 
 /// How many bytes of a page with words have some.
@@ -43,7 +45,9 @@ pub fn store_with(readers: u64, pages: &[u64]) -> (Core<ModelMemory>, ModelMemor
     let mut halves: Vec<u64> =
         (0..layout::MAX_CLASSES).map(|class| layout::CLASS_HEADS + class * 4).collect();
     for bell in bells() {
-        halves.extend([bell + bell::GENERATION, bell + bell::WAITING]);
+        let words = [bell::GENERATION, bell::WAITING].map(|word| geometry.bell(bell) + word);
+        halves.extend(words);
+        halves.push(layout::generation::of_bell(bell.into()));
     }
     for record in (0..readers).map(|index| geometry.reader(index)) {
         words.push(record + reader::OWNER);
@@ -67,15 +71,15 @@ pub fn store_with(readers: u64, pages: &[u64]) -> (Core<ModelMemory>, ModelMemor
     const { assert!(USED_BYTES <= PAGE_BYTES && block::KEY_LEN == 16 && block::KIND == 20) };
     let memory = ModelMemory::new(geometry.len_bytes(), halves, words);
     // Readers write their records, and announcements.
-    let records = (layout::READERS..geometry.limbo_entry(0)).step_by(4);
-    let announcements = bells().map(|bell| bell + bell::WAITING);
+    let records = (geometry.reader(0)..geometry.reader(readers - 1) + reader::BYTES).step_by(4);
+    let announcements = bells().map(|bell| geometry.bell(bell) + bell::WAITING);
     let core = Core::new(memory.locked(records.chain(announcements)), geometry);
     core.format().expect("room for a table");
     (core, memory, geometry)
 }
 
-fn bells() -> impl Iterator<Item = u64> {
-    (0..bell::BUCKETS).map(bell::bucket).chain([bell::EVERYTHING])
+fn bells() -> std::ops::RangeInclusive<u32> {
+    0..=doorbells::EVERYTHING
 }
 
 /// Replaces the table by one of the same size, as happens where tombstones fill it.
@@ -100,7 +104,11 @@ pub fn watch<'a>(reader: &'a Reader<ModelMemory>, key: &[u8]) -> Watch<'a> {
 impl Watch<'_> {
     /// Sleeps until the key has changed; forever, if nobody wakes it.
     pub fn wait(&mut self) -> Change {
-        let mut bed = Plain { memory: self.reader.memory.clone(), announces: true };
+        let mut bed = Plain {
+            memory: self.reader.memory.clone(),
+            geometry: self.reader.geometry,
+            announces: true,
+        };
         let told = self.watcher.wait(self.reader, Deadline::NEVER, &mut bed, || false);
         let told = told.expect("no damage");
         told.expect("there is no deadline")

@@ -87,5 +87,5 @@ pub(super) fn state(memory: &impl Memory, geometry: &StoreGeometry, offset: u64)
 fn fits(geometry: &StoreGeometry, offset: u64, len: u64) -> bool {
     offset.is_multiple_of(slot::UNIT)
         && geometry.page_of(offset).is_some()
-        && geometry.len_bytes() - offset >= len
+        && geometry.private() - offset >= len
 }

@@ -153,8 +153,8 @@ pub(super) fn fill(
     file: [u64; 2],
 ) -> Result<(), SegmentError> {
     memory.copy_in(0, &header.to_header());
-    shared::make_lock(memory).map_err(os("pthread_mutex_init"))?;
     let StoreHeader { geometry, .. } = *header;
+    shared::make_lock(memory, &geometry).map_err(os("pthread_mutex_init"))?;
     Core::new(memory.clone(), geometry).format().map_err(|refusal| match refusal {
         Refusal::OutOfSpace => {
             SegmentError::StoreMeasures { pages: geometry.pages(), readers: geometry.readers() }

@@ -13,7 +13,6 @@ use std::process;
 use super::lock::{Acquired, Lock, LockRefusal};
 use super::owner::Owner;
 use super::{StoreGeometry, StoreSegment};
-use crate::layout::store::LOCK;
 use crate::memory::{Deadline, MappedMemory, Memory};
 use crate::os::pidfd;
 use crate::os::robust_mutex::{Locked, NotLocked, RobustMutex};
@@ -36,7 +35,7 @@ impl Shared {
         assert!(memory.len_bytes() >= geometry.len_bytes(), "the segment is too short");
         // SAFETY: every segment that is mapped for writing has a lock: its creator called `make_lock` before
         // anybody else got it. That all who can write it run this library, `StoreSegment` has checked.
-        let lock = unsafe { RobustMutex::open(memory.mapping(), LOCK) };
+        let lock = unsafe { RobustMutex::open(memory.mapping(), geometry.lock()) };
         let pid = process::id();
         let owner = Owner::new(pid, pidfd::start_time(pid).unwrap_or(0));
         Self { memory, geometry, lock, owner, segment }
@@ -59,10 +58,10 @@ impl Shared {
 }
 
 /// Makes the lock of a store that nobody else has: it is new, or its lock is left from another boot.
-pub(super) fn make_lock(memory: &MappedMemory) -> io::Result<()> {
+pub(super) fn make_lock(memory: &MappedMemory, geometry: &StoreGeometry) -> io::Result<()> {
     // SAFETY: the callers create a segment, or hold all claims on it: nobody uses the lock. Who can write
     // it later, `StoreSegment` checks.
-    unsafe { RobustMutex::create(memory.mapping(), LOCK) }.map(drop)
+    unsafe { RobustMutex::create(memory.mapping(), geometry.lock()) }.map(drop)
 }
 
 /// Whether the process is proven dead. One that cannot be asked about counts as alive.

@@ -56,9 +56,9 @@ impl StoreStats {
         let blocks = pinned.iter().filter_map(|offset| {
             geometry.page_of(*offset)?;
             // Or nothing that any reader has written, where nothing can be believed.
-            let whole = geometry.len_bytes() - offset >= block::KEY;
+            let whole = geometry.private() - offset >= block::KEY;
             (whole && offset.is_multiple_of(slot::UNIT)).then_some(())?;
-            Block::read(memory, *offset, geometry.len_bytes() - offset).ok()?.bytes()
+            Block::read(memory, *offset, geometry.private() - offset).ok()?.bytes()
         });
         let owned = |record: &u64| word(record + reader::OWNER) != 0;
         let (pinned, pinned_bytes) =

@@ -66,7 +66,7 @@ impl Table {
         word: u64,
     ) -> Result<Self, Damage> {
         let offset = root::offset(word);
-        let room = geometry.len_bytes().checked_sub(offset).ok_or(Damage)?;
+        let room = geometry.private().checked_sub(offset).ok_or(Damage)?;
         geometry.page_of(offset).ok_or(Damage)?;
         // Pairs with the Release that gives an old table back, and the fence before it: who sees what
         // came after the table sees, at the second look, that the root has changed.

@@ -69,7 +69,7 @@ pub(super) fn begin(
         // Before anything else is changed, lest the mark be believed when the machine goes down.
         sync()?;
     }
-    shared::make_lock(memory).map_err(os("pthread_mutex_init"))?;
+    shared::make_lock(memory, geometry).map_err(os("pthread_mutex_init"))?;
     forget_readers(memory, geometry);
     if !was_clean {
         recover(memory, geometry, kept)?;

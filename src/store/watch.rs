@@ -26,7 +26,7 @@
 use super::StoreGeometry;
 use super::interest::{Interest, Truth};
 use super::journal;
-use crate::layout::store::bell::{GENERATION, WAITING};
+use crate::layout::store::private::bell::WAITING;
 use crate::memory::{Deadline, Memory, Ordering};
 use crate::wakeup::MAX_SLEEP_NS;
 
@@ -52,16 +52,16 @@ pub struct Change {
 pub(crate) trait Bed {
     /// Says that somebody is about to sleep at this bell, for which there is time until the deadline. Returns whether whoever
     /// rings it from now on wakes him; otherwise he looks at intervals.
-    fn announce(&mut self, bell: u64, deadline: Deadline) -> bool;
+    fn announce(&mut self, bell: u32, deadline: Deadline) -> bool;
 
     /// Sleeps while the `u32` at `word` is `expected`, until the deadline; may return early.
     fn sleep(&mut self, word: u64, expected: u32, deadline: Deadline);
 }
 
 /// Says at a bell that somebody is about to sleep there.
-pub(crate) fn announce(memory: &impl Memory, bell: u64) {
+pub(crate) fn announce(memory: &impl Memory, geometry: &StoreGeometry, bell: u32) {
     // Relaxed: the fence orders it before the look. Its partner is the load in `doorbells`.
-    memory.store_u32(bell + WAITING, 1, Ordering::Relaxed);
+    memory.store_u32(geometry.bell(bell) + WAITING, 1, Ordering::Relaxed);
     memory.full_fence();
 }
 
@@ -70,15 +70,16 @@ pub(crate) fn announce(memory: &impl Memory, bell: u64) {
 #[derive(Debug)]
 pub(crate) struct Plain<M> {
     pub(crate) memory: M,
+    pub(crate) geometry: StoreGeometry,
     /// Whether the memory can be written.
     pub(crate) announces: bool,
 }
 
 #[cfg(any(test, loom))]
 impl<M: Memory> Bed for Plain<M> {
-    fn announce(&mut self, bell: u64, _: Deadline) -> bool {
+    fn announce(&mut self, bell: u32, _: Deadline) -> bool {
         if self.announces {
-            announce(&self.memory, bell);
+            announce(&self.memory, &self.geometry, bell);
         }
         self.announces
     }
@@ -92,7 +93,10 @@ impl<M: Memory> Bed for Plain<M> {
 #[derive(Debug)]
 pub(crate) struct Watcher<M, I> {
     memory: M,
-    bell: u64,
+    /// Number of the bell.
+    bell: u32,
+    /// Offset of its generation.
+    generation: u64,
     /// The longest that it sleeps without looking, where it is woken.
     pub(super) slice_ns: u64,
     /// And where it is not.
@@ -105,9 +109,10 @@ pub(crate) struct Watcher<M, I> {
 impl<M: Memory, I: Interest> Watcher<M, I> {
     /// A watcher that looks every `poll_ns` nanoseconds where nobody wakes it.
     pub(crate) fn new(memory: M, geometry: &StoreGeometry, interest: I, poll_ns: u64) -> Self {
-        let bell = interest.bell(geometry);
+        let bell = interest.bell();
+        let generation = geometry.generation(&memory, bell);
         let poll_ns = poll_ns.clamp(1, MAX_SLEEP_NS);
-        Self { memory, bell, slice_ns: MAX_SLEEP_NS, poll_ns, interest, quiet: None }
+        Self { memory, bell, generation, slice_ns: MAX_SLEEP_NS, poll_ns, interest, quiet: None }
     }
 
     /// How often to look where nobody wakes it.
@@ -156,7 +161,7 @@ impl<M: Memory, I: Interest> Watcher<M, I> {
 
     fn generation(&self) -> u32 {
         // Pairs with the Release in `doorbells`: who sees the new generation sees the change.
-        self.memory.load_u32(self.bell + GENERATION, Ordering::Acquire)
+        self.memory.load_u32(self.generation, Ordering::Acquire)
     }
 
     /// Waits until something has changed, until the deadline, or until `stop` says so between two sleeps.
@@ -185,7 +190,7 @@ impl<M: Memory, I: Interest> Watcher<M, I> {
             }
             let slice_ns = if is_woken { self.slice_ns } else { self.poll_ns };
             let slice = deadline.min(Deadline::at_ns(now.saturating_add(slice_ns)));
-            bed.sleep(self.bell + GENERATION, generation, slice);
+            bed.sleep(self.generation, generation, slice);
         }
     }
 }

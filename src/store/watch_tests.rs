@@ -6,8 +6,7 @@ use super::interest::{Interest, OneKey, Prefix};
 use super::journal::{Journal, Operation};
 use super::reader::Reader;
 use super::watch::{Change, Plain, Watcher};
-use super::{CopyingReader, Core, Owner, StoreGeometry};
-use crate::layout::store::bell;
+use super::{CopyingReader, Core, Owner, StoreGeometry, doorbells};
 use crate::memory::{Deadline, HeapMemory, Memory, Ordering};
 
 struct Rig {
@@ -165,9 +164,9 @@ fn what_a_writer_left_undone_is_told_without_a_bell() {
     assert_eq!((rig.told(&mut key), rig.told(&mut prefix)), (vec![], vec![]));
     // What a writer leaves that dies between its slot's store and the bell.
     let memory = rig.core.memory.clone();
-    let before: Vec<u64> = bells().map(|bell| load(&memory, bell)).collect();
+    let before: Vec<u64> = bells(rig.geometry).map(|bell| load(&memory, bell)).collect();
     let version = rig.core.set(b"k", b"1").unwrap();
-    for (bell, word) in bells().zip(&before) {
+    for (bell, word) in bells(rig.geometry).zip(&before) {
         memory.store_u32(bell, *word as u32, Ordering::Relaxed);
     }
     let _unfinished = Journal::begin(&memory, Operation::Slot, 0, 0);
@@ -175,20 +174,20 @@ fn what_a_writer_left_undone_is_told_without_a_bell() {
     assert_eq!(rig.told(&mut prefix), [news("k", Some(version))]);
     // And who recovers rings.
     rig.core.recover().unwrap();
-    let rung = bells().zip(before).filter(|(bell, old)| load(&memory, *bell) > *old);
+    let rung = bells(rig.geometry).zip(before).filter(|(bell, old)| load(&memory, *bell) > *old);
     assert_eq!(rung.count(), 129);
 }
 
-fn bells() -> impl Iterator<Item = u64> {
-    (0..bell::BUCKETS).map(bell::bucket).chain([bell::EVERYTHING])
+fn bells(geometry: StoreGeometry) -> impl Iterator<Item = u64> {
+    (0..=doorbells::EVERYTHING).map(move |bell| geometry.bell(bell))
 }
 
 fn load(memory: &HeapMemory, bell: u64) -> u64 {
     memory.load_u32(bell, Ordering::Relaxed).into()
 }
 
-fn bed(memory: &HeapMemory) -> Plain<HeapMemory> {
-    Plain { memory: memory.clone(), announces: true }
+fn bed(memory: &HeapMemory, geometry: StoreGeometry) -> Plain<HeapMemory> {
+    Plain { memory: memory.clone(), geometry, announces: true }
 }
 
 /// Sets or deletes the key, as the number says; which version it has then.
@@ -216,9 +215,13 @@ fn a_writer_wakes_nobody_where_nobody_watches() {
     assert_eq!(memory.wakes(), 0);
     rig.told(&mut watch);
     let deadline = Deadline::at_ns(memory.now_ns());
-    assert_eq!(watch.wait(&rig.reader, deadline, &mut bed(&memory), || false), Ok(None));
+    assert_eq!(
+        watch.wait(&rig.reader, deadline, &mut bed(&memory, rig.geometry), || false),
+        Ok(None)
+    );
     (600..900).for_each(|number| _ = change(&mut rig.core, number));
-    assert_eq!(memory.wakes(), 1);
+    // One for those that sleep in the private part, one for those that cannot.
+    assert_eq!(memory.wakes(), 2);
 }
 
 #[test]
@@ -228,7 +231,7 @@ fn who_cannot_announce_himself_is_told_at_his_interval() {
     let reader = CopyingReader::new(memory.clone(), geometry);
     let interest = OneKey::new(&reader, &geometry, b"k").unwrap();
     let mut watch = Watcher::new(memory.clone(), &geometry, interest, 1_000_000);
-    let mut polling = Plain { memory: memory.clone(), announces: false };
+    let mut polling = Plain { memory: memory.clone(), geometry, announces: false };
     let told = std::thread::scope(|scope| {
         let waiting =
             scope.spawn(move || watch.wait(&reader, Deadline::NEVER, &mut polling, || false));
@@ -243,7 +246,7 @@ fn who_cannot_announce_himself_is_told_at_his_interval() {
 fn no_change_is_missed() {
     let rounds = if cfg!(debug_assertions) { 20_000 } else { 100_000 };
     let Rig { mut core, reader, geometry } = rig();
-    let (seen, mut bed) = (AtomicU64::new(0), bed(&core.memory));
+    let (seen, mut bed) = (AtomicU64::new(0), bed(&core.memory, geometry));
     let interest = OneKey::new(&reader, &geometry, b"k").unwrap();
     let mut watch = Watcher::new(core.memory.clone(), &geometry, interest, 1_000_000);
     watch.slice_ns = u64::MAX;
@@ -285,7 +288,7 @@ fn what_is_told_never_goes_back_and_ends_with_the_last() {
         1_000_000,
     );
     watch.slice_ns = u64::MAX;
-    let mut bed = bed(&core.memory);
+    let mut bed = bed(&core.memory, geometry);
     std::thread::scope(|scope| {
         let watching = scope.spawn(move || {
             let mut last = 0;

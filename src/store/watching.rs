@@ -151,10 +151,11 @@ impl<'a, I: Interest> Watching<'a, I> {
     fn wait(&mut self, deadline: Deadline) -> Result<Option<I::News>, WatchError> {
         // Whoever waits says so in the segment: not before this.
         self.store.memory()?;
-        let (memory, _, announces) = self.store.watched();
+        let (memory, geometry, announces) = self.store.watched();
         let interrupted = self.interrupted.as_deref();
         let mut place = Place {
             memory: memory.clone(),
+            geometry,
             announces,
             host: self.store.host(),
             by_host: &mut self.by_host,

@@ -85,7 +85,7 @@ impl<M: Memory> CopyingReader<M> {
             Err(Missed::Changed) => return Look::Changed,
             Err(Missed::Damage) => return Look::Damage,
         };
-        let found = Block::read(memory, stamp.offset, geometry.len_bytes() - stamp.offset);
+        let found = Block::read(memory, stamp.offset, geometry.private() - stamp.offset);
         if found.is_err()
             && let Some(pending) = Pending::read(memory, geometry, stamp.offset)
         {
@@ -133,7 +133,7 @@ impl<M: Memory> CopyingReader<M> {
             Err(Missed::Damage) => return or_changed(Look::Damage),
             Err(Missed::Changed) => return Look::Changed,
         };
-        let found = Block::read(memory, stamp.offset, geometry.len_bytes() - stamp.offset);
+        let found = Block::read(memory, stamp.offset, geometry.private() - stamp.offset);
         let answer = found.is_ok_and(|block| ask(&block));
         if !(is_chosen() && stamp.holds(memory)) {
             return Look::Changed;
@@ -152,7 +152,7 @@ impl<M: Memory> CopyingReader<M> {
         let Self { memory, geometry, .. } = self;
         let offset = slot::block(word);
         let page = match geometry.page_of(offset) {
-            Some(page) if geometry.len_bytes() - offset >= block::KEY => page,
+            Some(page) if geometry.private() - offset >= block::KEY => page,
             _ if self.is_linked(link) => return Err(Missed::Damage),
             _ => return Err(Missed::Changed),
         };

@@ -3,8 +3,9 @@
 use std::sync::mpsc;
 
 use super::{ReactionDispatcher, ReactionReport};
-use crate::layout::store::{ROOT, bell};
+use crate::layout::store::ROOT;
 use crate::memory::{Deadline, Memory, Ordering};
+use crate::store::doorbells;
 use crate::store::{Change, Store, StoreOptions, WriteError};
 
 #[test]
@@ -27,7 +28,7 @@ fn a_store_that_cannot_be_looked_at_is_told_of_once_and_looked_at_again() {
     let root = memory.load_u64(ROOT, Ordering::Relaxed);
     memory.store_u64(ROOT, 1, Ordering::Relaxed);
     let ring = store.locked(Deadline::NEVER, |store| {
-        store.core().ring(bell::EVERYTHING);
+        store.core().ring(doorbells::EVERYTHING);
         Ok::<_, WriteError>(())
     });
     assert_eq!(ring, Ok(()));

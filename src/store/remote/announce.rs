@@ -18,7 +18,7 @@ pub(crate) const MAX_STANDING: usize = 64;
 /// Bells at which somebody was announced on behalf of one process.
 #[derive(Debug, Default)]
 pub(crate) struct Announced {
-    bells: Vec<u64>,
+    bells: Vec<u32>,
 }
 
 impl Announced {
@@ -28,18 +28,20 @@ impl Announced {
     /// # Errors
     /// [`Malformed`] where these are not the bytes of a bell's number.
     pub(crate) fn announce(&mut self, store: &Store, request: &[u8]) -> Result<bool, Malformed> {
-        let number = u32::from_ne_bytes(request.try_into().map_err(|_| Malformed)?);
-        let bell = doorbells::numbered(number).ok_or(Malformed)?;
-        let (memory, ..) = store.watched();
+        let bell = u32::from_ne_bytes(request.try_into().map_err(|_| Malformed)?);
+        if !doorbells::exists(bell) {
+            return Err(Malformed);
+        }
+        let (memory, geometry, _) = store.watched();
         if !self.bells.contains(&bell) {
             // Where it was rung since, the announcement is gone.
-            self.bells.retain(|bell| doorbells::is_awaited(memory, *bell));
+            self.bells.retain(|bell| doorbells::is_awaited(memory, geometry, *bell));
             if self.bells.len() >= MAX_STANDING {
                 return Ok(false);
             }
             self.bells.push(bell);
         }
-        watch::announce(memory, bell);
+        watch::announce(memory, geometry, bell);
         Ok(true)
     }
 
@@ -53,8 +55,8 @@ impl Announced {
         store: &Store,
         patience: Duration,
     ) -> Result<(), WriteError> {
-        let (memory, ..) = store.watched();
-        self.bells.retain(|bell| doorbells::is_awaited(memory, *bell));
+        let (memory, geometry, _) = store.watched();
+        self.bells.retain(|bell| doorbells::is_awaited(memory, geometry, *bell));
         if self.bells.is_empty() {
             return Ok(());
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::announce::MAX_STANDING;
 use super::{Announced, Remote};
-use crate::layout::store::bell::{BUCKETS, GENERATION};
+use crate::layout::store::private::bell::{BUCKETS, GENERATION};
 use crate::memory::{Memory, Ordering};
 use crate::store::doorbells;
 use crate::store::{RemoteError, Store, StoreOptions, WriteError};
@@ -18,13 +18,13 @@ fn store() -> Store {
     Store::anonymous(&options).unwrap()
 }
 
-fn bells() -> impl Iterator<Item = (u32, u64)> {
-    (0..=BUCKETS as u32).map(|number| (number, doorbells::numbered(number).unwrap()))
+fn bells() -> std::ops::RangeInclusive<u32> {
+    0..=doorbells::EVERYTHING
 }
 
 fn awaited(store: &Store) -> Vec<u32> {
-    let is_awaited = |bell| doorbells::is_awaited(store.watched().0, bell);
-    bells().filter(|(_, bell)| is_awaited(*bell)).map(|(number, _)| number).collect()
+    let (memory, geometry, _) = store.watched();
+    bells().filter(|bell| doorbells::is_awaited(memory, geometry, *bell)).collect()
 }
 
 fn announce(announced: &mut Announced, store: &Store, number: u32) -> bool {
@@ -48,7 +48,7 @@ fn f40_one_process_is_announced_at_so_many_bells_and_what_is_no_bell_is_refused(
     // One that was rung gives its place back.
     let key = (0_u32..).map(u32::to_le_bytes).find(|key| {
         let hash = crate::store::block::hash(key, store.watched().1.seed());
-        doorbells::number_of(doorbells::of(hash)) == 5
+        doorbells::of(hash) == 5
     });
     store.set(key.unwrap(), b"").unwrap();
     assert!(announce(&mut announced, &store, most));
@@ -58,8 +58,8 @@ fn f40_one_process_is_announced_at_so_many_bells_and_what_is_no_bell_is_refused(
 #[test]
 fn what_was_announced_is_taken_back_as_if_it_had_been_rung() {
     let store = store();
-    let (memory, ..) = store.watched();
-    let generation = |bell| memory.load_u32(bell + GENERATION, Ordering::Relaxed);
+    let (memory, geometry, _) = store.watched();
+    let generation = |bell| memory.load_u32(geometry.bell(bell) + GENERATION, Ordering::Relaxed);
     let (mut first, mut second) = (Announced::default(), Announced::default());
     for number in [3, 7] {
         assert!(announce(&mut first, &store, number));
@@ -67,7 +67,7 @@ fn what_was_announced_is_taken_back_as_if_it_had_been_rung() {
     for number in [7, 9] {
         assert!(announce(&mut second, &store, number));
     }
-    let before: Vec<_> = bells().map(|(_, bell)| generation(bell)).collect();
+    let before: Vec<_> = bells().map(generation).collect();
     // Somebody has the lock: later.
     let mut late = Announced::default();
     late.add(first);
@@ -86,8 +86,8 @@ fn what_was_announced_is_taken_back_as_if_it_had_been_rung() {
     assert_eq!(awaited(&store), [9]);
     let moved: Vec<_> = bells()
         .zip(before)
-        .filter(|((_, bell), before)| generation(*bell) != *before)
-        .map(|((number, _), _)| number)
+        .filter(|(bell, before)| generation(*bell) != *before)
+        .map(|(bell, _)| bell)
         .collect();
     assert_eq!(moved, [3, 7], "who sleeps there looks");
     second.take_back(&store, LONG).unwrap();

@@ -16,7 +16,6 @@ use crate::memory::Deadline;
 use crate::os::clock::monotonic_ns;
 use crate::store::batch::Change;
 use crate::store::block;
-use crate::store::doorbells;
 use crate::store::error::{AddError, CompareError, QuotaError, WriteError};
 
 /// How long an answer may take where the caller does not say: the host is alive, and its thread is not.
@@ -58,10 +57,10 @@ impl Asking {
     /// Has it said at a bell that somebody is about to sleep there; whether that was done.
     pub(in crate::store) fn announce(
         &self,
-        bell: u64,
+        bell: u32,
         timeout: Duration,
     ) -> Result<bool, WriteError> {
-        self.remote.announce(&doorbells::number_of(bell).to_ne_bytes(), timeout)
+        self.remote.announce(&bell.to_ne_bytes(), timeout)
     }
 
     pub(in crate::store) fn set(

@@ -1,0 +1,71 @@
+//! The private part of a store: what only trusted participants map.
+//!
+//! They lock and sleep here, so that no other process can steal a wakeup or forge a pin. Offsets count from
+//! the start of the part.
+//!
+//! ```text
+//! offset      what                                         who writes it, when
+//! 0           header, 128 bytes                            creator, once, before anybody attaches
+//! 128         number of the next participant               participants, when they claim a record
+//! 136..256    reserved, zero
+//! 256         lock, 64 bytes                               holders of the lock
+//! 320..512    reserved, zero
+//! 512         doorbells: one for everything, 128 others    generations: holder of the lock;
+//!                                                          announcements: watchers, and who takes them back
+//! 1664..8192  reserved, zero
+//! 8192        participants: 64 bytes each                  the participant that has claimed it
+//! ...         readers: 256 bytes each                      the reader that has claimed it
+//! ...         end, a multiple of [`ALIGN`]
+//! ```
+//!
+//! # The header
+//!
+//! As that of every segment (see [`layout`](crate::layout)) up to byte 48, with a kind and a length of its own and the
+//! incarnation of the public part; zeros from there to the checksum.
+
+use super::super::{LINE_BYTES, PAGE_BYTES, WORD_BYTES};
+
+/// The part starts on a multiple of it, and its length is one: the largest page that a system of this
+/// architecture maps.
+pub const ALIGN: u64 = if cfg!(target_arch = "x86_64") { PAGE_BYTES } else { 64 << 10 };
+
+/// `u64`: number of the next participant; grows by one with each claim.
+pub const NEXT_PARTICIPANT: u64 = 128;
+/// Where the lock starts.
+pub const LOCK: u64 = 256;
+/// Bytes reserved for the lock.
+pub const LOCK_BYTES: u64 = 64;
+/// Where the participants start.
+pub const PARTICIPANTS: u64 = 8192;
+
+/// Doorbells: where trusted watchers sleep.
+pub mod bell {
+    /// The bell that is rung whenever any key has changed.
+    const EVERYTHING: u64 = 512;
+    /// The first of the others; keys share them by their hashes.
+    const FIRST: u64 = EVERYTHING + super::LINE_BYTES;
+    /// How many others there are. Fewer in models.
+    pub const BUCKETS: u64 = if cfg!(loom) { 2 } else { 128 };
+    /// Bytes of a bell.
+    pub const BYTES: u64 = 8;
+    /// `u32`: how often it was rung.
+    pub const GENERATION: u64 = 0;
+    /// `u32`: whether somebody sleeps on the generation.
+    pub const WAITING: u64 = 4;
+    /// Where the last one ends.
+    pub const END: u64 = FIRST + BUCKETS * BYTES;
+
+    /// Offset of the bell with this number: one that keys share, or behind them that of everything.
+    pub const fn numbered(number: u64) -> u64 {
+        if number < BUCKETS { FIRST + number * BYTES } else { EVERYTHING }
+    }
+}
+
+const _: () = {
+    assert!(NEXT_PARTICIPANT >= super::super::segment::HEADER_BYTES);
+    assert!(
+        NEXT_PARTICIPANT + WORD_BYTES <= LOCK && LOCK + LOCK_BYTES <= bell::numbered(bell::BUCKETS)
+    );
+    assert!(bell::numbered(bell::BUCKETS).is_multiple_of(LINE_BYTES) && bell::BUCKETS <= 128);
+    assert!(bell::END <= PARTICIPANTS && PARTICIPANTS.is_multiple_of(PAGE_BYTES));
+};
