@@ -89,6 +89,16 @@ pub enum SegmentError {
         /// What the system said.
         source: io::Error,
     },
+    /// Longer than the files of this process may become.
+    #[error(
+        "a segment of {len_bytes} bytes: files of this process may have {limit_bytes} bytes at most; raise RLIMIT_FSIZE (ulimit -f, LimitFSIZE=), or ask for less"
+    )]
+    FileLimit {
+        /// Length of the segment.
+        len_bytes: u64,
+        /// `RLIMIT_FSIZE`.
+        limit_bytes: u64,
+    },
     /// The descriptor is not an anonymous memory file.
     #[error("descriptor is not a sealed memory file: {found}")]
     NotMemory {

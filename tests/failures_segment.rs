@@ -294,7 +294,7 @@ fn f33_a_segment_that_does_not_fit_is_an_error_and_keeps_nothing() {
         // SAFETY: the signal that goes with this limit is ignored from here on.
         unsafe { libc::signal(libc::SIGXFSZ, libc::SIG_IGN) };
         limit(libc::RLIMIT_FSIZE, 1 << 24);
-        matches!(huge(), Err(SegmentError::NoSpace { .. })) && kept() == before
+        matches!(huge(), Err(SegmentError::FileLimit { .. })) && kept() == before
     }));
     // There are not as many addresses.
     assert!(child_says(|| {

@@ -23,7 +23,7 @@ fn options() -> StoreOptions {
 }
 
 fn gc(name: &Name) -> Vec<String> {
-    store::gc_where(|found| found == name.text()).unwrap()
+    store::gc_where(|found| found == name.text()).unwrap().removed
 }
 
 fn get(store: &Store, key: &str) -> Option<Vec<u8>> {
@@ -204,8 +204,8 @@ fn f11_any_one_flipped_bit_of_the_header_and_what_is_no_store_is_refused() {
     for refused in [store::remove(&channel), ringway::channel::remove(&name)] {
         assert!(matches!(refused, Err(SegmentError::Incompatible { field: "kind", .. })));
     }
-    assert!(ringway::channel::list().unwrap().iter().all(|found| found.name != name.text()));
-    assert!(store::list().unwrap().iter().all(|found| found.name != channel.text()));
+    assert!(ringway::channel::list().unwrap().found.iter().all(|found| found.name != name.text()));
+    assert!(store::list().unwrap().found.iter().all(|found| found.name != channel.text()));
 }
 
 #[test]

@@ -140,7 +140,7 @@ fn what_cannot_be_created_for_want_of_its_directory_says_so() {
     let missing = directory.0.join("missing").join("store");
     for create in [Store::create, Store::open_or_create] {
         let refused = name_error(create(&missing, &options()));
-        assert!(matches!(refused, NameError::Denied { .. }), "{refused}");
+        assert!(matches!(refused, NameError::CannotCreate { .. }), "{refused}");
     }
     assert!(matches!(name_error(Store::open(&missing, &options())), NameError::NotFound { .. }));
 }
@@ -148,8 +148,8 @@ fn what_cannot_be_created_for_want_of_its_directory_says_so() {
 #[test]
 fn f33_a_lack_of_room_is_an_error_and_nothing_is_kept() {
     in_a_small_file_system("256k", |directory| {
-        let refused = segment_error(Store::create(directory.join("store"), &options()));
-        assert!(matches!(refused, SegmentError::NoSpace { .. }), "{refused:?}");
+        let refused = name_error(Store::create(directory.join("store"), &options()));
+        assert!(matches!(refused, NameError::CannotCreate { .. }), "{refused:?}");
         assert_eq!(fs::read_dir(directory).unwrap().count(), 0);
         let smaller = StoreOptions { capacity_bytes: 1 << 16, ..options() };
         let store = Store::create(directory.join("store"), &smaller).unwrap();

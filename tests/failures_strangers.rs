@@ -154,14 +154,14 @@ fn f33_a_lack_of_room_is_an_error_and_nothing_is_kept() {
         // SAFETY: the limit outlives the call.
         assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &limit) }, 0);
         let refused = Channel::create(&name, &options());
-        assert!(matches!(refused, Err(SegmentError::NoSpace { .. })), "{refused:?}");
+        assert!(matches!(refused, Err(SegmentError::FileLimit { .. })), "{refused:?}");
     });
     assert_eq!(limited.wait(), 0);
     assert!(!name.path().exists() && name.temporaries().is_empty());
     // On a file system of its own that is full.
     in_a_small_file_system("12k", |directory| {
-        let refused = Channel::create(directory.join("channel"), &options());
-        assert!(matches!(refused, Err(SegmentError::NoSpace { .. })), "{refused:?}");
+        let refused = name_error(Channel::create(directory.join("channel"), &options()));
+        assert!(matches!(refused, NameError::CannotCreate { .. }), "{refused:?}");
         assert_eq!(fs::read_dir(directory).unwrap().count(), 0);
     });
 }

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use common::meeting::{on, options, process};
 use common::victim::Victim;
 use ringway::channel::{self, Channel, ChannelOptions, Side};
-use ringway::error::{RecvError, SegmentError};
+use ringway::error::{NameError, RecvError, SegmentError};
 
 const PAGES: &str = "/proc/sys/vm/nr_hugepages";
 const WANTED: u64 = 16;
@@ -134,7 +134,9 @@ fn use_channel(directory: &Path) {
     drop((first, second));
     let too_large = ChannelOptions { capacity_bytes: 64 << 20, ..options() };
     let refused = Channel::create(directory.join("other"), &too_large);
-    assert!(matches!(refused, Err(SegmentError::NoSpace { .. })), "{refused:?}");
+    let Err(SegmentError::Name(NameError::CannotCreate { .. })) = refused else {
+        panic!("{refused:?}")
+    };
     channel::remove(&*path).unwrap();
     assert_eq!(fs::read_dir(directory).unwrap().count(), 0);
 }

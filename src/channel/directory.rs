@@ -1,12 +1,15 @@
-//! What named segments there are, and clearing away those that nobody needs.
+//! Lists named channels, and removes those that nobody needs.
 //!
-//! Tools and tests call it, and whoever starts a service anew. What always holds: nothing is removed
-//! that somebody alive has, nor, unless it was asked for by name, anything with unread messages.
+//! Tools and tests call it, and services when they start.
+//!
+//! Invariants: nothing is removed that a living process uses; unread messages are removed only with a
+//! channel that was asked for by its name.
 
 use super::open::unread;
 use crate::error::{NameError, SegmentError};
 use crate::layout::segment::KIND_CHANNEL;
-use crate::segment::{Address, ChannelGeometry, Found, Gate, directory};
+use crate::segment::directory::{self, Look};
+use crate::segment::{Address, ChannelGeometry, Cleared, Found, Gate, Listing, patience};
 
 /// Who has a side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,41 +43,50 @@ pub struct Listed {
     pub unread: Result<Unread, SegmentError>,
 }
 
-/// The channels with a name in shared memory, sorted by name, and what has no whole header; those that this
-/// process may not open are left out. Only looks: everything may have changed when it is read.
+/// The channels with a name in shared memory, sorted by name, and what has no whole header. Names that
+/// cannot be looked at, for want of descriptors or of permission, are in [`Listing::skipped`].
+///
+/// The answer may be outdated when it is read.
 ///
 /// # Errors
-/// [`SegmentError::Os`], where the directory cannot be read.
-pub fn list() -> Result<Vec<Listed>, SegmentError> {
-    let mut listed = Vec::new();
-    for (name, found) in directory::found()? {
-        let unread = unread_of(&found);
-        // A store, which is listed elsewhere.
-        if matches!(unread, Err(SegmentError::Incompatible { field: "kind", .. })) {
-            continue;
-        }
-        let holder = |side| match found.claim().is_taken(side) {
-            Ok(true) => Holder::Process(found.pid_of(side)),
-            _ => Holder::Nobody,
+/// [`NameError::Directory`], where the directory cannot be read.
+pub fn list() -> Result<Listing<Listed>, SegmentError> {
+    let deadline = patience();
+    directory::list(|name, found| {
+        let unread = match unread_of(found) {
+            Ok(Some(unread)) => Ok(unread),
+            Ok(None) => return Ok(Look::Gone),
+            // A store, which is listed elsewhere.
+            Err(SegmentError::Incompatible { field: "kind", .. }) => return Ok(Look::Other),
+            Err(error) => Err(error),
         };
-        let sides = [holder(0), holder(1)];
-        listed.push(Listed { name, len_bytes: found.len_bytes(), sides, unread });
-    }
-    Ok(listed)
+        let holder = |side| {
+            Ok::<_, SegmentError>(match found.is_used(side, deadline)? {
+                true => Holder::Process(found.pid_of(side)),
+                false => Holder::Nobody,
+            })
+        };
+        let sides = [holder(0)?, holder(1)?];
+        let (name, len_bytes) = (name.into(), found.len_bytes());
+        Ok(Look::Listed(Listed { name, len_bytes, sides, unread }))
+    })
 }
 
-fn unread_of(found: &Found) -> Result<Unread, SegmentError> {
+/// What is unread in a segment; `None` where its name means another file meanwhile.
+fn unread_of(found: &Found) -> Result<Option<Unread>, SegmentError> {
     let geometry: ChannelGeometry = found.geometry()?;
-    let [to_second, to_first] = unread(&found.inspect(geometry.fence_mode)?, &geometry)?;
-    Ok(Unread { to_second, to_first })
+    let Some(memory) = found.inspect(geometry.fence_mode)? else { return Ok(None) };
+    let [to_second, to_first] = unread(&memory, &geometry)?;
+    Ok(Some(Unread { to_second, to_first }))
 }
 
-/// Clears shared memory: what creators have left half made that died over it, and segments that nobody
-/// alive has and in which nothing is unread. Returns the names of the files that are gone.
+/// Clears shared memory: removes the drafts of dead creators, blank files, and segments that nobody
+/// alive uses and in which nothing is unread.
 ///
 /// # Errors
-/// [`SegmentError::Os`], where the directory cannot be read. What cannot be opened or removed stays.
-pub fn gc() -> Result<Vec<String>, SegmentError> {
+/// [`NameError::Directory`], where the directory cannot be read. What cannot be looked at or removed
+/// is in [`Cleared::skipped`].
+pub fn gc() -> Result<Cleared, SegmentError> {
     gc_where(|_| true)
 }
 
@@ -82,10 +94,13 @@ pub fn gc() -> Result<Vec<String>, SegmentError> {
 ///
 /// # Errors
 /// As [`gc`].
-pub fn gc_where(chosen: impl FnMut(&str) -> bool) -> Result<Vec<String>, SegmentError> {
-    directory::clear(chosen, |found| {
-        let unread = unread_of(found)?;
-        Ok(unread == Unread { to_second: 0, to_first: 0 })
+pub fn gc_where(chosen: impl FnMut(&str) -> bool) -> Result<Cleared, SegmentError> {
+    directory::clear(chosen, |found| match unread_of(found) {
+        Ok(unread) => Ok(unread == Some(Unread { to_second: 0, to_first: 0 })),
+        // A store, which is cleared elsewhere.
+        Err(SegmentError::Incompatible { field: "kind", .. }) => Ok(false),
+        Err(_) if found.is_blank()? => Ok(true),
+        Err(error) => Err(error),
     })
 }
 

@@ -86,7 +86,8 @@ impl Wish for Wanted<'_> {
         let Some(gate) = found.gate(self.deadline)? else { return Ok(None) };
         self.refuse_taken(found, gate.taken()?)?;
         drop(gate);
-        self.supersede(found, || Ok(true))
+        // Asked for as what is there or a new one: then it was blank, and must still be.
+        self.supersede(found, || Ok(self.how == How::Create || found.is_blank()?))
     }
 
     /// Takes a side of a segment that is there.

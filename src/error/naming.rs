@@ -51,7 +51,7 @@ pub enum NameError {
         address: String,
     },
     /// What has this name is no whole segment.
-    #[error("{address}: {found}, not a whole segment; remove it")]
+    #[error("{address}: {found}, not a whole segment; create it anew, or remove it")]
     Stale {
         /// What was to be opened.
         address: String,
@@ -68,10 +68,35 @@ pub enum NameError {
         /// What would be right.
         expected: String,
     },
+    /// No segment of this length can be made in its directory.
+    #[error(
+        "{address}: {directory} cannot take the {needed_bytes} bytes of the segment{}: {source}; make room there, or choose a path in another directory, or an anonymous segment",
+        free_bytes.map(|free| format!(" ({free} bytes are free)")).unwrap_or_default()
+    )]
+    CannotCreate {
+        /// What was to be created.
+        address: String,
+        /// Where its file was to lie.
+        directory: String,
+        /// Length of the segment.
+        needed_bytes: u64,
+        /// How much room there was; `None` where there is no such directory.
+        free_bytes: Option<u64>,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A directory cannot be read.
+    #[error("{directory}: the directory cannot be read: {source}")]
+    Directory {
+        /// Which one.
+        directory: String,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The system does not allow it.
-    #[error("{address}: {source}")]
+    #[error("{address}: cannot be opened by this process: {source}")]
     Denied {
-        /// What was to be opened or created.
+        /// What was to be opened or removed.
         address: String,
         /// What the system said.
         source: io::Error,

@@ -6,6 +6,7 @@
 //! descriptions conflict, also inside one process.
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::thread;
 use std::time::Duration;
@@ -64,18 +65,33 @@ pub(crate) fn unlock(fd: BorrowedFd<'_>, start: u64, len: u64) -> io::Result<()>
 
 /// Whether another description has any lock on these bytes.
 pub(crate) fn is_held(fd: BorrowedFd<'_>, start: u64, len: u64) -> io::Result<bool> {
-    let found = control(fd, libc::F_OFD_GETLK, libc::F_WRLCK, start, len)?;
-    Ok(found != libc::F_UNLCK)
+    held(fd, start, len).map(|found| found.is_some())
 }
 
-/// Returns the type of lock that the kernel left in the structure.
+/// The bytes of one lock of another description that covers any of these. The kernel merges the
+/// neighbouring write locks of one description, so they come as one range.
+pub(crate) fn held(fd: BorrowedFd<'_>, start: u64, len: u64) -> io::Result<Option<Range<u64>>> {
+    let found = control(fd, libc::F_OFD_GETLK, libc::F_WRLCK, start, len)?;
+    if found.l_type == libc::F_UNLCK as libc::c_short {
+        return Ok(None);
+    }
+    let start = u64::try_from(found.l_start).unwrap_or(0);
+    // A length of 0 means up to the end of all files.
+    let end = match u64::try_from(found.l_len) {
+        Ok(0) | Err(_) => u64::MAX,
+        Ok(len) => start.saturating_add(len),
+    };
+    Ok(Some(start..end))
+}
+
+/// Returns the structure as the kernel left it.
 fn control(
     fd: BorrowedFd<'_>,
     command: libc::c_int,
     kind: libc::c_int,
     start: u64,
     len: u64,
-) -> io::Result<libc::c_int> {
+) -> io::Result<libc::flock> {
     let off = |value: u64| libc::off_t::try_from(value).map_err(|_| io::ErrorKind::InvalidInput);
     // SAFETY: a lock of zeros is one of no bytes.
     let mut lock: libc::flock = unsafe { std::mem::zeroed() };
@@ -86,7 +102,7 @@ fn control(
         // SAFETY: an open descriptor, and a structure that outlives the call.
         let result = unsafe { libc::fcntl(fd.as_raw_fd(), command, &mut lock) };
         match super::check(result.into()) {
-            Ok(_) => return Ok(lock.l_type.into()),
+            Ok(_) => return Ok(lock),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
@@ -117,6 +133,8 @@ mod tests {
         assert!(!is_held(ours.as_fd(), 1 << 62, 1).unwrap());
         assert!(try_write(theirs.as_fd(), (1 << 62) + 1, 1).unwrap());
         assert!(!try_write(theirs.as_fd(), 1 << 62, 2).unwrap(), "one of the two is taken");
+        let theirs_held = held(ours.as_fd(), 1 << 62, 3).unwrap();
+        assert_eq!(theirs_held, Some((1 << 62) + 1..(1 << 62) + 2));
         unlock(ours.as_fd(), 1 << 62, 1).unwrap();
         assert!(try_write(theirs.as_fd(), 1 << 62, 2).unwrap());
         drop(theirs);

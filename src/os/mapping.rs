@@ -10,7 +10,7 @@ use std::ptr::NonNull;
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
 
-use super::os;
+use super::{dumps, os};
 use crate::error::SegmentError;
 use crate::sync::{AtomicU64, Ordering};
 
@@ -46,6 +46,10 @@ impl Mapping {
                 Some(libc::ENOMEM) => no_space(source),
                 _ => os("mmap")(source),
             })?;
+        if !dumps::are_kept() {
+            // Where it fails, a core dump is longer.
+            let _ = raw.advise(Advice::DontDump);
+        }
         let mapping = Self { raw, writable };
         mapping.populate()?;
         Ok(mapping)

@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 
-use super::os;
+use super::{limits, os};
 use crate::error::SegmentError;
 
 /// No longer and no shorter.
@@ -22,10 +22,11 @@ pub(crate) const SEAL_SEAL: u32 = libc::F_SEAL_SEAL as u32;
 /// A new memory file of `len_bytes` zero bytes, mode 0600, its space reserved, without seals on its
 /// size.
 pub(crate) fn create(len_bytes: u64) -> Result<File, SegmentError> {
-    let no_space = |source| SegmentError::NoSpace { len_bytes, source };
+    let no_space = |source| limits::no_room(len_bytes, source);
     let len = libc::off_t::try_from(len_bytes)
         .map_err(|_| no_space(io::ErrorKind::FileTooLarge.into()))?;
     refuse_more_than_available(len_bytes).map_err(no_space)?;
+    limits::refuse_too_long(len_bytes).map_err(no_space)?;
     let file = open()?;
     file.set_permissions(PermissionsExt::from_mode(0o600)).map_err(os("fchmod"))?;
     loop {

@@ -1,9 +1,9 @@
-//! Files by name: opened without following links, linked without replacing, replaced by name.
+//! Files by name: opened without following links, named without replacing, replaced by name.
 //!
 //! `segment` creates and opens named segments with it.
-//! What always holds: no symbolic link at the end of a path is followed, no call waits for the other
-//! end of a pipe, and a name is given away only while it means the file it was thought to mean, as
-//! far as whoever calls holds that file's locks.
+//!
+//! Invariants: no symbolic link at the end of a path is followed; no call waits for the other end of a
+//! pipe; no file gets longer than `RLIMIT_FSIZE` allows.
 
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
@@ -14,6 +14,8 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use shared_memory::{ShmemConf, ShmemError};
+
+use super::limits;
 
 /// Which file a name means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,20 +71,27 @@ pub(crate) fn create_file(path: &Path, len_bytes: u64) -> io::Result<()> {
         .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
         .open(path)?;
     file.set_permissions(PermissionsExt::from_mode(0o600))?;
-    file.set_len(len_bytes.next_multiple_of(page_bytes(&file)?))
+    let file_bytes = len_bytes.next_multiple_of(page_bytes(&file)?);
+    limits::refuse_too_long(file_bytes)?;
+    file.set_len(file_bytes)
 }
 
 /// Creates shared memory by name (without a slash), that nobody but its user can open; `directory` is
-/// where it is found.
-pub(crate) fn create_shared(directory: &str, name: &str, len_bytes: u64) -> io::Result<()> {
+/// where it is found. False where somebody has removed the name meanwhile.
+pub(crate) fn create_shared(directory: &str, name: &str, len_bytes: u64) -> io::Result<bool> {
     let size = usize::try_from(len_bytes).map_err(|_| io::ErrorKind::FileTooLarge)?;
+    limits::refuse_too_long(len_bytes)?;
     match ShmemConf::new().os_id(format!("/{name}")).size(size).create() {
         Ok(mut made) => {
             // It stays when the mapping, which is not ours to use, goes.
             made.set_owner(false);
             // Its mode went through the umask, which may keep even us from opening it again.
             let path = Path::new(directory).join(name);
-            fs::set_permissions(path, PermissionsExt::from_mode(0o600))
+            match fs::set_permissions(path, PermissionsExt::from_mode(0o600)) {
+                Ok(()) => Ok(true),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+                Err(error) => Err(error),
+            }
         }
         Err(ShmemError::MappingIdExists) => Err(io::ErrorKind::AlreadyExists.into()),
         Err(ShmemError::MapCreateFailed(code) | ShmemError::UnknownOsError(code)) => {
@@ -95,6 +104,7 @@ pub(crate) fn create_shared(directory: &str, name: &str, len_bytes: u64) -> io::
 /// Reserves the space of a file. `Unsupported` where the file system cannot.
 pub(crate) fn reserve(file: &File, len_bytes: u64) -> io::Result<()> {
     let len = libc::off_t::try_from(len_bytes).map_err(|_| io::ErrorKind::FileTooLarge)?;
+    limits::refuse_too_long(len_bytes)?;
     loop {
         // SAFETY: an open descriptor and numbers.
         let result = unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, len) };
@@ -116,6 +126,37 @@ pub(crate) fn link(from: &Path, to: &Path) -> io::Result<()> {
     let result =
         unsafe { libc::linkat(libc::AT_FDCWD, from.as_ptr(), libc::AT_FDCWD, to.as_ptr(), 0) };
     super::check(result.into()).map(drop)
+}
+
+/// Where the next bytes lie that are not a hole, from `from` on; `None` where only holes follow.
+pub(crate) fn next_data(file: &File, from: u64) -> io::Result<Option<u64>> {
+    let from = libc::off_t::try_from(from).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: an open descriptor and numbers.
+    let at = unsafe { libc::lseek(file.as_raw_fd(), from, libc::SEEK_DATA) };
+    match super::check(at) {
+        Ok(at) => Ok(Some(at.unsigned_abs())),
+        Err(error) if error.raw_os_error() == Some(libc::ENXIO) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Renames a file, if the new name is free.
+pub(crate) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    let (from, to) = (c_path(from)?, c_path(to)?);
+    let (at, free) = (libc::AT_FDCWD, libc::RENAME_NOREPLACE);
+    // SAFETY: two strings that outlive the call, and numbers.
+    let result = unsafe { libc::renameat2(at, from.as_ptr(), at, to.as_ptr(), free) };
+    super::check(result.into()).map(drop)
+}
+
+/// Bytes that this user can still write in the file system of a directory; `None` where it does not say.
+pub(crate) fn free_bytes(directory: &Path) -> Option<u64> {
+    let directory = c_path(directory).ok()?;
+    // SAFETY: a structure of zeros is one that says nothing.
+    let mut found: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: a string and a structure that outlive the call.
+    let result = unsafe { libc::statvfs(directory.as_ptr(), &mut found) };
+    (result == 0).then(|| found.f_bavail.saturating_mul(found.f_frsize))
 }
 
 fn c_path(path: &Path) -> io::Result<CString> {

@@ -116,13 +116,43 @@ impl Address {
             Self::Name(name) => {
                 format!("{TEMPORARY_PREFIX}{name}{TEMPORARY_SEPARATOR}{unique:032x}")
             }
-            Self::File(_) => {
-                let name = path.file_name().unwrap_or_default().to_string_lossy();
-                format!(".{name}.{TEMPORARY_PREFIX}{unique:032x}")
-            }
+            Self::File(_) => format!("{}{unique:032x}", draft_prefix(&path)),
         };
         Ok(path.with_file_name(name))
     }
+
+    /// Whether a file in the same directory has the name of a draft of this one.
+    pub(super) fn is_own_draft(&self, file_name: &str) -> bool {
+        match self {
+            Self::Name(name) => name_of_draft(file_name) == Some(name),
+            Self::File(path) => file_name.strip_prefix(&draft_prefix(path)).is_some_and(is_unique),
+        }
+    }
+}
+
+/// What the file names of drafts begin with beside a file. A long name is cut, so that the draft's is
+/// a possible one; then drafts of several files may begin alike.
+fn draft_prefix(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let end = name.floor_char_boundary(MAX_NAME_BYTES);
+    format!(".{}.{TEMPORARY_PREFIX}", &name[..end])
+}
+
+/// The name of the segment whose draft a file in the directory of shared memory is.
+pub(super) fn name_of_draft(file_name: &str) -> Option<&str> {
+    let rest = file_name.strip_prefix(TEMPORARY_PREFIX)?;
+    Some(rest.rsplit_once(TEMPORARY_SEPARATOR)?.0)
+}
+
+/// Whether a file has the name of a draft beside a file.
+pub(super) fn is_draft(file_name: &str) -> bool {
+    let unique = file_name.strip_prefix('.').and_then(|name| name.rsplit_once('.'));
+    unique.and_then(|(_, rest)| rest.strip_prefix(TEMPORARY_PREFIX)).is_some_and(is_unique)
+}
+
+/// Whether this is what makes a draft's name unique.
+fn is_unique(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 fn check(name: &str) -> Result<(), NameError> {
@@ -209,6 +239,12 @@ mod tests {
         let longest = Address::from("x".repeat(200));
         let temporary = longest.temporary(u128::MAX).unwrap();
         assert!(temporary.file_name().unwrap().len() <= 255);
+        let longest = Address::from(Path::new("/tmp").join("ä".repeat(127)));
+        let temporary = longest.temporary(u128::MAX).unwrap();
+        let draft = temporary.file_name().unwrap().to_str().unwrap();
+        assert!(draft.len() <= 255 && is_draft(draft) && longest.is_own_draft(draft), "{draft}");
+        assert!(!Address::from(Path::new("/tmp/a")).is_own_draft(draft));
+        assert!(!is_draft(".a.ringway~1") && !is_draft("a.ringway~0"));
         assert_eq!(Address::from("ä b").path().unwrap(), Path::new("/dev/shm/ringway.ä b"));
     }
 }

@@ -52,6 +52,23 @@ impl Claim {
             .map_err(os("fcntl(F_OFD_SETLK)"))
     }
 
+    /// Takes both sides and the gate in one step; false where somebody else has any of them.
+    pub(crate) fn take_all(&self) -> Result<bool, SegmentError> {
+        locks::try_write(self.file.as_fd(), claim::SIDE[0], claim::SIDES_BYTES + 1)
+            .map_err(os("fcntl(F_OFD_SETLK)"))
+    }
+
+    /// Whether somebody else uses the side. `None` where the lock also covers the gate: a process
+    /// that only looks holds both for a moment. Needs no lock, and no right to write.
+    pub(crate) fn is_used(&self, side: usize) -> io::Result<Option<bool>> {
+        let found = locks::held(self.file.as_fd(), claim::SIDE[side], 1)?;
+        Ok(match found {
+            None => Some(false),
+            Some(range) if range.contains(&claim::GATE) => None,
+            Some(_) => Some(true),
+        })
+    }
+
     /// Whether somebody else has the side.
     pub(crate) fn is_taken(&self, side: usize) -> io::Result<bool> {
         locks::is_held(self.file.as_fd(), claim::SIDE[side], 1)
@@ -67,6 +84,11 @@ impl Claim {
     pub(crate) fn leave(&self) {
         // Fails for no description that is open.
         let _ = locks::unlock(self.file.as_fd(), claim::GATE, 1);
+    }
+
+    /// Leaves the gate and gives the sides back, in one step.
+    pub(crate) fn leave_all(&self) {
+        let _ = locks::unlock(self.file.as_fd(), claim::SIDE[0], claim::SIDES_BYTES + 1);
     }
 
     /// Gives everything back.

@@ -25,11 +25,15 @@ mod sides;
 mod words;
 
 #[cfg(not(loom))]
+pub use crate::os::dumps::keep_in_core_dumps;
+#[cfg(not(loom))]
 pub use address::{Access, Address};
 #[cfg(not(loom))]
 pub use anonymous::AnonymousSegment;
 #[cfg(not(loom))]
 pub(crate) use claim::Claim;
+#[cfg(not(loom))]
+pub use directory::{Cleared, Listing, Skipped, gc_drafts};
 #[cfg(not(loom))]
 pub(crate) use draft::Draft;
 #[cfg(not(loom))]

@@ -6,12 +6,15 @@
 //! caller allowed; whatever is decided about a segment is decided under its gate, while its name
 //! still means it.
 
+use std::cell::Cell;
 use std::fs;
 use std::io;
 use std::ops::Deref;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use super::address::{Access, Address, check_regular};
 use super::anonymous::register;
@@ -24,6 +27,7 @@ use crate::error::{NameError, SegmentError};
 use crate::layout::{MAGIC, segment, side};
 use crate::memory::{Deadline, FenceMode, MappedMemory};
 use crate::os::boot::Identity;
+use crate::os::clock::monotonic_ns;
 use crate::os::mapping::Mapping;
 use crate::os::names::{self, FileId};
 use crate::os::os;
@@ -97,6 +101,10 @@ impl Deref for NamedSegment {
     }
 }
 
+/// Between two questions about a lock that a look holds.
+const FIRST_PAUSE: Duration = Duration::from_micros(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(2);
+
 /// Of this process's user, whatever its mode.
 const OWN: Access = Access { mode: 0o777, owner: None };
 
@@ -128,6 +136,10 @@ impl Found {
         let file = names::open(&path, access.is_some()).map_err(|error| refused(address, error))?;
         let found = file.metadata().map_err(os("fstat"))?;
         match access {
+            // It holds nothing, and is never opened: only its owner matters.
+            Some(access) if found.len() == 0 => {
+                Access { mode: 0o777, ..*access }.check(address, &found)?;
+            }
             Some(access) => access.check(address, &found)?,
             None => check_regular(address, &found)?,
         }
@@ -160,6 +172,30 @@ impl Found {
         G::decode(bytes, self.len_bytes, page_bytes)
     }
 
+    /// Whether it holds nothing at all: it is empty, or zeros from end to end.
+    pub(crate) fn is_blank(&self) -> Result<bool, SegmentError> {
+        let is_zero = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
+        let start = self.len_bytes.min(HEADER_BYTES as u64) as usize;
+        let mut bytes = vec![0; start];
+        self.claim.file().read_exact_at(&mut bytes, 0).map_err(os("pread"))?;
+        if !is_zero(&bytes) {
+            return Ok(false);
+        }
+        bytes.resize(1 << 16, 0);
+        let mut at = 0;
+        while let Some(data) = names::next_data(self.claim.file(), at).map_err(os("lseek"))? {
+            let read = self.claim.file().read_at(&mut bytes, data).map_err(os("pread"))?;
+            if !is_zero(&bytes[..read]) {
+                return Ok(false);
+            }
+            if read == 0 {
+                break;
+            }
+            at = data + read as u64;
+        }
+        Ok(true)
+    }
+
     /// Whether this is, or was, a segment: what may be replaced without loss by one of this kind.
     pub(crate) fn is_replaceable(&self, kind: u32) -> Result<bool, SegmentError> {
         if let Some(bytes) = self.bytes_at(0) {
@@ -170,7 +206,7 @@ impl Found {
                 Err(_) => {}
             }
         }
-        Ok(self.is_name() || self.has_magic())
+        Ok(self.is_name() || self.has_magic() || self.is_blank()?)
     }
 
     /// Whether the file begins as a segment does.
@@ -203,14 +239,26 @@ impl Found {
         }
     }
 
-    /// Maps it for reading only, as tools do, if it is this user's own.
-    pub(crate) fn inspect(&self, fence_mode: FenceMode) -> Result<MappedMemory, SegmentError> {
-        let file = names::open(&self.path, false).map_err(|error| refused(&self.address, error))?;
-        // Whose else it is can cut it while we look, and touching what was cut off is a signal that kills.
-        OWN.check(&self.address, &file.metadata().map_err(os("fstat"))?)?;
+    /// Maps it for reading only, as tools do, if it belongs to this user. `None` where the name
+    /// means another file meanwhile, or none.
+    pub(crate) fn inspect(
+        &self,
+        fence_mode: FenceMode,
+    ) -> Result<Option<MappedMemory>, SegmentError> {
+        let file = match names::open(&self.path, false) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(refused(&self.address, error)),
+        };
+        let found = file.metadata().map_err(os("fstat"))?;
+        if FileId::from(&found) != self.id {
+            return Ok(None);
+        }
+        // Another owner can cut the file while we look; touching what was cut off is SIGBUS.
+        OWN.check(&self.address, &found)?;
         let mapping = Mapping::read_only(&file, self.len_bytes)?;
         let generation = register(FenceMode::Real)?;
-        Ok(MappedMemory::from_mapping(Arc::new(mapping), fence_mode, generation))
+        Ok(Some(MappedMemory::from_mapping(Arc::new(mapping), fence_mode, generation)))
     }
 
     /// Enters the gate; `None` where the name means another file meanwhile.
@@ -218,8 +266,23 @@ impl Found {
         if !self.claim.enter(deadline)? {
             return Err(NameError::Busy { address: self.address.to_string() }.into());
         }
-        let gate = Gate { found: self };
+        let gate = Gate { found: self, keeps: Cell::new(false) };
         Ok(gate.is_named()?.then_some(gate))
+    }
+
+    /// Whether somebody else uses the side, asked without the gate. Waits while a process that only
+    /// looks holds the lock, and counts a lock that is still undecided at the deadline as a use.
+    pub(crate) fn is_used(&self, side: usize, deadline: Deadline) -> Result<bool, SegmentError> {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let used = self.claim.is_used(side).map_err(os("fcntl(F_OFD_GETLK)"))?;
+            match used {
+                Some(used) => return Ok(used),
+                None if monotonic_ns() >= deadline.as_ns() => return Ok(true),
+                None => thread::sleep(pause),
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
     }
 
     pub(crate) fn len_bytes(&self) -> u64 {
@@ -255,14 +318,9 @@ impl Found {
     ) -> Result<Option<Whole<G>>, SegmentError> {
         let Some(gate) = self.gate(deadline)? else { return Ok(None) };
         if !gate.take_both()? || !still()? {
-            self.claim.release();
             return Ok(None);
         }
         draft.replace(&self.path)
-    }
-
-    pub(crate) fn claim(&self) -> &Claim {
-        &self.claim
     }
 
     /// As [`Whole::sync`].
@@ -281,10 +339,15 @@ impl Found {
 }
 
 /// Nobody else attaches, replaces or removes the segment while this lives.
+///
+/// Dropping it also gives back the sides that were taken for a look ([`take_both`](Self::take_both)),
+/// in one step with the gate: whoever enters next never takes a look for a use.
 #[derive(Debug)]
 #[must_use = "the gate is left when this is dropped"]
 pub(crate) struct Gate<'a> {
     found: &'a Found,
+    /// Whether this process uses the segment from now on, and keeps its side.
+    keeps: Cell<bool>,
 }
 
 impl Gate<'_> {
@@ -304,6 +367,7 @@ impl Gate<'_> {
     pub(crate) fn attach(&self, memory: &MappedMemory, side: usize) -> Result<bool, SegmentError> {
         let taken = self.found.claim.take(side)?;
         if taken {
+            self.keeps.set(true);
             sides::attach(memory, side, &self.found.own);
         }
         Ok(taken)
@@ -314,6 +378,13 @@ impl Gate<'_> {
         self.found.claim.take_both()
     }
 
+    /// Becomes one of the users of a store; false where somebody is alone with it.
+    pub(crate) fn share(&self) -> Result<bool, SegmentError> {
+        let shared = self.found.claim.share()?;
+        self.keeps.set(self.keeps.get() || shared);
+        Ok(shared)
+    }
+
     /// Takes the name away. The caller has both sides.
     pub(crate) fn remove(&self) -> Result<(), SegmentError> {
         fs::remove_file(&self.found.path).map_err(|error| refused(&self.found.address, error))
@@ -322,7 +393,11 @@ impl Gate<'_> {
 
 impl Drop for Gate<'_> {
     fn drop(&mut self) {
-        self.found.claim.leave();
+        if self.keeps.get() {
+            self.found.claim.leave();
+        } else {
+            self.found.claim.leave_all();
+        }
     }
 }
 

@@ -4,7 +4,6 @@
 //! What always holds: whoever waits for others does so for a bounded time, and starts over with what
 //! the name means by then.
 
-use std::io;
 use std::thread;
 use std::time::Duration;
 
@@ -58,9 +57,11 @@ pub(crate) fn open<W: Wish>(
     loop {
         let taken = match Found::open(address, access) {
             Ok(found) if how == How::Create => wish.replace(&found)?,
+            // A blank file is what a power failure leaves of one: there is nothing to open.
+            Ok(found) if how == How::OpenOrCreate && found.is_blank()? => wish.replace(&found)?,
             Ok(found) => wish.take(found)?,
             Err(SegmentError::Name(NameError::NotFound { .. })) if how != How::Open => {
-                wish.create().map_err(|error| no_directory(address, error))?
+                wish.create()?
             }
             Err(error) => return Err(error),
         };
@@ -71,17 +72,6 @@ pub(crate) fn open<W: Wish>(
         if monotonic_ns() >= deadline.as_ns() {
             return Err(NameError::Busy { address: address.to_string() }.into());
         }
-    }
-}
-
-/// What it means where something that is being created is not found: its directory is missing.
-fn no_directory(address: &Address, error: SegmentError) -> SegmentError {
-    match error {
-        SegmentError::Name(NameError::NotFound { .. }) => {
-            let source = io::Error::from_raw_os_error(libc::ENOENT);
-            NameError::Denied { address: address.to_string(), source }.into()
-        }
-        error => error,
     }
 }
 
@@ -104,6 +94,8 @@ pub(crate) fn until<T, E>(
                         Some(
                             NameError::NotFound { .. }
                                 | NameError::AlreadyClaimed { .. }
+                                // Creators replace it.
+                                | NameError::Stale { .. }
                                 | NameError::Busy { .. }
                         )
                     ) => {}

@@ -1,7 +1,9 @@
-//! What stores there are in shared memory, and clearing away those that nobody needs.
+//! Lists named stores, and removes those that nobody needs.
 //!
-//! Tools and tests call it. What always holds: nothing is removed that somebody alive has, nor, unless it
-//! was asked for by name, a store with keys in it.
+//! Tools and tests call it.
+//!
+//! Invariants: nothing is removed that a living process uses; a store with keys is removed only where
+//! it was asked for by its name.
 
 use super::header::StoreHeader;
 use super::named::{in_use, keys};
@@ -10,7 +12,8 @@ use crate::error::NameError;
 use crate::error::SegmentError;
 use crate::layout::segment::KIND_STORE;
 use crate::layout::store::{LIVE_KEYS, usage};
-use crate::segment::{Address, Found, directory};
+use crate::segment::directory::{self, Look};
+use crate::segment::{Address, Cleared, Found, Listing, patience};
 
 /// A store in shared memory.
 #[derive(Debug)]
@@ -27,34 +30,36 @@ pub struct Listed {
     pub keys: u64,
 }
 
-/// The stores with a name in shared memory, sorted by name; those that this process may not open are left out.
-/// Only looks: everything may have changed when it is read.
+/// The stores with a name in shared memory, sorted by name. Names that cannot be looked at, for want of
+/// descriptors or of permission, are in [`Listing::skipped`].
+///
+/// The answer may be outdated when it is read.
 ///
 /// # Errors
-/// [`SegmentError::Os`], where the directory cannot be read.
-pub fn list() -> Result<Vec<Listed>, SegmentError> {
-    let mut listed = Vec::new();
-    for (name, found) in directory::found()? {
+/// [`NameError::Directory`], where the directory cannot be read.
+pub fn list() -> Result<Listing<Listed>, SegmentError> {
+    let deadline = patience();
+    directory::list(|name, found| {
         if found.geometry::<StoreHeader>().is_err() {
-            continue;
+            return Ok(Look::Other);
         }
-        listed.push(Listed {
-            name,
+        Ok(Look::Listed(Listed {
+            name: name.into(),
             len_bytes: found.len_bytes(),
-            in_use: found.claim().is_taken(0).unwrap_or(true),
+            in_use: found.is_used(0, deadline)?,
             opened_by: found.u32_at(usage::PID),
             keys: found.u64_at(LIVE_KEYS),
-        });
-    }
-    Ok(listed)
+        }))
+    })
 }
 
-/// Clears shared memory: what creators have left half made that died over it, and stores that nobody alive has
-/// and in which nothing is. Returns the names of the files that are gone.
+/// Clears shared memory: removes the drafts of dead creators, blank files, and stores that nobody alive
+/// uses and in which nothing is.
 ///
 /// # Errors
-/// [`SegmentError::Os`], where the directory cannot be read. What cannot be opened or removed stays.
-pub fn gc() -> Result<Vec<String>, SegmentError> {
+/// [`NameError::Directory`], where the directory cannot be read. What cannot be looked at or removed
+/// is in [`Cleared::skipped`].
+pub fn gc() -> Result<Cleared, SegmentError> {
     gc_where(|_| true)
 }
 
@@ -62,10 +67,13 @@ pub fn gc() -> Result<Vec<String>, SegmentError> {
 ///
 /// # Errors
 /// As [`gc`].
-pub fn gc_where(chosen: impl FnMut(&str) -> bool) -> Result<Vec<String>, SegmentError> {
-    // Whatever is no store, somebody else clears away.
-    directory::clear(chosen, |found| {
-        Ok(found.geometry::<StoreHeader>().is_ok() && keys(found)? == 0)
+pub fn gc_where(chosen: impl FnMut(&str) -> bool) -> Result<Cleared, SegmentError> {
+    directory::clear(chosen, |found| match found.geometry::<StoreHeader>() {
+        Ok(_) => Ok(keys(found)? == 0),
+        // A channel, which is cleared elsewhere.
+        Err(SegmentError::Incompatible { field: "kind", .. }) => Ok(false),
+        Err(_) if found.is_blank()? => Ok(true),
+        Err(error) => Err(error),
     })
 }
 

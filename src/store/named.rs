@@ -18,7 +18,6 @@ use crate::layout::store::journal::HEAD;
 use crate::layout::store::{LIVE_KEYS, usage as line};
 use crate::memory::{Deadline, FenceMode, MappedMemory};
 use crate::os::names::{self, FileId};
-use crate::os::os;
 use crate::segment::{self, Access, Address, Claim, Draft, Found, How, Whole, Wish, patience};
 
 /// What is wanted.
@@ -76,10 +75,12 @@ impl Wish for Wanted<'_> {
 
     fn replace(&self, found: &Found) -> Result<Option<StoreSegment>, SegmentError> {
         let address = || self.address.to_string();
-        // First without the gate, which need not be held while the new one is made.
-        if found.claim().is_taken(0).map_err(os("fcntl(F_OFD_GETLK)"))? {
+        // The gate need not be held while the new one is made.
+        let Some(gate) = found.gate(self.deadline)? else { return Ok(None) };
+        if gate.taken()?[0] {
             return Err(in_use(self.address, found));
         }
+        drop(gate);
         let refuse_keys = || match keys(found)? {
             0 => Ok(()),
             keys => Err(SegmentError::from(NameError::NotEmpty { address: address(), keys })),
@@ -101,8 +102,9 @@ impl Wish for Wanted<'_> {
         } else {
             usage::check_namespace(&memory)?;
         }
-        if !found.claim().share()? {
-            return Err(NameError::Busy { address: self.address.to_string() }.into());
+        if !gate.share()? {
+            // Nobody who follows the protocol can be alone with it while the gate is ours.
+            return Ok(None);
         }
         drop(gate);
         Ok(Some(StoreSegment::of_named(found.into_whole(memory, header))))
@@ -126,6 +128,7 @@ pub(super) fn keys(found: &Found) -> Result<u64, SegmentError> {
         Ok(_) => Ok(found.u64_at(LIVE_KEYS).max(1)),
         // Nothing that anybody made whole.
         Err(_) if found.is_name() && !found.has_magic() => Ok(0),
+        Err(_) if found.is_blank()? => Ok(0),
         Err(error) => Err(error),
     }
 }

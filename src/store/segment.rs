@@ -9,12 +9,11 @@ use std::os::fd::OwnedFd;
 
 use super::header::StoreHeader;
 use super::{Core, Refusal, StoreGeometry, StoreOptions, shared, usage};
-#[cfg(any(test, doc))]
-use crate::error::NameError;
-use crate::error::SegmentError;
+use crate::error::{NameError, SegmentError};
 use crate::memory::{FenceMode, MappedMemory, Memory};
+use crate::os::clock::monotonic_ns;
 use crate::os::os;
-use crate::segment::{Access, Address, AnonymousSegment, Found, Kind, Whole};
+use crate::segment::{Access, Address, AnonymousSegment, Found, Kind, Whole, patience};
 
 /// Of this process's user, and nobody else can write it.
 pub(super) const TRUSTED: Access = Access { mode: 0o777 & !NOT_TRUSTED, owner: None };
@@ -87,10 +86,18 @@ impl StoreSegment {
     /// As [`Store::open`](super::Store::open), but for the pid namespace and the damage, which nobody
     /// looks for.
     pub fn open_read_only(address: impl Into<Address>) -> Result<Self, SegmentError> {
-        let found = Found::open_to_inspect(&address.into())?;
-        let header: StoreHeader = found.geometry()?;
-        let memory = found.inspect(FenceMode::Real)?;
-        Ok(Self { memory, header, backing: Backing::ReadOnly })
+        let (address, deadline) = (address.into(), patience());
+        loop {
+            let found = Found::open_to_inspect(&address)?;
+            let header: StoreHeader = found.geometry()?;
+            if let Some(memory) = found.inspect(FenceMode::Real)? {
+                return Ok(Self { memory, header, backing: Backing::ReadOnly });
+            }
+            // The name means another file meanwhile: look at that one.
+            if monotonic_ns() >= deadline.as_ns() {
+                return Err(NameError::Busy { address: address.to_string() }.into());
+            }
+        }
     }
 
     fn of(segment: AnonymousSegment<StoreHeader>) -> Self {

@@ -16,6 +16,7 @@ pub mod plugin;
 pub mod publishing;
 pub mod random;
 pub mod room;
+pub mod seccomp;
 pub mod serving;
 pub mod spoiling;
 pub mod steps;
