@@ -183,6 +183,12 @@ macro_rules! channel_errors {
             /// The peer has closed its end, or died; nothing is left to read.
             #[error("the peer is gone")]
             Disconnected,
+            /// Nobody is at the other side of a named channel, and nobody will come: its name means
+            /// another segment by now, or none. Noticed within a few seconds. Open the name again.
+            #[error(
+                "nobody is at the other side, and the channel's name means another segment, or none; open the name again"
+            )]
+            Superseded,
             /// The peer wrote something impossible; the channel stays poisoned.
             #[error("channel is corrupt: {0}")]
             Corrupt(#[from] Corruption),
@@ -340,13 +346,13 @@ macro_rules! widen {
     };
     (send: $to:ident) => {
         widen!(SendError => $to: {
-            TooLong { len, max }, Serialise, Disconnected, Corrupt(corruption), Forked,
+            TooLong { len, max }, Serialise, Disconnected, Superseded, Corrupt(corruption), Forked,
             Restarted { reason },
         });
     };
     (recv: $to:ident) => {
         widen!(RecvError => $to: {
-            Mismatch { found, expected }, Invalid, Disconnected, Corrupt(corruption), Forked,
+            Mismatch { found, expected }, Invalid, Disconnected, Superseded, Corrupt(corruption), Forked,
             Restarted { reason },
         });
     };
@@ -357,11 +363,11 @@ widen!(send: SendTimeoutError);
 widen!(send: CallError);
 widen!(send: OfferError);
 widen!(TrySendError => OfferError: {
-    Full, WouldFragment { len, max }, TooLong { len, max }, Serialise, Disconnected,
+    Full, WouldFragment { len, max }, TooLong { len, max }, Serialise, Disconnected, Superseded,
     Corrupt(corruption), Forked, Restarted { reason },
 });
 widen!(SendTimeoutError => OfferError: {
-    Timeout, TooLong { len, max }, Serialise, Disconnected, Corrupt(corruption), Forked,
+    Timeout, TooLong { len, max }, Serialise, Disconnected, Superseded, Corrupt(corruption), Forked,
     Restarted { reason },
 });
 widen!(recv: CallError);
@@ -418,6 +424,11 @@ pub enum Error {
     /// The channel is corrupt.
     #[error("channel is corrupt: {0}")]
     Corrupt(#[from] Corruption),
+    /// Nobody is at the other side of a named channel, and nobody will come.
+    #[error(
+        "nobody is at the other side, and the channel's name means another segment, or none; open the name again"
+    )]
+    Superseded,
     /// Nothing happened in time.
     #[error("nothing happened within {0:?}")]
     Timeout(Duration),

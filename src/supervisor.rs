@@ -18,6 +18,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
+use crate::os::clock::monotonic_ns;
 use crate::os::epoll::Epoll;
 use crate::os::fork;
 use crate::os::timer::Timer;
@@ -28,8 +29,11 @@ pub(crate) type OnDeath = Box<dyn FnOnce() + Send>;
 /// Tells whether somebody still lives. Runs on the supervisor's thread, so it must be short.
 pub(crate) type Question = Arc<dyn Fn() -> bool + Send + Sync>;
 
-/// How often who has no pidfd is asked after.
+/// How often a process without a pidfd is asked after.
 const ASK_EVERY_NS: u64 = 40_000_000;
+/// How often what [`ask_slowly`] is for is asked: 1000 such questions of 1 µs each cost less than 0.1 % of
+/// one CPU.
+const ASK_SLOWLY_EVERY_NS: u64 = 2_000_000_000;
 /// The timer's token; watches begin with 1.
 const TIMER: u64 = 0;
 
@@ -77,7 +81,17 @@ pub(crate) fn start() -> io::Result<()> {
 /// As [`start`].
 pub(crate) fn ask(lives: Question, on_death: OnDeath) -> io::Result<WatchToken> {
     let supervisor = Supervisor::of_this_process()?;
-    let id = supervisor.add_question(lives, on_death);
+    let id = supervisor.add_question(lives, ASK_EVERY_NS, on_death);
+    Ok(WatchToken { supervisor, id })
+}
+
+/// Calls `on_no` once `question` says no. Asks every two seconds.
+///
+/// # Errors
+/// As [`start`].
+pub(crate) fn ask_slowly(question: Question, on_no: OnDeath) -> io::Result<WatchToken> {
+    let supervisor = Supervisor::of_this_process()?;
+    let id = supervisor.add_question(question, ASK_SLOWLY_EVERY_NS, on_no);
     Ok(WatchToken { supervisor, id })
 }
 
@@ -96,8 +110,11 @@ struct Supervisor {
 #[derive(Debug, Default)]
 struct Watches {
     last_id: u64,
-    /// How many of them ask.
+    /// How many of them ask often, and how many slowly.
     questions: usize,
+    slow_questions: usize,
+    /// When the slow ones are due.
+    slow_due_ns: u64,
     by_id: HashMap<u64, Watch>,
 }
 
@@ -110,6 +127,27 @@ struct Watch {
 enum Means {
     PidFd(OwnedFd),
     Asking(Question),
+    AskingSlowly(Question),
+}
+
+impl Watches {
+    /// Until the timer is to ring; 0 where nobody asks.
+    fn pause_ns(&self) -> u64 {
+        match (self.questions, self.slow_questions) {
+            (0, 0) => 0,
+            (0, _) => ASK_SLOWLY_EVERY_NS,
+            _ => ASK_EVERY_NS,
+        }
+    }
+
+    /// How many questions there are of the kind of this one; `None` where it asks nothing.
+    fn count_of(&mut self, means: &Means) -> Option<&mut usize> {
+        match means {
+            Means::PidFd(_) => None,
+            Means::Asking(_) => Some(&mut self.questions),
+            Means::AskingSlowly(_) => Some(&mut self.slow_questions),
+        }
+    }
 }
 
 impl fmt::Debug for Watch {
@@ -151,15 +189,23 @@ impl Supervisor {
         Ok(id)
     }
 
-    fn add_question(&self, lives: Question, on_death: OnDeath) -> u64 {
+    fn add_question(&self, lives: Question, every_ns: u64, on_death: OnDeath) -> u64 {
         let mut watches = lock(&self.watches);
         watches.last_id += 1;
         let id = watches.last_id;
-        watches.by_id.insert(id, Watch { means: Means::Asking(lives), on_death });
-        watches.questions += 1;
-        if watches.questions == 1 {
+        let before_ns = watches.pause_ns();
+        let means = match every_ns {
+            ASK_EVERY_NS => Means::Asking(lives),
+            _ => Means::AskingSlowly(lives),
+        };
+        if let Some(count) = watches.count_of(&means) {
+            *count += 1;
+        }
+        watches.by_id.insert(id, Watch { means, on_death });
+        let pause_ns = watches.pause_ns();
+        if pause_ns != before_ns {
             // Setting a timer that is open cannot fail.
-            let _ = self.timer.set(ASK_EVERY_NS);
+            let _ = self.timer.set(pause_ns);
         }
         id
     }
@@ -167,17 +213,23 @@ impl Supervisor {
     /// Asks all questions. Returns the watches that are over.
     fn ask_all(&self) -> Vec<u64> {
         let questions: Vec<_> = {
-            let watches = lock(&self.watches);
+            let mut watches = lock(&self.watches);
+            let now_ns = monotonic_ns();
+            let slow_too = now_ns >= watches.slow_due_ns;
+            if slow_too {
+                watches.slow_due_ns = now_ns.saturating_add(ASK_SLOWLY_EVERY_NS);
+            }
             let asking = watches.by_id.iter().filter_map(|(id, watch)| match &watch.means {
                 Means::Asking(lives) => Some((*id, Arc::clone(lives))),
-                Means::PidFd(_) => None,
+                Means::AskingSlowly(lives) if slow_too => Some((*id, Arc::clone(lives))),
+                Means::AskingSlowly(_) | Means::PidFd(_) => None,
             });
             asking.collect()
         };
         let over = questions.into_iter().filter(|(_, lives)| !lives()).map(|(id, _)| id).collect();
         let watches = lock(&self.watches);
         // Neither fails: both descriptors are open, and the timer was added.
-        let _ = self.timer.set(if watches.questions > 0 { ASK_EVERY_NS } else { 0 });
+        let _ = self.timer.set(watches.pause_ns());
         let _ = self.epoll.add_again(self.timer.as_fd(), TIMER);
         over
     }
@@ -187,7 +239,9 @@ impl Supervisor {
         let watch = {
             let mut watches = lock(&self.watches);
             let watch = watches.by_id.remove(&id)?;
-            watches.questions -= usize::from(matches!(watch.means, Means::Asking(_)));
+            if let Some(count) = watches.count_of(&watch.means) {
+                *count -= 1;
+            }
             watch
         };
         let Means::PidFd(pidfd) = &watch.means else { return Some(watch) };

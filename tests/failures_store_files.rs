@@ -121,7 +121,7 @@ fn f32_in_a_directory_that_cannot_be_written_nothing_is_created() {
             return;
         }
         let refused = name_error(Store::create(directory.file(), &options()));
-        assert!(matches!(refused, NameError::Denied { .. }), "{refused}");
+        assert!(matches!(refused, NameError::CannotCreate { .. }), "{refused}");
         let refused = name_error(Store::open(directory.file(), &options()));
         assert!(matches!(refused, NameError::NotFound { .. }), "{refused}");
     });

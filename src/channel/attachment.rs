@@ -29,6 +29,8 @@ pub(crate) trait Lookout: Send + Sync {
     /// Watches the process that has attached the peer's side as number `attaches`, instead of any
     /// before; calls [`Connection::stranger_died`] once it has died. False where it is dead already.
     fn watch(&self, attaches: u32) -> bool;
+    /// Whether the name of the segment still means it.
+    fn is_current(&self) -> bool;
     /// The last end closes; the side does not say so yet.
     fn leaving(&self);
     /// The last end has closed: gives the side back.
@@ -106,6 +108,29 @@ impl<M: Memory> Connection<M> {
         if current && word & peer::STATE == peer::ALIVE {
             // As in `peer_died`.
             self.peer.store(word | peer::GONE, Ordering::Release);
+        }
+        drop(fate);
+        self.wake_ends();
+    }
+
+    /// Whether the name of the channel still means it; true where it has none.
+    pub(crate) fn is_current(&self) -> bool {
+        self.lookout.as_ref().is_none_or(|lookout| lookout.is_current())
+    }
+
+    /// Whether somebody is at the other side, as far as is known.
+    pub(crate) fn has_peer(&self) -> bool {
+        self.peer() == peer::ALIVE && self.peer_shows() == side::ATTACHED
+    }
+
+    /// Tells the ends that nobody is at the other side, and that nobody will come: the name means
+    /// another segment, or none.
+    pub(crate) fn supersede(&self) {
+        let fate = self.fate();
+        let word = self.word();
+        if matches!(word & peer::STATE, peer::ALIVE | peer::GONE) {
+            // As in `peer_died`.
+            self.peer.store(word & !peer::STATE | peer::SUPERSEDED, Ordering::Release);
         }
         drop(fate);
         self.wake_ends();

@@ -27,11 +27,13 @@ use crate::wakeup;
 /// | `GONE` | dead, or given up; no successor known | supervisor or host, from `ALIVE`, `AWAITED` |
 /// | `AWAITED` | dead; a successor is being started | supervisor or host, from `ALIVE` |
 /// | `SUCCEEDED` | dead; the ends must move to the successor | host, once |
+/// | `SUPERSEDED` | absent or gone; the name means another segment or none, so nobody will come | supervisor, from `ALIVE`, `GONE` |
 pub(crate) mod peer {
     pub(crate) const ALIVE: u32 = 0;
     pub(crate) const GONE: u32 = 1;
     pub(crate) const AWAITED: u32 = 2;
     pub(crate) const SUCCEEDED: u32 = 3;
+    pub(crate) const SUPERSEDED: u32 = 4;
 
     /// The state in a word.
     pub(crate) const STATE: u32 = 0xff;

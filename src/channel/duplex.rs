@@ -43,6 +43,13 @@ impl Backing {
         }
     }
 
+    pub(super) fn is_current(&self) -> bool {
+        match self {
+            Self::Anonymous(_) => true,
+            Self::Named(segment) => segment.is_current(),
+        }
+    }
+
     pub(super) fn anonymous(&self) -> Result<&Arc<AnonymousSegment>, SegmentError> {
         match self {
             Self::Anonymous(segment) => Ok(segment),
@@ -65,6 +72,8 @@ pub enum PeerState {
     Closed,
     /// It is dead, by the word of the kernel.
     Died(ExitReason),
+    /// Nobody is there, and nobody will come: the channel's name means another segment, or none.
+    Superseded,
 }
 
 impl Channel {
@@ -94,8 +103,10 @@ impl Channel {
     pub fn peer_state(&self) -> PeerState {
         let connection = self.connection();
         connection.look_out();
-        if connection.peer() != peer::ALIVE {
-            return PeerState::Died(connection.reason());
+        match connection.peer() {
+            peer::ALIVE => {}
+            peer::SUPERSEDED => return PeerState::Superseded,
+            _ => return PeerState::Died(connection.reason()),
         }
         match connection.peer_shows() {
             // It has come, and is about to say so.
@@ -106,11 +117,21 @@ impl Channel {
         }
     }
 
+    /// Whether the channel's name still means this channel: false where the name was removed, or given
+    /// to another one. True where it has no name. Costs a system call.
+    ///
+    /// Two processes that are both there need no name. While one is alone, its calls end with
+    /// [`Superseded`](RecvError::Superseded) a few seconds after the name was lost.
+    pub fn is_current(&self) -> bool {
+        self.connection().is_current()
+    }
+
     /// Waits until somebody has attached the other side; on a named channel also after a peer has
     /// closed or died, until the next one comes.
     ///
     /// # Errors
-    /// [`Error::Timeout`] where nobody does in time.
+    /// [`Error::Timeout`] where nobody does in time; [`Error::Superseded`] where nobody will, because the
+    /// channel's name means another one by now, or none.
     pub fn wait_for_peer(&self, timeout: Duration) -> Result<(), Error> {
         let connection = self.connection();
         let memory = connection.memory();
@@ -122,6 +143,9 @@ impl Channel {
             let shown = memory.load_u32(state_word, Ordering::Acquire);
             let state = self.peer_state();
             let may_come = state == PeerState::Absent || connection.is_open_to_strangers();
+            if state == PeerState::Superseded {
+                return Err(Error::Superseded);
+            }
             if state == PeerState::Attached || !may_come {
                 return Ok(());
             }

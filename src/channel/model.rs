@@ -112,6 +112,10 @@ impl Lookout for Kernel {
         attaches > state.dead
     }
 
+    fn is_current(&self) -> bool {
+        true
+    }
+
     fn leaving(&self) {}
 
     fn left(&self) {}

@@ -411,6 +411,11 @@ impl<M: Memory> Receiver<M> {
         }
     }
 
+    /// As [`Channel::is_current`](crate::channel::Channel::is_current).
+    pub fn is_current(&self) -> bool {
+        self.connection.is_current()
+    }
+
     /// What this end has counted.
     pub fn stats(&self) -> ConsumerStats {
         self.consumer.stats()

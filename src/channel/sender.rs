@@ -356,6 +356,11 @@ impl<M: Memory> Sender<M> {
         self.producer.stats()
     }
 
+    /// As [`Channel::is_current`](crate::channel::Channel::is_current).
+    pub fn is_current(&self) -> bool {
+        self.connection.is_current()
+    }
+
     /// Closes this end: the receiver reads what is there and then gets `Disconnected`. The same as
     /// dropping it.
     pub fn close(self) {}

@@ -23,6 +23,8 @@ pub(super) struct Stranger {
     connection: Weak<Connection>,
     /// The watch, and the attachment that it is for.
     watch: Mutex<Option<(u32, WatchToken)>>,
+    /// The watch over the segment's name.
+    name_watch: Mutex<Option<WatchToken>>,
 }
 
 impl fmt::Debug for Stranger {
@@ -43,7 +45,9 @@ enum Sight {
 
 impl Stranger {
     pub(super) fn new(segment: Arc<NamedSegment>, connection: Weak<Connection>) -> Self {
-        Self { segment, connection, watch: Mutex::new(None) }
+        // The supervisor runs since this side was attached, so there is a token.
+        let name_watch = watch_name(&segment, &connection).ok();
+        Self { segment, connection, watch: Mutex::new(None), name_watch: Mutex::new(name_watch) }
     }
 
     fn peer_side(&self) -> usize {
@@ -98,6 +102,10 @@ impl Lookout for Stranger {
         true
     }
 
+    fn is_current(&self) -> bool {
+        self.segment.is_current()
+    }
+
     fn leaving(&self) {
         // What cannot be written is reported to nobody: the side just is no longer in use.
         let _ = self.segment.sync();
@@ -105,8 +113,31 @@ impl Lookout for Stranger {
 
     fn left(&self) {
         drop(self.watch.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(self.name_watch.lock().unwrap_or_else(PoisonError::into_inner).take());
         self.segment.release();
     }
+}
+
+/// Tells the connection when the segment's name is gone, or means another file, while nobody is at the other
+/// side. Two that are both there go on: they need no name.
+fn watch_name(
+    segment: &Arc<NamedSegment>,
+    connection: &Weak<Connection>,
+) -> io::Result<WatchToken> {
+    let (segment, asked, told) = (Arc::downgrade(segment), connection.clone(), connection.clone());
+    let question = move || {
+        let (Some(segment), Some(connection)) = (segment.upgrade(), asked.upgrade()) else {
+            return true;
+        };
+        // Cheapest first. The peer once more behind the name: nobody attaches once the name is another's.
+        connection.has_peer() || segment.is_current() || connection.has_peer()
+    };
+    let on_no = move || {
+        if let Some(connection) = told.upgrade() {
+            connection.supersede();
+        }
+    };
+    supervisor::ask_slowly(Arc::new(question), Box::new(on_no))
 }
 
 /// Whether somebody whose lock was found free has died: not, where he has closed before, or somebody

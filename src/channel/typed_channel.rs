@@ -192,6 +192,11 @@ impl<S: Codec, R: Codec> TypedChannel<S, R> {
         &self.channel
     }
 
+    /// As [`Channel::is_current`](crate::channel::Channel::is_current).
+    pub fn is_current(&self) -> bool {
+        self.channel.is_current()
+    }
+
     /// The channel without its types. To have it watched before it is typed, call
     /// [`Channel::watch_peer`] and then [`Channel::typed`].
     pub fn into_inner(self) -> Channel {

@@ -70,7 +70,7 @@ pub enum NameError {
     },
     /// No segment of this length can be made in its directory.
     #[error(
-        "{address}: {directory} cannot take the {needed_bytes} bytes of the segment{}: {source}; make room there, or choose a path in another directory, or an anonymous segment",
+        "{address}: cannot create a segment of {needed_bytes} bytes in {directory}{}: {source}; use a path in another directory, or an anonymous segment",
         free_bytes.map(|free| format!(" ({free} bytes are free)")).unwrap_or_default()
     )]
     CannotCreate {

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use super::address::{Access, Address, SHARED_DIRECTORY};
 use super::anonymous::register;
+use super::binding::Binding;
 use super::claim::Claim;
 use super::directory::clear_drafts;
 use super::named::{Found, Whole, refused};
@@ -89,7 +90,8 @@ impl<G: Kind> Draft<G> {
         let memory =
             MappedMemory::from_mapping(Arc::new(mapping), geometry.fence_mode(), generation);
         memory.copy_in(0, &geometry.encode()?);
-        fill(&memory, &geometry, FileId::of(&file).map_err(os("fstat"))?)?;
+        let id = FileId::of(&file).map_err(os("fstat"))?;
+        fill(&memory, &geometry, id)?;
         let is_file = matches!(address, Address::File(_));
         if is_file {
             // A name that outlives the machine's uptime must not mean less than this.
@@ -97,7 +99,8 @@ impl<G: Kind> Draft<G> {
         }
         // Last, and whatever the umask: until now only this user could open it.
         permit(&file, access).map_err(|error| refused(address, error))?;
-        let segment = Whole { memory, geometry, claim, is_file };
+        let binding = Binding::new(&address.path()?, id);
+        let segment = Whole { memory, geometry, claim, is_file, binding };
         Ok(Some(Self { segment, address: address.clone(), temporary }))
     }
 

@@ -9,6 +9,8 @@ mod address;
 #[cfg(not(loom))]
 mod anonymous;
 #[cfg(not(loom))]
+mod binding;
+#[cfg(not(loom))]
 mod claim;
 #[cfg(not(loom))]
 pub(crate) mod directory;
@@ -30,6 +32,8 @@ pub use crate::os::dumps::keep_in_core_dumps;
 pub use address::{Access, Address};
 #[cfg(not(loom))]
 pub use anonymous::AnonymousSegment;
+#[cfg(not(loom))]
+pub(crate) use binding::Binding;
 #[cfg(not(loom))]
 pub(crate) use claim::Claim;
 #[cfg(not(loom))]

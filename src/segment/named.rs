@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use super::address::{Access, Address, check_regular};
 use super::anonymous::register;
+use super::binding::Binding;
 use super::claim::Claim;
 use super::draft::Draft;
 use super::header::ChannelGeometry;
@@ -40,6 +41,7 @@ pub(crate) struct Whole<G> {
     pub(super) claim: Claim,
     /// Whether the bytes may have to last longer than the machine's uptime.
     pub(super) is_file: bool,
+    pub(super) binding: Binding,
 }
 
 impl<G> Whole<G> {
@@ -60,6 +62,11 @@ impl<G> Whole<G> {
     /// before the segment says that it was closed cleanly.
     pub(crate) fn sync(&self) -> io::Result<()> {
         if self.is_file { self.claim.file().sync_data() } else { Ok(()) }
+    }
+
+    /// Whether its name still means it.
+    pub(crate) fn is_current(&self) -> bool {
+        self.binding.is_current()
     }
 
     /// Gives the locks back, after everything that says who had them has been changed.
@@ -334,7 +341,13 @@ impl Found {
     /// The segment, some of whose locks this process has.
     pub(crate) fn into_whole<G>(self, memory: MappedMemory, geometry: G) -> Whole<G> {
         let is_file = matches!(self.address, Address::File(_));
-        Whole { memory, geometry, claim: self.claim, is_file }
+        let binding = self.binding();
+        Whole { memory, geometry, claim: self.claim, is_file, binding }
+    }
+
+    /// The name that it was found by.
+    pub(crate) fn binding(&self) -> Binding {
+        Binding::new(&self.path, self.id)
     }
 }
 

@@ -125,6 +125,15 @@ impl Store {
         }
     }
 
+    /// Whether the store's name still means this store: false where the name was removed, or given to
+    /// another one. True where it has no name. Costs a system call.
+    ///
+    /// A handle of a store that lost its name goes on reading and writing what no new process will see.
+    /// Its watches end with [`Superseded`](super::WatchError::Superseded) within a second.
+    pub fn is_current(&self) -> bool {
+        self.segment().is_current()
+    }
+
     /// A new descriptor of a store without a name, closed on exec, with which it can be attached for
     /// reading by copying.
     ///

@@ -13,7 +13,7 @@ use crate::error::{NameError, SegmentError};
 use crate::memory::{FenceMode, MappedMemory, Memory};
 use crate::os::clock::monotonic_ns;
 use crate::os::os;
-use crate::segment::{Access, Address, AnonymousSegment, Found, Kind, Whole, patience};
+use crate::segment::{Access, Address, AnonymousSegment, Binding, Found, Kind, Whole, patience};
 
 /// Of this process's user, and nobody else can write it.
 pub(super) const TRUSTED: Access = Access { mode: 0o777 & !NOT_TRUSTED, owner: None };
@@ -34,7 +34,7 @@ enum Backing {
     Anonymous(AnonymousSegment<StoreHeader>),
     Named(Whole<StoreHeader>),
     /// A file that is only looked at.
-    ReadOnly,
+    ReadOnly(Binding),
 }
 
 impl StoreSegment {
@@ -91,7 +91,7 @@ impl StoreSegment {
             let found = Found::open_to_inspect(&address)?;
             let header: StoreHeader = found.geometry()?;
             if let Some(memory) = found.inspect(FenceMode::Real)? {
-                return Ok(Self { memory, header, backing: Backing::ReadOnly });
+                return Ok(Self { memory, header, backing: Backing::ReadOnly(found.binding()) });
             }
             // The name means another file meanwhile: look at that one.
             if monotonic_ns() >= deadline.as_ns() {
@@ -126,11 +126,20 @@ impl StoreSegment {
         self.header.incarnation
     }
 
+    /// Whether its name still means it; true where it has none.
+    pub(super) fn is_current(&self) -> bool {
+        match &self.backing {
+            Backing::Anonymous(_) => true,
+            Backing::Named(segment) => segment.is_current(),
+            Backing::ReadOnly(binding) => binding.is_current(),
+        }
+    }
+
     /// The memory file of a store without a name.
     pub(super) fn file(&self) -> Option<&AnonymousSegment<StoreHeader>> {
         match &self.backing {
             Backing::Anonymous(segment) => Some(segment),
-            Backing::Named(_) | Backing::ReadOnly => None,
+            Backing::Named(_) | Backing::ReadOnly(_) => None,
         }
     }
 }

@@ -22,6 +22,9 @@ use crate::os::clock::monotonic_ns;
 use crate::os::futex;
 use crate::sync::AtomicU32;
 
+/// How often a wait looks whether the store's name still means it.
+const NAME_CHECK_NS: u64 = 1_000_000_000;
+
 /// Why nothing was told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -35,6 +38,9 @@ pub enum WatchError {
     /// [`WatchInterrupter::interrupt`] was called.
     #[error("the wait was interrupted")]
     Interrupted,
+    /// The store's name means another store by now, or none: no new process changes this one.
+    #[error("the store's name means another store by now, or none; open the name again")]
+    Superseded,
     /// The store could not be looked at.
     #[error(transparent)]
     Read(#[from] ReadError),
@@ -162,11 +168,23 @@ impl<'a, I: Interest> Watching<'a, I> {
             interrupted,
         };
         let stop = || interrupted.is_some_and(|word| word.load(Ordering::Acquire) != 0);
-        let news = self.watcher.wait(self.store, deadline, &mut place, stop)?;
-        if news.is_none() && interrupted.is_some_and(|word| word.swap(0, Ordering::Acquire) != 0) {
-            return Err(WatchError::Interrupted);
+        loop {
+            let now_ns = place.memory.now_ns();
+            let until = deadline.min(Deadline::at_ns(now_ns.saturating_add(NAME_CHECK_NS)));
+            let news = self.watcher.wait(self.store, until, &mut place, stop)?;
+            if news.is_some() {
+                return Ok(news);
+            }
+            if interrupted.is_some_and(|word| word.swap(0, Ordering::Acquire) != 0) {
+                return Err(WatchError::Interrupted);
+            }
+            if !self.store.is_current() {
+                return Err(WatchError::Superseded);
+            }
+            if place.memory.now_ns() >= deadline.as_ns() {
+                return Ok(None);
+            }
         }
-        Ok(news)
     }
 
     fn wait_timeout(&mut self, timeout: Duration) -> Result<Option<I::News>, WatchError> {
@@ -236,7 +254,7 @@ impl Watch<'_> {
     /// Waits for a change, no longer than `timeout`; then there is none. Looks at least once.
     ///
     /// # Errors
-    /// [`WatchError::Interrupted`] or [`WatchError::Read`].
+    /// [`WatchError::Interrupted`], [`WatchError::Superseded`] or [`WatchError::Read`].
     pub fn wait(&mut self, timeout: Duration) -> Result<Option<Change>, WatchError> {
         self.0.wait_timeout(timeout)
     }
@@ -322,7 +340,7 @@ impl Watches<'_> {
     /// Waits for a change, no longer than `timeout`; then there is none. Looks at least once.
     ///
     /// # Errors
-    /// [`WatchError::Interrupted`] or [`WatchError::Read`].
+    /// [`WatchError::Interrupted`], [`WatchError::Superseded`] or [`WatchError::Read`].
     pub fn wait(&mut self, timeout: Duration) -> Result<Option<(WatchId, Change)>, WatchError> {
         self.0.wait_timeout(timeout)
     }

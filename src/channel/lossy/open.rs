@@ -180,6 +180,11 @@ impl<E> LossyChannel<E> {
         self.end
     }
 
+    /// As [`Channel::is_current`](crate::channel::Channel::is_current).
+    pub fn is_current(&self) -> bool {
+        self.segment.is_current()
+    }
+
     /// The end.
     pub fn end(&mut self) -> &mut E {
         &mut self.end

@@ -257,6 +257,9 @@ impl<M: Memory> LossyReceiver<M> {
         }
         // Once more, now that the end has been seen: all that was committed before is visible.
         match self.take()? {
+            Attempt::Nothing(_) if state & peer::STATE == peer::SUPERSEDED => {
+                Err(RecvError::Superseded)
+            }
             Attempt::Nothing(_) => Err(RecvError::Disconnected),
             other => Ok(other),
         }
@@ -306,6 +309,11 @@ impl<M: Memory> LossyReceiver<M> {
     /// What this end has counted: received and lost messages add up to the number of the next one.
     pub fn stats(&self) -> LossyConsumerStats {
         self.consumer.stats()
+    }
+
+    /// As [`Channel::is_current`](crate::channel::Channel::is_current).
+    pub fn is_current(&self) -> bool {
+        self.connection.is_current()
     }
 
     /// Closes this end: the sender's next call gets `Disconnected`. The same as dropping it.

@@ -118,6 +118,9 @@ impl<M: Memory> LossySender<M> {
         }
         // Pairs with the Release in Connection::close_end.
         let closed = self.producer.memory().load_u32(self.closed_word(), Ordering::Acquire);
+        if word & peer::STATE == peer::SUPERSEDED {
+            return Err(SendError::Superseded);
+        }
         if closed != 0 || word & peer::STATE != peer::ALIVE {
             return Err(SendError::Disconnected);
         }
@@ -145,6 +148,11 @@ impl<M: Memory> LossySender<M> {
     /// What has become of the messages; see [`ring::lossy`](crate::ring::lossy) for what is exact.
     pub fn stats(&self) -> LossyProducerStats {
         self.producer.stats()
+    }
+
+    /// As [`Channel::is_current`](crate::channel::Channel::is_current).
+    pub fn is_current(&self) -> bool {
+        self.connection.is_current()
     }
 
     /// Closes this end: the receiver reads what is there and then gets `Disconnected`. The same as

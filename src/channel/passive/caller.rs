@@ -84,6 +84,7 @@ impl<K: Kind> Caller<K> {
             }
             RecvError::Forked => Some(Ended::Forked),
             RecvError::Disconnected => Some(Ended::Disconnected),
+            RecvError::Superseded => Some(Ended::Superseded),
             // Said of values that were asked for, and of no other message.
             RecvError::Mismatch { .. } | RecvError::Invalid => {
                 self.refuse(error);

@@ -66,6 +66,8 @@ pub enum Ended {
     Drained,
     /// The peer has closed its end, or died, and everything it sent has been handled.
     Disconnected,
+    /// Nobody is at the other side, and the channel's name means another segment, or none.
+    Superseded,
     /// The peer wrote something impossible.
     Corrupt(Corruption),
     /// The channel belongs to the process that this one was forked from.
@@ -78,6 +80,7 @@ impl fmt::Display for Ended {
             Self::Stopped => f.write_str("stopped"),
             Self::Drained => f.write_str("drained"),
             Self::Disconnected => f.write_str("the peer is gone"),
+            Self::Superseded => write!(f, "{}", RecvError::Superseded),
             Self::Corrupt(corruption) => write!(f, "channel is corrupt: {corruption}"),
             Self::Forked => f.write_str("the channel belongs to the parent"),
         }

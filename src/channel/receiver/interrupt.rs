@@ -121,7 +121,7 @@ impl Receiver {
         let Self { consumer, connection, waiter, .. } = self;
         let decided = || match connection.peer() {
             peer::SUCCEEDED => Some(Some(true)),
-            peer::GONE => Some(Some(false)),
+            peer::GONE | peer::SUPERSEDED => Some(Some(false)),
             _ if signal.bits() != 0 => Some(None),
             _ => None,
         };

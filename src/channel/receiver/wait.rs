@@ -158,6 +158,10 @@ impl<M: Memory> Receiver<M> {
         }
         match state {
             peer::GONE => Err(self.disconnected()),
+            peer::SUPERSEDED => {
+                self.end_partial();
+                Err(RecvError::Superseded)
+            }
             peer::SUCCEEDED => {
                 // Messages that wait while somebody waits for a reply move too.
                 self.spill();
@@ -171,7 +175,7 @@ impl<M: Memory> Receiver<M> {
     /// Whether the sender has gone, and everything that it had sent has been taken. Takes nothing.
     #[cfg(not(loom))]
     pub(crate) fn has_ended(&mut self) -> bool {
-        matches!(self.try_next(), Err(TryRecvError::Disconnected))
+        matches!(self.try_next(), Err(TryRecvError::Disconnected | TryRecvError::Superseded))
     }
 
     /// Moves to the next incarnation.

@@ -81,7 +81,7 @@ impl Slot {
         if self.spoilt {
             match self.receiver.connection.peer() {
                 peer::SUCCEEDED => self.spoilt = false,
-                peer::GONE => {
+                peer::GONE | peer::SUPERSEDED => {
                     let _ = each(Event::Error(RecvError::Disconnected), NOTHING);
                     self.state = State::Ended;
                     return 1;
@@ -164,7 +164,7 @@ impl Slot {
     pub(super) fn look(&mut self) -> Option<(Seen, Deadline)> {
         if self.spoilt {
             let peer = self.receiver.connection.peer();
-            let waits = peer != peer::GONE && peer != peer::SUCCEEDED;
+            let waits = !matches!(peer, peer::GONE | peer::SUCCEEDED | peer::SUPERSEDED);
             return waits.then_some((Seen { peer, closed: 0 }, Deadline::NEVER));
         }
         let seen = self.receiver.look()?;
@@ -202,6 +202,7 @@ fn told(error: TryRecvError) -> Option<RecvError> {
         TryRecvError::Mismatch { found, expected } => RecvError::Mismatch { found, expected },
         TryRecvError::Invalid => RecvError::Invalid,
         TryRecvError::Disconnected => RecvError::Disconnected,
+        TryRecvError::Superseded => RecvError::Superseded,
         TryRecvError::Corrupt(corruption) => RecvError::Corrupt(corruption),
         TryRecvError::Forked => RecvError::Forked,
         TryRecvError::Restarted { reason } => RecvError::Restarted { reason },

@@ -127,6 +127,7 @@ impl<M: Memory> Sender<M> {
         let closed = self.producer.memory().load_u32(self.closed_word(), Ordering::Acquire);
         match word & peer::STATE {
             peer::GONE => return Err(SendError::Disconnected),
+            peer::SUPERSEDED => return Err(SendError::Superseded),
             peer::ALIVE if closed != 0 => self.attend_closed()?,
             _ => {}
         }

@@ -12,6 +12,7 @@ use crate::callback::{Failure, quietly, text_of};
 use crate::store::error::ReadError;
 use crate::store::handle::Store;
 use crate::store::watch::Change;
+use crate::store::watching::WatchError;
 use crate::sync::{AtomicU64, Ordering};
 
 pub(super) type Call = Box<dyn FnMut(&Store, &Change) -> Result<(), Failure> + Send>;
@@ -40,6 +41,8 @@ pub enum ReactionReport<'a> {
         /// What is wrong.
         error: ReadError,
     },
+    /// The store's name means another store by now, or none. There are no more calls.
+    Superseded,
 }
 
 impl fmt::Display for ReactionReport<'_> {
@@ -51,6 +54,7 @@ impl fmt::Display for ReactionReport<'_> {
             Self::Failed { change, error } => {
                 write!(f, "failed at a change of {}: {error}", change.key.escape_ascii())
             }
+            Self::Superseded => write!(f, "no more calls: {}", WatchError::Superseded),
             Self::Unreadable { error } => write!(f, "the store cannot be looked at: {error}"),
         }
     }

@@ -76,6 +76,10 @@ pub(super) fn next<I: Interest>(
             Next::News(news)
         }
         Err(WatchError::Interrupted) => Next::Look,
+        Err(WatchError::Superseded) => {
+            report(&ReactionReport::Superseded);
+            Next::End
+        }
         Err(WatchError::Read(ReadError::Forked) | WatchError::KeyLength { .. }) => Next::End,
         Err(WatchError::Read(error)) => {
             // Where writers have left it no moment, there is nothing to tell.
