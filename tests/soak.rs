@@ -26,8 +26,8 @@ use ringway::host::{Host, HostEventKind, Plugin, Restart};
 use ringway::rpc::CallError;
 use ringway::store::StoreOptions;
 use ringway::topic::{
-    Departed, Departure, Publication, PublishOptions, PublisherId, SubscribeOptions, TopicReport,
-    WhenSlow,
+    BackpressurePolicy, Departed, Departure, Publication, PublishOptions, PublisherId,
+    SubscribeOptions, TopicReport,
 };
 
 const SOAK: &str = "soak";
@@ -66,14 +66,14 @@ fn play() {
     let number = number_of(plugin.name());
     let store = plugin.store().unwrap();
     // Each policy meets each other one on each topic.
-    let when_slow = match (number / TOPICS) % 4 {
-        0 => WhenSlow::Block(Duration::from_millis(50)),
-        1 => WhenSlow::DropNewest,
-        2 => WhenSlow::DropOldest { queue_bytes: 8192 },
-        _ => WhenSlow::Disconnect,
+    let backpressure = match (number / TOPICS) % 4 {
+        0 => BackpressurePolicy::Block(Duration::from_millis(50)),
+        1 => BackpressurePolicy::DropNewest,
+        2 => BackpressurePolicy::DropOldest { queue_bytes: 8192 },
+        _ => BackpressurePolicy::Disconnect,
     };
     let options =
-        SubscribeOptions { capacity_bytes: 8192, when_slow, ..SubscribeOptions::default() };
+        SubscribeOptions { capacity_bytes: 8192, backpressure, ..SubscribeOptions::default() };
     let subscriber = plugin.subscriber(&topic((number + 1) % TOPICS), &options).unwrap();
     let heard = Arc::new(Heard::default());
     let mut newest = HashMap::new();
@@ -100,7 +100,7 @@ fn play() {
             },
         )
         .report(move |report| match report {
-            TopicReport::Departed(departed) => is_told.departure(departed, when_slow),
+            TopicReport::Departed(departed) => is_told.departure(departed, backpressure),
             report => wrong(&format!("{report:?}")),
         })
         .start();
@@ -196,11 +196,11 @@ impl Heard {
         }
     }
 
-    fn departure(&self, departed: &Departed, when_slow: WhenSlow) {
+    fn departure(&self, departed: &Departed, backpressure: BackpressurePolicy) {
         let mut publishers = self.publishers.lock().unwrap();
         match departed.departure {
             Departure::Died | Departure::Finished => drop(publishers.remove(&departed.publisher)),
-            Departure::CutOff if when_slow == WhenSlow::Disconnect => {
+            Departure::CutOff if backpressure == BackpressurePolicy::Disconnect => {
                 if let Some(publishing) = publishers.get_mut(&departed.publisher) {
                     publishing.is_cut_off = true;
                 }

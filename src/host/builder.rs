@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 use super::hooks::{HookList, Moment, Occasion};
 use super::links::{HostLinks, Limits};
 use super::others::{Others, Roster};
-use super::service::frame::{SERVICE_LINKS, SERVICE_PLUGINS, SERVICE_STORE};
+use super::payloads::PayloadService;
+use super::service::frame::{SERVICE_LINKS, SERVICE_PAYLOADS, SERVICE_PLUGINS, SERVICE_STORE};
 use super::service::{Server, Service};
 use super::store::{HostStore, StoreService};
 use super::{Host, HostError};
@@ -30,6 +31,7 @@ pub struct HostBuilder {
     serves: bool,
     links: bool,
     store: Option<StoreOptions>,
+    payloads: Option<StoreOptions>,
 }
 
 impl HostBuilder {
@@ -93,6 +95,22 @@ impl HostBuilder {
         self
     }
 
+    /// Gives the host a store for large publications of [topics](crate::topic): a publication of
+    /// [`PublishOptions::store_from_bytes`](crate::topic::PublishOptions::store_from_bytes) or more lies
+    /// there once for all subscribers. It is apart from [`store`](Self::store): publications are no keys
+    /// of that store, and subscribers use none of its reader records.
+    ///
+    /// Plugins may do with it what they may do with the host's store. The memory is reserved by
+    /// [`build`](Self::build). Choose `capacity_bytes` for the
+    /// [budgets](crate::topic::PublishOptions::store_budget_bytes) of all publishers together, and
+    /// `max_readers` for two handles of the host and one for each publisher and subscriber in the host
+    /// and in trusted plugins. An end that gets no handle sends and receives in the rings.
+    #[must_use]
+    pub fn payload_store(mut self, options: StoreOptions) -> Self {
+        self.payloads = Some(options);
+        self
+    }
+
     /// Gives every plugin a service channel, also where there is nothing else to ask for, so that it can see
     /// the others ([`Plugin::plugins`], [`Plugin::watch_plugin`]), and act on those that it
     /// [may](PluginSpec::may_control) act on. Where the host has something else to serve, plugins can do so in any case.
@@ -130,9 +148,14 @@ impl HostBuilder {
         let pidfd = PidFd::open(process::id()).map_err(os("pidfd_open"))?;
         let own_pidfd = pidfd.as_fd().try_clone_to_owned().map_err(os("dup"))?;
         let store = self.store.as_ref().map(HostStore::new).transpose()?.map(Arc::new);
+        let payloads = self.payloads.as_ref().map(HostStore::new).transpose()?.map(Arc::new);
         let mut services: HashMap<u16, Box<dyn Service>> = HashMap::new();
         if let Some(store) = &store {
             services.insert(SERVICE_STORE, Box::new(StoreService::new(store.handle_of_host()?)));
+        }
+        if let Some(store) = &payloads {
+            let service = PayloadService::new(store.handle_of_host()?);
+            services.insert(SERVICE_PAYLOADS, Box::new(service));
         }
         let links = self.links.then(|| HostLinks::new(Limits::default()));
         if let Some(links) = &links {
@@ -149,6 +172,7 @@ impl HostBuilder {
             server,
             links,
             store,
+            payloads,
             roster,
             options: self.options,
             hooks: self.hooks,

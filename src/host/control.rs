@@ -10,16 +10,18 @@
 //! The host sets `RINGWAY_PLUGIN` for the program that it executes, to one line of text:
 //!
 //! ```text
-//! 4 host=7 control=8 bell=9 active=10 passive=11 service=12 store=13 post=14 access=none name=nonebot
-//! | |      |         |      |         |          |          |        |       |           |
-//! | |      |         |      |         |          |          |        |       |   the plugin's name, up
-//! | |      |         |      |         |          |          |        |       |   to the end: UTF-8, no
-//! | |      |         |      |         |          |          |        |       |   control characters
-//! | |      |         |      |         |          |          |        |       what it may do with the
-//! | |      |         |      |         |          |          |        |       store: none, read-only or
-//! | |      |         |      |         |          |          |        |       writable
-//! | |      |         |      |         |          |          |        socket on which the host tells of
-//! | |      |         |      |         |          |          |        links, or -1
+//! 5 host=7 control=8 bell=9 active=10 passive=11 service=12 store=13 payloads=14 post=15 access=none name=nonebot
+//! | |      |         |      |         |          |          |        |           |       |           |
+//! | |      |         |      |         |          |          |        |           |       |   the plugin's name, up
+//! | |      |         |      |         |          |          |        |           |       |   to the end: UTF-8, no
+//! | |      |         |      |         |          |          |        |           |       |   control characters
+//! | |      |         |      |         |          |          |        |           |       what it may do with the
+//! | |      |         |      |         |          |          |        |           |       two stores: none, read-only
+//! | |      |         |      |         |          |          |        |           |       or writable
+//! | |      |         |      |         |          |          |        |           socket on which the host tells of
+//! | |      |         |      |         |          |          |        |           links, or -1
+//! | |      |         |      |         |          |          |        memory file of the store for large
+//! | |      |         |      |         |          |          |        publications, or -1
 //! | |      |         |      |         |          |          memory file of the store, or -1
 //! | |      |         |      |         |          memory file of the service channel, or -1
 //! | |      |         |      |         memory file of the channel "nonebot-passive"
@@ -89,7 +91,7 @@ use super::spec::check_name;
 pub const VARIABLE: &str = "RINGWAY_PLUGIN";
 
 /// Version of everything described in this module.
-pub const HANDSHAKE_VERSION: u32 = 4;
+pub const HANDSHAKE_VERSION: u32 = 5;
 
 /// Longest reason of a request in bytes.
 pub const MAX_REASON_BYTES: usize = 256;
@@ -194,9 +196,11 @@ pub(super) struct Announcement {
     pub(super) bell: i32,
     pub(super) active: i32,
     pub(super) passive: i32,
-    /// -1 where there is none; and so are the store's and the post's.
+    /// -1 where there is none; and so are the stores' and the post's.
     pub(super) service: i32,
     pub(super) store: i32,
+    /// Of the store for large publications.
+    pub(super) payloads: i32,
     pub(super) post: i32,
     pub(super) access: Grant,
     pub(super) name: String,
@@ -228,13 +232,14 @@ impl Grant {
 
 impl Announcement {
     pub(super) fn to_text(&self) -> String {
-        let Self { host, control, bell, active, passive, service, store, post, .. } = self;
+        let Self { host, control, bell, active, passive, service, store, .. } = self;
+        let Self { payloads, post, .. } = self;
         let name = &self.name;
         let access = self.access.to_word();
         format!(
             "{HANDSHAKE_VERSION} host={host} control={control} bell={bell} active={active} \
-             passive={passive} service={service} store={store} post={post} access={access} \
-             name={name}"
+             passive={passive} service={service} store={store} payloads={payloads} post={post} \
+             access={access} name={name}"
         )
     }
 
@@ -263,7 +268,8 @@ impl Announcement {
             passive: number("passive", "the fifth number is not passive=")?,
             service: number("service", "the sixth number is not service=")?,
             store: number("store", "the seventh number is not store=")?,
-            post: number("post", "the eighth number is not post=")?,
+            payloads: number("payloads", "the eighth number is not payloads=")?,
+            post: number("post", "the ninth number is not post=")?,
             access: value("access")
                 .and_then(Grant::of)
                 .ok_or_else(|| malformed("access= is not none, read-only or writable"))?,
@@ -283,16 +289,25 @@ mod tests {
     #[test]
     fn an_announcement_reads_as_it_was_written() {
         for (rest, access) in [
-            ("service=12 store=13 post=14 access=read-only name=none bot name=x", Grant::ReadOnly),
-            ("service=12 store=13 post=14 access=writable name=none bot name=x", Grant::Writable),
-            ("service=-1 store=-1 post=-1 access=none name=none bot name=x", Grant::None),
+            (
+                "service=12 store=13 payloads=14 post=15 access=read-only name=none bot name=x",
+                Grant::ReadOnly,
+            ),
+            (
+                "service=12 store=13 payloads=14 post=15 access=writable name=none bot name=x",
+                Grant::Writable,
+            ),
+            (
+                "service=-1 store=-1 payloads=-1 post=-1 access=none name=none bot name=x",
+                Grant::None,
+            ),
         ] {
-            let text = format!("4 host=7 control=8 bell=9 active=10 passive=11 {rest}");
+            let text = format!("5 host=7 control=8 bell=9 active=10 passive=11 {rest}");
             let announcement = Announcement::parse(&text).unwrap();
             assert_eq!((announcement.host, announcement.bell, announcement.passive), (7, 9, 11));
             assert_eq!(announcement.access, access);
             assert_eq!(announcement.service, if access == Grant::None { -1 } else { 12 });
-            assert_eq!(announcement.post, if access == Grant::None { -1 } else { 14 });
+            assert_eq!(announcement.post, if access == Grant::None { -1 } else { 15 });
             assert_eq!(announcement.name, "none bot name=x");
             assert_eq!(announcement.to_text(), text);
         }
@@ -300,24 +315,24 @@ mod tests {
 
     #[test]
     fn anything_else_is_an_error_that_says_what() {
-        let whole = "4 host=7 control=8 bell=9 active=10 passive=11 service=12 store=13 \
-                     post=14 access=writable name=nonebot";
+        let whole = "5 host=7 control=8 bell=9 active=10 passive=11 service=12 store=13 \
+                     payloads=14 post=15 access=writable name=nonebot";
         for end in 0..whole.len() - "onebot".len() {
             assert!(Announcement::parse(&whole[..end]).is_err(), "{:?}", &whole[..end]);
         }
         let found = |text: &str| Announcement::parse(text).unwrap_err();
-        assert!(matches!(found("3 host=7"), ConnectError::Version { expected: 4, .. }));
+        assert!(matches!(found("4 host=7"), ConnectError::Version { expected: 5, .. }));
         for text in [
-            "host=x control=8 bell=9 active=10 passive=11 service=12 store=13 post=14 access=none name=n",
-            "host=7 control=8 bell=9 passive=10 active=11 service=12 store=13 post=14 access=none name=n",
+            "host=x control=8 bell=9 active=10 passive=11 service=12 store=13 payloads=14 post=15 access=none name=n",
+            "host=7 control=8 bell=9 passive=10 active=11 service=12 store=13 payloads=14 post=15 access=none name=n",
             "host=7 control=8 bell=9 active=10 passive=11 name=n",
-            "host=7 control=8 bell=9 active=10 passive=11 service=12 store=13 post=14 access=all name=n",
-            "host=7 control=8 bell=9 active=1 passive=1 service=1 store=1 post=1 access=none more=1 name=n",
-            "host=7 control=8 bell=9 active=10 passive=11 service=12 store=13 post=14 access=none name=a/b",
-            "host=7 control=8 bell=9 active=10 passive=99999999999 service=1 store=1 post=1 access=none \
+            "host=7 control=8 bell=9 active=10 passive=11 service=12 store=13 payloads=14 post=15 access=all name=n",
+            "host=7 control=8 bell=9 active=1 passive=1 service=1 store=1 payloads=1 post=1 access=none more=1 name=n",
+            "host=7 control=8 bell=9 active=10 passive=11 service=12 store=13 payloads=14 post=15 access=none name=a/b",
+            "host=7 control=8 bell=9 active=10 passive=99999999999 service=1 store=1 payloads=1 post=1 access=none \
              name=n",
         ] {
-            let text = &format!("4 {text}");
+            let text = &format!("5 {text}");
             assert!(matches!(found(text), ConnectError::Malformed { .. }), "{text}");
         }
     }

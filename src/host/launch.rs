@@ -35,6 +35,8 @@ pub(super) struct Handed<'a> {
     pub(super) passive: &'a OwnedFd,
     pub(super) service: Option<&'a OwnedFd>,
     pub(super) store: Option<&'a OwnedFd>,
+    /// The store for large publications.
+    pub(super) payloads: Option<&'a OwnedFd>,
     pub(super) post: Option<&'a OwnedFd>,
     /// What it may do with the store.
     pub(super) access: Grant,
@@ -86,7 +88,8 @@ impl Launcher {
         name: &str,
         handed: &Handed<'_>,
     ) -> Result<(u32, PidFd), SpawnError> {
-        let &Handed { host, control, bell, active, passive, service, store, post, access } = handed;
+        let &Handed { host, control, bell, active, passive, service, .. } = handed;
+        let &Handed { store, payloads, post, access, .. } = handed;
         let number = |fd: Option<&OwnedFd>| fd.map_or(-1, AsRawFd::as_raw_fd);
         let announced = Announcement {
             host: host.as_raw_fd(),
@@ -96,6 +99,7 @@ impl Launcher {
             passive: passive.as_raw_fd(),
             service: number(service),
             store: number(store),
+            payloads: number(payloads),
             post: number(post),
             access,
             name: name.into(),
@@ -103,7 +107,8 @@ impl Launcher {
         self.command.env(VARIABLE, announced.to_text());
         let always = [host, control, bell, active, passive].map(Some);
         let [host, control, bell, active, passive] = always;
-        self.inheritance.set([host, control, bell, active, passive, service, store, post]);
+        self.inheritance
+            .set([host, control, bell, active, passive, service, store, payloads, post]);
         if let Some((progress, _)) = &self.isolated {
             progress.reset();
         }

@@ -19,6 +19,7 @@
 //! | `stop` | ending a plugin, for good or to make room for a successor |
 //! | `hooks` | telling the host program of the turning points |
 //! | `store` | the store that a host has |
+//! | `payloads` | its store for large publications |
 //! | `links` | channels between any two processes: who brokers them, and how both get an end |
 //! | `registry` | channels by name or ticket |
 //! | `plugin`, `listener` | the plugin's side; what it hears from its host |
@@ -102,6 +103,7 @@ mod launch;
 pub(crate) mod links;
 mod listener;
 mod others;
+mod payloads;
 mod plugin;
 mod registry;
 mod restart;
@@ -165,6 +167,8 @@ pub struct Host {
     server: Option<Arc<Server>>,
     links: Option<HostLinks>,
     store: Option<Arc<HostStore>>,
+    /// For large publications.
+    payloads: Option<Arc<HostStore>>,
     roster: Arc<Roster>,
     /// The fork generation it was made in.
     generation: u64,
@@ -229,6 +233,7 @@ impl Host {
             server: self.server.as_ref(),
             links: self.links.is_some(),
             store: self.store.as_ref(),
+            payloads: self.payloads.as_ref(),
             generation: self.generation,
         };
         let may_control = spec.may_control.clone();
@@ -255,6 +260,11 @@ impl Host {
     /// reader records are in use, or this process has forked since.
     pub fn store(&self) -> Result<Store, StoreError> {
         self.store.as_ref().ok_or(StoreError::None)?.handle_of_host()
+    }
+
+    /// A handle of the store for large publications, where there is one.
+    pub(super) fn payloads(&self) -> Option<Store> {
+        self.payloads.as_ref()?.handle_of_host().ok()
     }
 
     /// The next thing that happened to a plugin, waiting for it for at most `timeout`. Each event is
@@ -351,7 +361,7 @@ impl Drop for Host {
         if let Some(links) = &self.links {
             links.close();
         }
-        if let Some(store) = &self.store {
+        for store in [&self.store, &self.payloads].into_iter().flatten() {
             store.close();
         }
     }

@@ -50,6 +50,8 @@ pub struct Plugin {
     pub(super) links: PluginLinks,
     /// A descriptor of the host's store, and what may be done with it.
     store: Option<(OwnedFd, Grant)>,
+    /// The same of the host's store for large publications.
+    payloads: Option<(OwnedFd, Grant)>,
     grace: Arc<Mutex<Option<Duration>>>,
     /// The client that all who ask for one share.
     pub(crate) rpc: OnceLock<crate::rpc::Client>,
@@ -87,12 +89,12 @@ impl Plugin {
         if CONNECTED.swap(1, Ordering::Relaxed) != 0 {
             return Err(ConnectError::AlreadyConnected);
         }
-        let Taken { host, control, bell, active, passive, service, store, post } =
+        let Taken { host, control, bell, active, passive, service, store, payloads, post } =
             take_all(&announced)?;
         let os = |call| move |source| ConnectError::Os { call, source };
         let own_post = post.as_ref().map(OwnedFd::try_clone).transpose().map_err(os("dup"))?;
         let links = PluginLinks::new(post);
-        let store = store.map(|fd| (fd, announced.access));
+        let [store, payloads] = [store, payloads].map(|fd| Some((fd?, announced.access)));
         let attach = |what, fd| {
             Channel::attach_unchecked_types(fd, options)
                 .map_err(|source| ConnectError::Segment { what, source })
@@ -118,7 +120,8 @@ impl Plugin {
         let state = Mutex::new(State { control, bell, channels, ready: false, asked: false });
         let listener = Listener::new(receiver);
         let rpc = OnceLock::new();
-        Ok(Self { name: announced.name, state, listener, service, links, store, grace, rpc })
+        let name = announced.name;
+        Ok(Self { name, state, listener, service, links, store, payloads, grace, rpc })
     }
 
     /// The name that the host gave this plugin.
@@ -205,6 +208,18 @@ impl Plugin {
         }
     }
 
+    /// A handle of the host's store for large publications, where there is one for this plugin. One
+    /// that may not write it reads by copying.
+    pub(super) fn payloads(&self) -> Option<Store> {
+        let (fd, grant) = self.payloads.as_ref()?;
+        let fd = fd.try_clone().ok()?;
+        match grant {
+            Grant::None => None,
+            Grant::ReadOnly => Store::attach_read_only(fd).ok(),
+            Grant::Writable => Store::attach(fd).ok(),
+        }
+    }
+
     /// Asks the host for an answer, and tells how long it took: whether the thread that serves plugins
     /// is there, and how busy it is.
     ///
@@ -280,6 +295,7 @@ struct Taken {
     passive: OwnedFd,
     service: Option<OwnedFd>,
     store: Option<OwnedFd>,
+    payloads: Option<OwnedFd>,
     post: Option<OwnedFd>,
 }
 
@@ -297,6 +313,7 @@ fn take_all(announced: &Announcement) -> Result<Taken, ConnectError> {
         passive: take("the passive channel", announced.passive)?,
         service: take_if_any("the service channel", announced.service)?,
         store: take_if_any("the store", announced.store)?,
+        payloads: take_if_any("the store for publications", announced.payloads)?,
         post: take_if_any("the post", announced.post)?,
     })
 }

@@ -94,6 +94,8 @@ impl Supervised {
         let service_fd = channels.service_descriptor()?;
         let store = self.store.as_ref().map(|store| store.descriptor(self.grant));
         let store_fd = store.transpose()?.flatten();
+        let payloads = self.payloads.as_ref().map(|store| store.descriptor(self.grant));
+        let payloads_fd = payloads.transpose()?.flatten();
         let bell = doorbell::new().map_err(os("eventfd"))?;
         let (our_post, their_post) = self.post()?.unzip();
         let (connections, segments) = (channels.connections(), channels.segments()?);
@@ -108,11 +110,12 @@ impl Supervised {
             passive: &passive_fd,
             service: service_fd.as_ref(),
             store: store_fd.as_ref(),
+            payloads: payloads_fd.as_ref(),
             post: their_post.as_ref(),
             access: self.grant,
         };
         let pid = self.launch(&handed, connections)?;
-        drop((control_fd, active_fd, passive_fd, service_fd, store_fd, their_post));
+        drop((control_fd, active_fd, passive_fd, service_fd, store_fd, payloads_fd, their_post));
         let attached = || self.serve(service, our_post);
         let greeted = handshake(&mut control, &segments, self.ready_timeout, attached);
         // Before anybody hears of the outcome.

@@ -20,7 +20,6 @@ use super::service::{Client, Request, Service, ServiceProblem, Session, frame};
 use crate::store::{
     self, Announced, Ledger, Remote, RemoteError, Store, StoreOptions, StoreQuota, WriteError,
 };
-use crate::topic;
 
 /// How long the thread that serves plugins waits for the lock, at most: whoever has it may have been
 /// stopped.
@@ -112,7 +111,6 @@ impl Service for StoreService {
             self.left_over.add(announced);
         }
         let _ = self.left_over.take_back(&self.store, LOCK_PATIENCE);
-        topic::remove_left_by(&self.store, &session.visit.plugin, LOCK_PATIENCE);
     }
 
     fn died(&mut self, _pid: u32) {

@@ -64,6 +64,8 @@ pub(super) struct Supervised {
     pub(super) links: bool,
     /// The host's store, where it has one, and what this plugin may do with it.
     pub(super) store: Option<Arc<HostStore>>,
+    /// The host's store for large publications, for which `grant` holds as well.
+    pub(super) payloads: Option<Arc<HostStore>>,
     pub(super) grant: Grant,
     /// How much it may ask of the store where it does not write it itself.
     quota: StoreQuota,
@@ -157,6 +159,7 @@ pub(super) struct Common<'a> {
     pub(super) server: Option<&'a Arc<Server>>,
     pub(super) links: bool,
     pub(super) store: Option<&'a Arc<HostStore>>,
+    pub(super) payloads: Option<&'a Arc<HostStore>>,
     pub(super) generation: u64,
 }
 
@@ -177,8 +180,12 @@ impl Supervised {
             server: common.server.map(Arc::clone),
             links: common.links,
             store: common.store.map(Arc::clone),
+            payloads: common.payloads.map(Arc::clone),
             quota: spec.quota,
-            grant: if common.store.is_some() { spec.store } else { Grant::None },
+            grant: match common.store.or(common.payloads) {
+                Some(_) => spec.store,
+                None => Grant::None,
+            },
             launcher: Mutex::new(Launcher::new(spec.command, spec.isolation)?),
             life: Mutex::new(Life {
                 phase: Phase::Starting,

@@ -39,8 +39,8 @@ struct Party<'a> {
     desk: Arc<Desk>,
     /// Empty for the host.
     plugin: &'a str,
-    /// A handle of the host's store, where there is one for this process.
-    store: Option<Store>,
+    /// A handle of the host's store for large publications, where there is one for this process.
+    payloads: Option<Store>,
 }
 
 impl Party<'_> {
@@ -52,7 +52,7 @@ impl Party<'_> {
     ) -> Result<Publisher, LinkError> {
         let os = |call| move |source| LinkError::Os { call, source };
         let mut publisher = Publisher::new(options, fingerprint).map_err(os("mmap"))?;
-        if let Some(store) = self.store {
+        if let Some(store) = self.payloads {
             publisher.use_store(store, self.plugin).map_err(os("getrandom"))?;
         }
         let inbox = Arc::clone(publisher.arrivals());
@@ -79,7 +79,7 @@ impl Party<'_> {
             wait,
             ..LinkOptions::default()
         };
-        let mut subscriber = Subscriber::new(options, fingerprint, self.store)?;
+        let mut subscriber = Subscriber::new(options, fingerprint, self.payloads)?;
         let inbox = Arc::clone(subscriber.arrivals());
         let note = inbox.note().to_bytes();
         let listens = self.desk.listen(Kind::Topic, topic, &note, &link, inbox, join_timeout)?;
@@ -95,10 +95,10 @@ macro_rules! topics {
         ///
         /// They need a host that was built with [`links`](crate::host::HostBuilder::links).
         impl $who {
-            fn party(&self, with_store: bool) -> Result<Party<'_>, LinkError> {
-                // Where there is none, or no handle left, publications travel in the rings.
-                let store = with_store.then(|| self.store().ok()).flatten();
-                Ok(Party { desk: self.desk()?, plugin: $name(self), store })
+            fn party(&self, with_payloads: bool) -> Result<Party<'_>, LinkError> {
+                // Without a handle, publications travel in the rings.
+                let payloads = with_payloads.then(|| self.payloads()).flatten();
+                Ok(Party { desk: self.desk()?, plugin: $name(self), payloads })
             }
 
             /// Publishes under a topic from now on, with default choices.

@@ -15,7 +15,7 @@ use super::isolation::{Isolation, Progress};
 use crate::sync::{AtomicU32, Ordering};
 
 /// How many descriptors a child can inherit besides its standard ones.
-pub(crate) const INHERITED: usize = 8;
+pub(crate) const INHERITED: usize = 9;
 
 /// The numbers of the descriptors that the next child of a [`Command`] inherits.
 #[derive(Debug, Clone, Default)]

@@ -6,8 +6,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::options::{PublishOptions, WhenSlow};
-use super::outlet::Outlet;
+use super::link_sender::LinkSender;
+use super::options::{BackpressurePolicy, PublishOptions};
 use super::subscription::Subscription;
 use super::wire::{PublisherNote, SubscriberNote, suits};
 use crate::channel::{Channel, Sender};
@@ -77,11 +77,13 @@ impl NewSubscribers {
             self.unsuitable.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        let when_slow = match note.when_slow {
-            WhenSlow::Block(limit) => WhenSlow::Block(limit.min(self.limits.max_block)),
-            WhenSlow::DropOldest { queue_bytes } => {
-                WhenSlow::DropOldest { queue_bytes: queue_bytes.min(self.limits.max_queue_bytes) }
+        let backpressure = match note.backpressure {
+            BackpressurePolicy::Block(limit) => {
+                BackpressurePolicy::Block(limit.min(self.limits.max_block))
             }
+            BackpressurePolicy::DropOldest { queue_bytes } => BackpressurePolicy::DropOldest {
+                queue_bytes: queue_bytes.min(self.limits.max_queue_bytes),
+            },
             other => other,
         };
         let mut links = lock(&self.links);
@@ -94,8 +96,9 @@ impl NewSubscribers {
         // Before the subscriber is told. Release: its partner is the Acquire in `has_news`; a publication that
         // begins after the subscriber has been told finds it, and then waits for the lock.
         self.news.store(1, Ordering::Release);
-        if let Some(outlet) = Outlet::begin(channel) {
-            let subscription = Subscription::new((link, plugin), outlet, when_slow, note.has_store);
+        if let Some(sender) = LinkSender::begin(channel) {
+            let subscription =
+                Subscription::new((link, plugin), sender, backpressure, note.has_store);
             links.waiting.push(subscription);
         }
         // Closing them is nothing to hold the lock for.

@@ -51,7 +51,7 @@ pub enum Departure {
     /// missed at the end has been counted.
     Finished,
     /// It has ended the link while this subscriber's ring was full: this subscriber was slow and has chosen to
-    /// be [disconnected](super::WhenSlow::Disconnect) then, or the publisher had no room to say good-bye.
+    /// be [disconnected](super::BackpressurePolicy::Disconnect) then, or the publisher had no room to say good-bye.
     /// Publications may be missing at the end.
     CutOff,
     /// Its process has died; everything it had committed has been received.

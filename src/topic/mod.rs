@@ -24,10 +24,10 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `options` | what can be chosen; what is done about slow subscribers |
-//! | `publisher`, `subscription`, `outlet` | who publishes; one subscriber of it; the way to that |
+//! | `publisher`, `subscription`, `link_sender` | the publisher; one subscriber of it; the sending end of its link |
 //! | `waiters` | who is waited for, and until when |
-//! | `queue` | publications that wait outside of the ring, for who would rather miss old ones |
-//! | `shelf` | large publications in the host's store |
+//! | `queue` | publications that wait in the publisher's memory for room in a ring |
+//! | `payload_store` | large publications, in a store of their own |
 //! | `subscriber`, `source`, `publication` | who subscribes; one publisher it hears; what it gets |
 //! | `passive` | callbacks for publications, on a thread of their own |
 //! | `typed` | publications that are values of a type |
@@ -37,13 +37,13 @@
 
 mod arrivals;
 mod error;
+mod link_sender;
 mod options;
-mod outlet;
 mod passive;
+mod payload_store;
 mod publication;
 mod publisher;
 mod queue;
-mod shelf;
 mod source;
 mod subscriber;
 mod subscription;
@@ -55,17 +55,19 @@ mod wire;
 
 pub(crate) use arrivals::{Arrival, NewPublishers, NewSubscribers};
 pub use error::{Departed, Departure, TopicRecvError};
-pub use options::{PublishOptions, SubscribeOptions, WhenSlow};
+pub use options::{BackpressurePolicy, PublishOptions, SubscribeOptions};
 pub use passive::{
     ListenError, Listening, ListeningStats, PassiveSubscriber, StopListeningError, TopicReport,
 };
+#[cfg(test)]
+pub(crate) use payload_store::keys_of;
+pub(crate) use payload_store::remove_left_by;
 pub use publication::{OwnedPublication, Publication, PublisherId};
 pub use publisher::{PublishError, Published, Publisher, PublisherStats};
-pub(crate) use shelf::remove_left_by;
 pub use subscriber::{Subscriber, SubscriberStats};
 pub use subscription::{Missed, SubscriberInfo};
 pub use typed::{TypedPublication, TypedPublisher, TypedSubscriber};
 
 /// What is kept as long as a publisher or a subscriber is there: dropping it ends what it stands for.
-pub(crate) trait Keep: std::fmt::Debug + Send {}
-impl<T: std::fmt::Debug + Send> Keep for T {}
+pub(crate) trait KeepAlive: std::fmt::Debug + Send {}
+impl<T: std::fmt::Debug + Send> KeepAlive for T {}

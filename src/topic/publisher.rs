@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
-use super::Keep;
+use super::KeepAlive;
 use super::arrivals::NewSubscribers;
+use super::link_sender::Outgoing;
 use super::options::PublishOptions;
-use super::outlet::Parcel;
-use super::shelf::Shelf;
-use super::subscription::{Fate, SubscriberInfo, Subscription};
+use super::payload_store::PayloadStore;
+use super::subscription::{Delivery, SubscriberInfo, Subscription};
 use super::waiters::Waiters;
 use super::wire::{Place, tag};
 use crate::memory::Deadline;
@@ -39,7 +39,7 @@ pub struct Publisher {
     subscriptions: Vec<Subscription>,
     /// Number of the next publication.
     next: u64,
-    shelf: Option<Shelf>,
+    payloads: Option<PayloadStore>,
     /// Length from which on publications go to the store.
     store_from: usize,
     options: PublishOptions,
@@ -47,7 +47,7 @@ pub struct Publisher {
     /// The fork generation it was made in.
     generation: u64,
     /// Keeps new subscribers coming.
-    keep: Option<Box<dyn Keep>>,
+    keep: Option<Box<dyn KeepAlive>>,
 }
 
 #[derive(Debug, Default)]
@@ -112,7 +112,7 @@ impl Publisher {
             arrivals: Arc::new(NewSubscribers::new(fingerprint, options.clone())),
             subscriptions: Vec::new(),
             next: 0,
-            shelf: None,
+            payloads: None,
             store_from: usize::MAX,
             options: options.clone(),
             counts: Counts::default(),
@@ -127,7 +127,7 @@ impl Publisher {
     }
 
     /// What brings new subscribers, for as long as there is this publisher.
-    pub(crate) fn keep(&mut self, keep: Box<dyn Keep>) {
+    pub(crate) fn keep(&mut self, keep: Box<dyn KeepAlive>) {
         self.keep = Some(keep);
     }
 
@@ -140,7 +140,7 @@ impl Publisher {
         let Some(from) = self.options.store_from_bytes else { return Ok(()) };
         if store.access() == StoreAccess::Writable {
             let PublishOptions { store_budget_bytes, max_block, .. } = self.options;
-            self.shelf = Some(Shelf::new(store, plugin, store_budget_bytes, max_block)?);
+            self.payloads = Some(PayloadStore::new(store, plugin, store_budget_bytes, max_block)?);
             self.store_from = usize::try_from(from).unwrap_or(usize::MAX);
         }
         Ok(())
@@ -148,7 +148,7 @@ impl Publisher {
 
     /// Publishes: sends to every subscriber, those first that have room.
     ///
-    /// Where a subscriber has none, it does what that one has [chosen](super::WhenSlow): only for who has
+    /// Where a subscriber has none, it does what that one has [chosen](super::BackpressurePolicy): only for who has
     /// chosen to be waited for does this call wait, for all of them together no longer than
     /// [`PublishOptions::max_block`]; for a message in fragments, by as much longer as a ring full takes
     /// that the subscriber makes room for. What one subscriber misses, the others get.
@@ -196,11 +196,11 @@ impl Publisher {
         // What is left is for subscribers: a writer of the store that is stopped does not stop what can
         // travel in the rings.
         let deadline = self.max_block_after(started_ns, 2);
-        let has_time = self.tidy_by(deadline);
+        let has_time = self.reclaim_by(deadline);
         let wanted =
             has_time && self.subscriptions.iter().any(|subscription| subscription.has_store);
-        let shelf = self.shelf.as_mut().filter(|_| wanted);
-        let put = shelf.and_then(|shelf| shelf.put(number, payload, deadline));
+        let payloads = self.payloads.as_mut().filter(|_| wanted);
+        let put = payloads.and_then(|payloads| payloads.put(number, payload, deadline));
         let place = put.map(|(key, version)| {
             Place { version, len_bytes: payload.len() as u64, key: &key }.to_bytes()
         });
@@ -222,35 +222,35 @@ impl Publisher {
         }
         let number = self.next;
         self.next += 1;
-        let parcel = |subscription: &Subscription| match place {
-            Some(bytes) if subscription.has_store => Parcel { number, tag: tag::STORED, bytes },
-            _ => Parcel { number, tag: tag::PLAIN, bytes: payload },
+        let outgoing = |subscription: &Subscription| match place {
+            Some(bytes) if subscription.has_store => Outgoing { number, tag: tag::STORED, bytes },
+            _ => Outgoing { number, tag: tag::PLAIN, bytes: payload },
         };
         let (mut index, mut missed, mut waits) = (0, 0, false);
         let counts = &mut self.counts;
-        let mut stays = |fate| {
-            match fate {
-                Fate::Sent | Fate::Waits => {}
-                Fate::Missed => missed += 1,
-                Fate::CutOff => counts.cut_off += 1,
-                Fate::Gone => counts.departed += 1,
+        let mut stays = |delivery| {
+            match delivery {
+                Delivery::Sent | Delivery::Waits => {}
+                Delivery::Missed => missed += 1,
+                Delivery::CutOff => counts.cut_off += 1,
+                Delivery::Gone => counts.departed += 1,
             }
-            !matches!(fate, Fate::CutOff | Fate::Gone)
+            !matches!(delivery, Delivery::CutOff | Delivery::Gone)
         };
         self.subscriptions.retain_mut(|subscription| {
             index += 1;
             if index <= done {
                 return true;
             }
-            let fate = subscription.offer(parcel(subscription));
-            waits |= fate == Fate::Waits;
-            stays(fate)
+            let delivery = subscription.offer(outgoing(subscription));
+            waits |= delivery == Delivery::Waits;
+            stays(delivery)
         });
         if waits {
             let mut over = Vec::new();
             for (index, deadline) in Waiters::of(&self.subscriptions, started_ns) {
                 let subscription = &mut self.subscriptions[index];
-                if !stays(subscription.wait(parcel(subscription), deadline)) {
+                if !stays(subscription.wait(outgoing(subscription), deadline)) {
                     over.push(index);
                 }
             }
@@ -266,19 +266,19 @@ impl Publisher {
 
     /// Removes what has been read from the store. [`publish`](Self::publish) does it before it writes
     /// something there; for who publishes nothing large for a while.
-    pub fn tidy(&mut self) {
+    pub fn reclaim(&mut self) {
         let deadline = self.max_block_after(monotonic_ns(), 1);
-        self.tidy_by(deadline);
+        self.reclaim_by(deadline);
     }
 
     /// False where another writer has had the store's lock until then.
-    fn tidy_by(&mut self, deadline: Deadline) -> bool {
-        let Some(shelf) = &mut self.shelf else { return true };
-        let Some(oldest) = shelf.oldest() else { return true };
+    fn reclaim_by(&mut self, deadline: Deadline) -> bool {
+        let Some(payloads) = &mut self.payloads else { return true };
+        let Some(oldest) = payloads.oldest() else { return true };
         let wanted =
             self.subscriptions.iter_mut().map(|subscription| subscription.wants_from(oldest)).min();
-        let tidied = shelf.forget_before(wanted.unwrap_or(u64::MAX), deadline);
-        !matches!(tidied, Err(WriteError::Deadline))
+        let reclaimed = payloads.forget_before(wanted.unwrap_or(u64::MAX), deadline);
+        !matches!(reclaimed, Err(WriteError::Deadline))
     }
 
     /// When a part of what one publication may wait is over.
@@ -299,7 +299,7 @@ impl Publisher {
         loop {
             let drained = self.subscriptions.iter().all(Subscription::is_drained);
             if drained || begun.elapsed() >= timeout {
-                self.tidy();
+                self.reclaim();
                 return drained;
             }
             thread::sleep(FLUSH_PAUSE);
@@ -323,8 +323,8 @@ impl Publisher {
             departed: departed + self.arrivals.departed(),
             cut_off,
             unsuitable: self.arrivals.unsuitable(),
-            stored: self.shelf.as_ref().map_or(0, |shelf| shelf.stored),
-            expired: self.shelf.as_ref().map_or(0, |shelf| shelf.expired),
+            stored: self.payloads.as_ref().map_or(0, |payloads| payloads.stored),
+            expired: self.payloads.as_ref().map_or(0, |payloads| payloads.expired),
         }
     }
 }
@@ -333,7 +333,7 @@ impl Drop for Publisher {
     fn drop(&mut self) {
         if !fork::is_current(self.generation) {
             // The store and what lies in it are the parent's.
-            std::mem::forget(self.shelf.take());
+            std::mem::forget(self.payloads.take());
             return;
         }
         // First, so that nobody comes any more.

@@ -1,16 +1,18 @@
 //! Publications that wait in the publisher's memory until a subscriber's ring has room.
 //!
-//! For subscribers that would rather miss old publications than new ones
-//! ([`WhenSlow::DropOldest`](super::WhenSlow::DropOldest)). What always holds: order is kept; whoever
-//! publishes waits for nobody; what waits is bounded, and the thread that waits for room is there only
-//! where there was none once.
+//! [`Subscription`](super::subscription) has one per subscriber with
+//! [`BackpressurePolicy::DropOldest`](super::BackpressurePolicy::DropOldest).
+//!
+//! Invariants: publications keep their order. `publish` waits for no subscriber. Waiting publications
+//! cost at most `max_bytes`, each counted with [`ENTRY_BYTES`], or there is one of them. The thread
+//! starts when a ring is full for the first time.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::outlet::{NOW, Outlet, Parcel};
+use super::link_sender::{LinkSender, NOW, Outgoing};
 use crate::error::{SendTimeoutError, TrySendError};
 use crate::memory::Deadline;
 use crate::os::clock::monotonic_ns;
@@ -20,9 +22,18 @@ use crate::os::clock::monotonic_ns;
 /// it has waited before.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 
+/// What a waiting publication costs besides its bytes: its entry, the allocation behind it, and the
+/// room that the list of entries keeps free. Without it, empty publications would cost nothing.
+pub(super) const ENTRY_BYTES: u64 = 128;
+
+// An entry, at most one free place for it, and the allocator's own words.
+const _: () = assert!(2 * size_of::<Waiting>() + 32 <= ENTRY_BYTES as usize);
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Queue {
+    /// The link while nothing waits. Otherwise the thread has it, or `State` has.
+    direct: Option<LinkSender>,
     shared: Arc<Shared>,
     max_bytes: u64,
     has_thread: bool,
@@ -36,8 +47,8 @@ struct Shared {
 
 #[derive(Debug)]
 struct State {
-    /// `None` while the thread sends, and when the subscriber has gone.
-    outlet: Option<Outlet>,
+    /// `None` while the thread sends, while [`Queue::direct`] has it, and after the subscriber is gone.
+    sender: Option<LinkSender>,
     waiting: VecDeque<Waiting>,
     bytes: u64,
     /// What the thread is sending.
@@ -73,9 +84,9 @@ impl Shared {
 }
 
 impl Queue {
-    pub(super) fn new(outlet: Outlet, max_bytes: u64) -> Self {
+    pub(super) fn new(sender: LinkSender, max_bytes: u64) -> Self {
         let state = State {
-            outlet: Some(outlet),
+            sender: None,
             waiting: VecDeque::new(),
             bytes: 0,
             in_hand: None,
@@ -84,28 +95,36 @@ impl Queue {
             closing: None,
         };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
-        Self { shared, max_bytes, has_thread: false }
+        Self { direct: Some(sender), shared, max_bytes, has_thread: false }
     }
 
-    /// As [`Outlet::first`].
-    pub(super) fn first(&self, number: u64) -> bool {
-        self.shared.state().outlet.as_mut().is_some_and(|outlet| outlet.first(number))
+    /// As [`LinkSender::first`].
+    pub(super) fn first(&mut self, number: u64) -> bool {
+        self.direct.as_mut().is_some_and(|sender| sender.first(number))
+    }
+
+    /// As [`LinkSender::send_simple`]; false where something waits.
+    #[inline(always)]
+    pub(super) fn send_simple(&mut self, number: u64, bytes: &[u8]) -> bool {
+        self.direct.as_mut().is_some_and(|sender| sender.send_simple(number, bytes))
     }
 
     /// Sends a publication, or keeps it.
     ///
     /// # Errors
-    /// It cannot be sent at all, or the subscriber has gone; [`TrySendError::Full`] where there is
-    /// no thread to be had that would wait.
-    pub(super) fn offer(&mut self, parcel: Parcel<'_>) -> Result<Taken, TrySendError> {
+    /// It cannot be sent at all, or the subscriber is gone. [`TrySendError::Full`]: a thread could not
+    /// be started.
+    pub(super) fn offer(&mut self, outgoing: Outgoing<'_>) -> Result<Taken, TrySendError> {
         let mut state = self.shared.state();
         if let Some(gone) = state.gone {
             return Err(gone);
         }
-        if state.waiting.is_empty()
-            && let Some(outlet) = &mut state.outlet
-        {
-            match outlet.try_send(parcel) {
+        if self.direct.is_none() && state.waiting.is_empty() {
+            // The thread has sent everything and given the link back, or it is still sending.
+            self.direct = state.sender.take();
+        }
+        if let Some(sender) = &mut self.direct {
+            match sender.try_send(outgoing) {
                 Ok(()) => return Ok(Taken::Sent),
                 Err(TrySendError::Full | TrySendError::WouldFragment { .. }) => {}
                 Err(error) => return Err(error),
@@ -117,68 +136,88 @@ impl Queue {
             builder.spawn(move || shared.run()).map_err(|_| TrySendError::Full)?;
             self.has_thread = true;
         }
-        let dropped = state.keep(parcel, self.max_bytes);
+        if let Some(sender) = self.direct.take() {
+            state.sender = Some(sender);
+        }
+        let dropped = state.keep(outgoing, self.max_bytes);
         drop(state);
         self.shared.changed.notify_all();
         Ok(Taken::Waits { dropped })
     }
 
-    /// Publications that were found to be too long for the subscriber after they had been kept; told
-    /// once.
+    /// Takes the number of publications that were found too long after they had been kept.
     pub(super) fn take_too_long(&self) -> u64 {
         std::mem::take(&mut self.shared.state().too_long)
     }
 
-    /// As [`Outlet::wants_from`].
-    pub(super) fn wants_from(&self, oldest: u64) -> u64 {
+    /// As [`LinkSender::wants_from`].
+    pub(super) fn wants_from(&mut self, oldest: u64) -> u64 {
+        if let Some(sender) = &mut self.direct {
+            return sender.wants_from(oldest);
+        }
         let mut state = self.shared.state();
-        if state.outlet.is_none() && state.gone.is_none() {
-            // The thread has it, and may have sent some that were not read.
+        if state.sender.is_none() && state.gone.is_none() {
+            // The thread has the link. The subscriber may not have read what the thread has sent.
             return 0;
         }
         let waiting = state.waiting.front().map_or(u64::MAX, |waiting| waiting.number);
-        state.outlet.as_mut().map_or(waiting, |outlet| outlet.wants_from(oldest).min(waiting))
+        state.sender.as_mut().map_or(waiting, |sender| sender.wants_from(oldest).min(waiting))
     }
 
-    /// As [`Outlet::is_over`].
+    /// As [`LinkSender::is_over`].
     pub(super) fn is_over(&self) -> bool {
+        if let Some(sender) = &self.direct {
+            return sender.is_over();
+        }
         let state = self.shared.state();
-        state.gone.is_some() || state.outlet.as_ref().is_some_and(Outlet::is_over)
+        state.gone.is_some() || state.sender.as_ref().is_some_and(LinkSender::is_over)
     }
 
-    /// As [`Outlet::is_drained`].
+    /// As [`LinkSender::is_drained`].
     pub(super) fn is_drained(&self) -> bool {
+        if let Some(sender) = &self.direct {
+            return sender.is_drained();
+        }
         let state = self.shared.state();
         let is_idle = state.waiting.is_empty() && state.in_hand.is_none();
-        is_idle && state.outlet.as_ref().is_none_or(Outlet::is_drained)
+        is_idle && state.sender.as_ref().is_none_or(LinkSender::is_drained)
     }
 
-    /// Nothing more comes; what waits is sent until `deadline`.
-    pub(super) fn end(self, number: u64, deadline: Deadline) {
-        let mut state = self.shared.state();
-        if self.has_thread {
-            state.closing = Some((number, deadline));
-            drop(state);
-            self.shared.changed.notify_all();
-        } else if let Some(outlet) = state.outlet.take() {
-            outlet.end(number, NOW);
+    /// Ends the link. The thread sends what waits until `deadline`.
+    pub(super) fn end(mut self, number: u64, deadline: Deadline) {
+        let direct = self.direct.take();
+        if !self.has_thread {
+            if let Some(sender) = direct {
+                sender.end(number, NOW);
+            }
+            return;
         }
+        let mut state = self.shared.state();
+        state.sender = direct.or_else(|| state.sender.take());
+        state.closing = Some((number, deadline));
+        drop(state);
+        self.shared.changed.notify_all();
     }
 }
 
+/// What a publication of these bytes costs while it waits.
+fn cost_bytes(bytes: &[u8]) -> u64 {
+    ENTRY_BYTES.saturating_add(bytes.len() as u64)
+}
+
 impl State {
-    /// Keeps a publication; returns how many were dropped for it.
-    fn keep(&mut self, parcel: Parcel<'_>, max_bytes: u64) -> u64 {
-        let len_bytes = parcel.bytes.len() as u64;
+    /// Keeps a publication. Returns how many older ones were dropped for it.
+    fn keep(&mut self, outgoing: Outgoing<'_>, max_bytes: u64) -> u64 {
+        let cost_bytes = cost_bytes(outgoing.bytes);
         let mut dropped = 0;
-        while self.bytes.saturating_add(len_bytes) > max_bytes
+        while self.bytes.saturating_add(cost_bytes) > max_bytes
             && let Some(oldest) = self.waiting.pop_front()
         {
-            self.bytes -= oldest.bytes.len() as u64;
+            self.bytes -= self::cost_bytes(&oldest.bytes);
             dropped += 1;
         }
-        self.bytes += len_bytes;
-        let Parcel { number, tag, bytes } = parcel;
+        self.bytes += cost_bytes;
+        let Outgoing { number, tag, bytes } = outgoing;
         self.waiting.push_back(Waiting { number, tag, bytes: bytes.to_vec() });
         dropped
     }
@@ -187,15 +226,15 @@ impl State {
 impl Shared {
     /// The thread.
     fn run(&self) {
-        while let Some((waiting, mut outlet)) = self.take() {
-            let sent = self.send(&waiting, &mut outlet);
+        while let Some((waiting, mut sender)) = self.take() {
+            let sent = self.send(&waiting, &mut sender);
             let mut state = self.state();
             state.in_hand = None;
             match sent {
-                Ok(()) => state.outlet = Some(outlet),
+                Ok(()) => state.sender = Some(sender),
                 Err(SendTimeoutError::TooLong { .. }) => {
                     state.too_long += 1;
-                    state.outlet = Some(outlet);
+                    state.sender = Some(sender);
                 }
                 Err(error) => {
                     state.gone = Some(match error {
@@ -211,18 +250,18 @@ impl Shared {
     }
 
     /// The next one to send; `None` at the end.
-    fn take(&self) -> Option<(Waiting, Outlet)> {
+    fn take(&self) -> Option<(Waiting, LinkSender)> {
         let mut state = self.state();
         loop {
             if let Some(waiting) = state.waiting.pop_front() {
-                let outlet = state.outlet.take()?;
-                state.bytes -= waiting.bytes.len() as u64;
+                let sender = state.sender.take()?;
+                state.bytes -= cost_bytes(&waiting.bytes);
                 state.in_hand = Some(waiting.number);
-                return Some((waiting, outlet));
+                return Some((waiting, sender));
             }
             if let Some((number, deadline)) = state.closing {
-                if let Some(outlet) = state.outlet.take() {
-                    outlet.end(number, deadline);
+                if let Some(sender) = state.sender.take() {
+                    sender.end(number, deadline);
                 }
                 return None;
             }
@@ -231,9 +270,9 @@ impl Shared {
     }
 
     /// Sends one, waiting for room as long as the publisher is there, and somewhat longer.
-    fn send(&self, waiting: &Waiting, outlet: &mut Outlet) -> Result<(), SendTimeoutError> {
+    fn send(&self, waiting: &Waiting, sender: &mut LinkSender) -> Result<(), SendTimeoutError> {
         let Waiting { number, tag, bytes } = waiting;
-        let parcel = Parcel { number: *number, tag: *tag, bytes };
+        let outgoing = Outgoing { number: *number, tag: *tag, bytes };
         let mut patience_ns = FIRST_WAIT.as_nanos() as u64;
         loop {
             let slice = Deadline::at_ns(monotonic_ns().saturating_add(patience_ns));
@@ -242,7 +281,7 @@ impl Shared {
                 Some((_, deadline)) => slice.min(deadline),
                 None => slice,
             };
-            match outlet.send_by(parcel, deadline) {
+            match sender.send_by(outgoing, deadline) {
                 Err(SendTimeoutError::Timeout) => {}
                 result => return result,
             }

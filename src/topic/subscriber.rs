@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Keep;
+use super::KeepAlive;
 use super::arrivals::{Arrival, NewPublishers};
 use super::error::{Departed, Departure, TopicRecvError};
 use super::options::SubscribeOptions;
@@ -44,7 +44,7 @@ pub struct Subscriber {
     departed: VecDeque<Departed>,
     stats: SubscriberStats,
     /// Keeps new publishers coming.
-    keep: Option<Box<dyn Keep>>,
+    keep: Option<Box<dyn KeepAlive>>,
 }
 
 /// What a subscriber has counted, over all publishers.
@@ -97,8 +97,8 @@ impl Subscriber {
         };
         let (ours, theirs) = Channel::pair(&of_bell)?;
         let ((bell, _), (_, heard)) = (ours.split(), theirs.split());
-        let (when_slow, has_store) = (options.when_slow, store.is_some());
-        let note = SubscriberNote { when_slow, has_store, fingerprint };
+        let (backpressure, has_store) = (options.backpressure, store.is_some());
+        let note = SubscriberNote { backpressure, has_store, fingerprint };
         let mut selector = Selector::new();
         let token = selector.add(heard);
         Ok(Self {
@@ -119,7 +119,7 @@ impl Subscriber {
     }
 
     /// What brings new publishers, for as long as there is this subscriber.
-    pub(crate) fn keep(&mut self, keep: Box<dyn Keep>) {
+    pub(crate) fn keep(&mut self, keep: Box<dyn KeepAlive>) {
         self.keep = Some(keep);
     }
 

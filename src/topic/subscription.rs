@@ -4,8 +4,8 @@
 //! has been sent, waits, or has been counted as missed; no subscriber is waited for longer than it and
 //! its publisher have agreed.
 
-use super::options::WhenSlow;
-use super::outlet::{NOW, Outlet, Parcel};
+use super::link_sender::{LinkSender, NOW, Outgoing};
+use super::options::BackpressurePolicy;
 use super::queue::{Queue, Taken};
 use crate::error::{SendTimeoutError, TrySendError};
 use crate::memory::Deadline;
@@ -19,7 +19,7 @@ pub struct SubscriberInfo {
     /// The plugin in whose process it is; empty for the host.
     pub plugin: String,
     /// What it has chosen, within what the publisher allows.
-    pub when_slow: WhenSlow,
+    pub backpressure: BackpressurePolicy,
     /// Publications that were sent, or wait to be.
     pub sent: u64,
     /// Publications for which it was waited, in vain or not.
@@ -55,7 +55,7 @@ pub(super) struct Subscription {
     /// Number of the first publication that it was to get.
     first: u64,
     pub(super) has_store: bool,
-    way: Way,
+    route: Route,
     /// It has been waited for in vain, and nothing could be sent to it since.
     is_late: bool,
     /// The publication is still to be sent, by the deadline.
@@ -64,14 +64,14 @@ pub(super) struct Subscription {
 
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant, reason = "what is used most is found without a pointer")]
-enum Way {
-    Direct(Outlet),
+enum Route {
+    Direct(LinkSender),
     Queued(Queue),
 }
 
 /// What has become of a publication.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(super) enum Delivery {
     Sent,
     /// There was no room; the caller sends to the others first.
     Waits,
@@ -83,38 +83,40 @@ pub(super) enum Fate {
 }
 
 impl Subscription {
-    /// A subscriber that says so of itself, and has been told that it is one. `when_slow` is within what
+    /// A subscriber that says so of itself, and has been told that it is one. `backpressure` is within what
     /// the publisher allows.
     pub(super) fn new(
         (link, plugin): (u64, String),
-        outlet: Outlet,
-        when_slow: WhenSlow,
+        sender: LinkSender,
+        backpressure: BackpressurePolicy,
         has_store: bool,
     ) -> Self {
-        let way = match when_slow {
-            WhenSlow::DropOldest { queue_bytes } => Way::Queued(Queue::new(outlet, queue_bytes)),
-            _ => Way::Direct(outlet),
+        let route = match backpressure {
+            BackpressurePolicy::DropOldest { queue_bytes } => {
+                Route::Queued(Queue::new(sender, queue_bytes))
+            }
+            _ => Route::Direct(sender),
         };
         let (sent, waited, dropped, too_long, last_missed) = (0, 0, 0, 0, None);
         let info = SubscriberInfo {
             link,
             plugin,
-            when_slow,
+            backpressure,
             sent,
             waited,
             dropped,
             too_long,
             last_missed,
         };
-        Self { info, first: 0, has_store, way, is_late: false, waits: false }
+        Self { info, first: 0, has_store, route, is_late: false, waits: false }
     }
 
     /// Says which publication will be the first. False where the subscriber has gone.
     pub(super) fn begin(&mut self, number: u64) -> bool {
         self.first = number;
-        match &mut self.way {
-            Way::Direct(outlet) => outlet.first(number),
-            Way::Queued(queue) => queue.first(number),
+        match &mut self.route {
+            Route::Direct(sender) => sender.first(number),
+            Route::Queued(queue) => queue.first(number),
         }
     }
 
@@ -122,17 +124,17 @@ impl Subscription {
     /// [`offer`](Self::offer) must be asked.
     #[inline(always)]
     pub(super) fn offer_simple(&mut self, number: u64, bytes: &[u8]) -> bool {
-        match &mut self.way {
-            Way::Direct(outlet) if !self.is_late => outlet.send_simple(number, bytes),
-            _ => false,
+        match &mut self.route {
+            Route::Direct(sender) => !self.is_late && sender.send_simple(number, bytes),
+            Route::Queued(queue) => queue.send_simple(number, bytes),
         }
     }
 
     /// Sends a publication without waiting, or says what is to be done.
-    pub(super) fn offer(&mut self, parcel: Parcel<'_>) -> Fate {
-        let result = match &mut self.way {
-            Way::Direct(outlet) => outlet.try_send(parcel).map(|()| Taken::Sent),
-            Way::Queued(queue) => queue.offer(parcel),
+    pub(super) fn offer(&mut self, outgoing: Outgoing<'_>) -> Delivery {
+        let result = match &mut self.route {
+            Route::Direct(sender) => sender.try_send(outgoing).map(|()| Taken::Sent),
+            Route::Queued(queue) => queue.offer(outgoing),
         };
         let error = match result {
             Ok(taken) => {
@@ -140,31 +142,34 @@ impl Subscription {
                     self.info.dropped += dropped;
                 }
                 self.is_late = false;
-                return Fate::Sent;
+                return Delivery::Sent;
             }
             Err(error) => error,
         };
-        match (error, self.info.when_slow) {
-            (TrySendError::Full | TrySendError::WouldFragment { .. }, WhenSlow::Block(_)) => {
+        match (error, self.info.backpressure) {
+            (
+                TrySendError::Full | TrySendError::WouldFragment { .. },
+                BackpressurePolicy::Block(_),
+            ) => {
                 self.waits = true;
-                Fate::Waits
+                Delivery::Waits
             }
-            (TrySendError::Full, WhenSlow::Disconnect) => Fate::CutOff,
-            (TrySendError::Full, _) => self.miss(parcel.number, Missed::Full),
+            (TrySendError::Full, BackpressurePolicy::Disconnect) => Delivery::CutOff,
+            (TrySendError::Full, _) => self.miss(outgoing.number, Missed::Full),
             (TrySendError::WouldFragment { len, max } | TrySendError::TooLong { len, max }, _) => {
-                self.miss(parcel.number, Missed::TooLong { len, max })
+                self.miss(outgoing.number, Missed::TooLong { len, max })
             }
-            _ => Fate::Gone,
+            _ => Delivery::Gone,
         }
     }
 
-    /// For how long a publication that [waits](Fate::Waits) is waited for: as was agreed, and not at all
+    /// For how long a publication that [waits](Delivery::Waits) is waited for: as was agreed, and not at all
     /// where that was in vain the last time and the subscriber has not caught up since. A long publication
     /// is never [sent without waiting](Self::offer), so that one that has caught up is waited for again.
     pub(super) fn patience_ns(&self) -> u64 {
-        match (&self.way, self.info.when_slow) {
-            (Way::Direct(outlet), WhenSlow::Block(limit))
-                if !self.is_late || outlet.is_drained() =>
+        match (&self.route, self.info.backpressure) {
+            (Route::Direct(sender), BackpressurePolicy::Block(limit))
+                if !self.is_late || sender.is_drained() =>
             {
                 u64::try_from(limit.as_nanos()).unwrap_or(u64::MAX)
             }
@@ -172,56 +177,56 @@ impl Subscription {
         }
     }
 
-    /// Sends a publication that [waits](Fate::Waits), until `deadline`; [`NOW`] where it is not waited for.
-    pub(super) fn wait(&mut self, parcel: Parcel<'_>, deadline: Deadline) -> Fate {
+    /// Sends a publication that [waits](Delivery::Waits), until `deadline`; [`NOW`] where it is not waited for.
+    pub(super) fn wait(&mut self, outgoing: Outgoing<'_>, deadline: Deadline) -> Delivery {
         self.waits = false;
-        let Way::Direct(outlet) = &mut self.way else { return Fate::Missed };
+        let Route::Direct(sender) = &mut self.route else { return Delivery::Missed };
         self.info.waited += u64::from(deadline != NOW);
-        match outlet.send_by(parcel, deadline) {
+        match sender.send_by(outgoing, deadline) {
             Ok(()) => {
                 self.is_late = false;
-                Fate::Sent
+                Delivery::Sent
             }
             Err(SendTimeoutError::Timeout) => {
                 self.is_late = true;
-                self.miss(parcel.number, Missed::Full)
+                self.miss(outgoing.number, Missed::Full)
             }
             Err(SendTimeoutError::TooLong { len, max }) => {
-                self.miss(parcel.number, Missed::TooLong { len, max })
+                self.miss(outgoing.number, Missed::TooLong { len, max })
             }
-            Err(_) => Fate::Gone,
+            Err(_) => Delivery::Gone,
         }
     }
 
-    fn miss(&mut self, number: u64, why: Missed) -> Fate {
+    fn miss(&mut self, number: u64, why: Missed) -> Delivery {
         match why {
             Missed::Full => self.info.dropped += 1,
             Missed::TooLong { .. } => self.info.too_long += 1,
         }
         self.info.last_missed = Some((number, why));
-        Fate::Missed
+        Delivery::Missed
     }
 
     /// The number of the first publication in the store, where the oldest is `oldest`, that it may still
     /// want to read.
     pub(super) fn wants_from(&mut self, oldest: u64) -> u64 {
-        match &mut self.way {
-            Way::Direct(outlet) => outlet.wants_from(oldest),
-            Way::Queued(queue) => queue.wants_from(oldest),
+        match &mut self.route {
+            Route::Direct(sender) => sender.wants_from(oldest),
+            Route::Queued(queue) => queue.wants_from(oldest),
         }
     }
 
     /// Whether it has closed, or is dead: nothing will be read any more.
     pub(super) fn is_over(&self) -> bool {
-        match &self.way {
-            Way::Direct(outlet) => outlet.is_over(),
-            Way::Queued(queue) => queue.is_over(),
+        match &self.route {
+            Route::Direct(sender) => sender.is_over(),
+            Route::Queued(queue) => queue.is_over(),
         }
     }
 
     /// What there is to tell of it; the next publication will have this number.
     pub(super) fn info(&mut self, next: u64) -> SubscriberInfo {
-        if let Way::Queued(queue) = &self.way {
+        if let Route::Queued(queue) = &self.route {
             self.info.too_long += queue.take_too_long();
         }
         let SubscriberInfo { dropped, too_long, .. } = self.info;
@@ -231,17 +236,17 @@ impl Subscription {
 
     /// Whether it has taken everything, and asked for more.
     pub(super) fn is_drained(&self) -> bool {
-        match &self.way {
-            Way::Direct(outlet) => outlet.is_drained(),
-            Way::Queued(queue) => queue.is_drained(),
+        match &self.route {
+            Route::Direct(sender) => sender.is_drained(),
+            Route::Queued(queue) => queue.is_drained(),
         }
     }
 
     /// The publisher is over: the next publication would have had this number.
     pub(super) fn end(self, number: u64, deadline: Deadline) {
-        match self.way {
-            Way::Direct(outlet) => outlet.end(number, NOW),
-            Way::Queued(queue) => queue.end(number, deadline),
+        match self.route {
+            Route::Direct(sender) => sender.end(number, NOW),
+            Route::Queued(queue) => queue.end(number, deadline),
         }
     }
 }

@@ -11,6 +11,7 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::queue::ENTRY_BYTES;
 use super::*;
 use crate::channel::{Channel, ChannelOptions};
 
@@ -21,8 +22,8 @@ fn publisher() -> Publisher {
     Publisher::new(&PublishOptions::default(), 0).unwrap()
 }
 
-fn subscriber(when_slow: WhenSlow) -> Subscriber {
-    let options = SubscribeOptions { when_slow, ..SubscribeOptions::default() };
+fn subscriber(backpressure: BackpressurePolicy) -> Subscriber {
+    let options = SubscribeOptions { backpressure, ..SubscribeOptions::default() };
     Subscriber::new(&options, 0, None).unwrap()
 }
 
@@ -47,8 +48,8 @@ fn link(link: u64, publisher: &Publisher, subscriber: &Subscriber) {
     link_with(link, publisher.arrivals(), subscriber.arrivals(), 1024);
 }
 
-fn pair(when_slow: WhenSlow) -> (Publisher, Subscriber) {
-    let (publisher, mut subscriber) = (publisher(), subscriber(when_slow));
+fn pair(backpressure: BackpressurePolicy) -> (Publisher, Subscriber) {
+    let (publisher, mut subscriber) = (publisher(), subscriber(backpressure));
     link(1, &publisher, &subscriber);
     subscriber.settle(NEVER);
     (publisher, subscriber)
@@ -76,7 +77,8 @@ fn drain(subscriber: &mut Subscriber, expected: &mut u64) -> Vec<u64> {
 fn every_subscriber_gets_every_publication() {
     let mut publisher = publisher();
     assert_eq!(publisher.publish(b"to nobody").unwrap().subscribers, 0);
-    let mut subscribers: Vec<_> = (0..3).map(|_| subscriber(WhenSlow::default())).collect();
+    let mut subscribers: Vec<_> =
+        (0..3).map(|_| subscriber(BackpressurePolicy::default())).collect();
     for (index, subscriber) in subscribers.iter_mut().enumerate() {
         link(index as u64, &publisher, subscriber);
         subscriber.settle(NEVER);
@@ -107,7 +109,7 @@ fn every_subscriber_gets_every_publication() {
 
 #[test]
 fn who_is_waited_for_gets_everything_and_who_lets_the_deadline_pass_is_told_what_is_missing() {
-    let (mut publisher, mut reader) = pair(WhenSlow::Block(NEVER));
+    let (mut publisher, mut reader) = pair(BackpressurePolicy::Block(NEVER));
     let options = PublishOptions { max_block: NEVER, ..PublishOptions::default() };
     let mut patient = Publisher::new(&options, 0).unwrap();
     link(2, &patient, &reader);
@@ -126,7 +128,7 @@ fn who_is_waited_for_gets_everything_and_who_lets_the_deadline_pass_is_told_what
     assert_eq!((reader.stats().received, reader.stats().lost), (10_000, 0));
     drop(reader);
 
-    let (mut stopped, mut slow) = pair(WhenSlow::Block(SOON));
+    let (mut stopped, mut slow) = pair(BackpressurePolicy::Block(SOON));
     let missed: usize =
         (0..100_u64).map(|number| stopped.publish(&number.to_ne_bytes()).unwrap().missed).sum();
     assert!(missed > 0);
@@ -149,16 +151,22 @@ fn the_publisher_limits_what_a_subscriber_chooses() {
     let options =
         PublishOptions { max_block: SOON, max_queue_bytes: 10, ..PublishOptions::default() };
     let mut publisher = Publisher::new(&options, 0).unwrap();
-    let chosen = [WhenSlow::Block(NEVER), WhenSlow::DropOldest { queue_bytes: u64::MAX }];
+    let chosen = [
+        BackpressurePolicy::Block(NEVER),
+        BackpressurePolicy::DropOldest { queue_bytes: u64::MAX },
+    ];
     let subscribers = chosen.map(subscriber);
     subscribers.iter().for_each(|subscriber| link(1, &publisher, subscriber));
-    let agreed: Vec<_> = publisher.subscribers().map(|info| info.when_slow).collect();
-    assert_eq!(agreed, [WhenSlow::Block(SOON), WhenSlow::DropOldest { queue_bytes: 10 }]);
+    let agreed: Vec<_> = publisher.subscribers().map(|info| info.backpressure).collect();
+    assert_eq!(
+        agreed,
+        [BackpressurePolicy::Block(SOON), BackpressurePolicy::DropOldest { queue_bytes: 10 }]
+    );
 }
 
 #[test]
 fn new_ones_are_dropped_and_counted_on_both_sides() {
-    let (mut publisher, mut subscriber) = pair(WhenSlow::DropNewest);
+    let (mut publisher, mut subscriber) = pair(BackpressurePolicy::DropNewest);
     let mut expected = 0;
     let (mut next, mut received) = (0_u64, 0);
     for round in 0..20 {
@@ -182,7 +190,8 @@ fn new_ones_are_dropped_and_counted_on_both_sides() {
 
 #[test]
 fn old_ones_are_dropped_and_the_newest_arrives() {
-    let (mut publisher, mut subscriber) = pair(WhenSlow::DropOldest { queue_bytes: 80 });
+    let (mut publisher, mut subscriber) =
+        pair(BackpressurePolicy::DropOldest { queue_bytes: 10 * (8 + ENTRY_BYTES) });
     let mut expected = 0;
     for number in 0..1000_u64 {
         assert_eq!(publisher.publish(&number.to_ne_bytes()).unwrap().missed, 0);
@@ -221,8 +230,8 @@ fn old_ones_are_dropped_and_the_newest_arrives() {
 
 #[test]
 fn who_wants_it_so_is_disconnected_and_the_others_are_not() {
-    let (mut publisher, mut strict) = pair(WhenSlow::Disconnect);
-    let mut other = subscriber(WhenSlow::DropNewest);
+    let (mut publisher, mut strict) = pair(BackpressurePolicy::Disconnect);
+    let mut other = subscriber(BackpressurePolicy::DropNewest);
     link(2, &publisher, &other);
     let mut last = 0;
     for number in 0..200_u64 {
@@ -241,9 +250,9 @@ fn who_wants_it_so_is_disconnected_and_the_others_are_not() {
 
 #[test]
 fn what_is_too_long_for_one_reaches_the_others() {
-    let (mut publisher, mut short) = pair(WhenSlow::DropNewest);
-    let mut patient = subscriber(WhenSlow::Block(NEVER));
-    let mut queued = subscriber(WhenSlow::DropOldest { queue_bytes: 1 << 20 });
+    let (mut publisher, mut short) = pair(BackpressurePolicy::DropNewest);
+    let mut patient = subscriber(BackpressurePolicy::Block(NEVER));
+    let mut queued = subscriber(BackpressurePolicy::DropOldest { queue_bytes: 1 << 20 });
     link(2, &publisher, &patient);
     link(3, &publisher, &queued);
     let reading = |subscriber: &mut Subscriber| {
@@ -282,7 +291,7 @@ fn who_publish_to_each_other_do_not_wait_for_each_other_for_ever() {
     let ends: Vec<_> = (0..2)
         .map(|_| {
             let publisher = Publisher::new(&options, 0).unwrap();
-            (publisher, subscriber(WhenSlow::Block(NEVER)))
+            (publisher, subscriber(BackpressurePolicy::Block(NEVER)))
         })
         .collect();
     link(1, &ends[0].0, &ends[1].1);
@@ -306,7 +315,7 @@ fn who_publish_to_each_other_do_not_wait_for_each_other_for_ever() {
 
 #[test]
 fn publishers_come_while_a_subscriber_waits() {
-    let mut subscriber = subscriber(WhenSlow::default());
+    let mut subscriber = subscriber(BackpressurePolicy::default());
     let arrivals = Arc::clone(subscriber.arrivals());
     let waiting = thread::spawn(move || number(&subscriber.recv().unwrap()));
     let mut publisher = publisher();
@@ -317,7 +326,7 @@ fn publishers_come_while_a_subscriber_waits() {
 
 #[test]
 fn a_publisher_that_floods_keeps_nothing_back_that_others_publish() {
-    let mut subscriber = subscriber(WhenSlow::DropNewest);
+    let mut subscriber = subscriber(BackpressurePolicy::DropNewest);
     let (mut flooding, mut quiet) = (publisher(), publisher());
     for (id, publisher) in [(1, &flooding), (2, &quiet)] {
         link_with(id, publisher.arrivals(), subscriber.arrivals(), 16384);
@@ -340,7 +349,7 @@ fn a_publisher_that_floods_keeps_nothing_back_that_others_publish() {
 
 #[test]
 fn a_subscriber_waits_for_the_word_of_its_publishers() {
-    let (publisher, mut subscriber) = (publisher(), subscriber(WhenSlow::default()));
+    let (publisher, mut subscriber) = (publisher(), subscriber(BackpressurePolicy::default()));
     let (near, far) = Channel::pair(&ChannelOptions::default()).unwrap();
     let arrival = |channel, note| Arrival { link: 1, channel, plugin: String::new(), note };
     subscriber.arrivals().add(arrival(far, publisher.arrivals().note().to_bytes()));

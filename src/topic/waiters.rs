@@ -6,7 +6,7 @@
 
 use std::vec::IntoIter;
 
-use super::outlet::NOW;
+use super::link_sender::NOW;
 use super::subscription::Subscription;
 use crate::memory::Deadline;
 use crate::os::clock::monotonic_ns;

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::options::WhenSlow;
+use super::options::BackpressurePolicy;
 
 /// Tags of records.
 pub(super) mod tag {
@@ -92,7 +92,7 @@ impl<'a> Record<'a> {
 /// What a subscriber says of itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SubscriberNote {
-    pub(super) when_slow: WhenSlow,
+    pub(super) backpressure: BackpressurePolicy,
     pub(super) has_store: bool,
     /// Of the type that it takes; 0 where it takes any bytes.
     pub(super) fingerprint: u64,
@@ -102,11 +102,11 @@ impl SubscriberNote {
     /// Version and policy, flags, what the policy is told, fingerprint.
     pub(crate) fn to_bytes(self) -> Vec<u8> {
         let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        let (policy, limit): (u32, u64) = match self.when_slow {
-            WhenSlow::Block(limit) => (0, nanos(limit)),
-            WhenSlow::DropNewest => (1, 0),
-            WhenSlow::DropOldest { queue_bytes } => (2, queue_bytes),
-            WhenSlow::Disconnect => (3, 0),
+        let (policy, limit): (u32, u64) = match self.backpressure {
+            BackpressurePolicy::Block(limit) => (0, nanos(limit)),
+            BackpressurePolicy::DropNewest => (1, 0),
+            BackpressurePolicy::DropOldest { queue_bytes } => (2, queue_bytes),
+            BackpressurePolicy::Disconnect => (3, 0),
         };
         let flags = if self.has_store { HAS_STORE } else { 0 };
         let first = u64::from(VERSION) << 32 | u64::from(policy);
@@ -116,15 +116,15 @@ impl SubscriberNote {
     pub(super) fn of(bytes: &[u8]) -> Option<Self> {
         let words = bytemuck::try_pod_read_unaligned::<[u64; 4]>(bytes).ok()?;
         let [first, flags, limit, fingerprint] = words;
-        let when_slow = match first as u32 {
-            0 => WhenSlow::Block(Duration::from_nanos(limit)),
-            1 => WhenSlow::DropNewest,
-            2 => WhenSlow::DropOldest { queue_bytes: limit },
-            3 => WhenSlow::Disconnect,
+        let backpressure = match first as u32 {
+            0 => BackpressurePolicy::Block(Duration::from_nanos(limit)),
+            1 => BackpressurePolicy::DropNewest,
+            2 => BackpressurePolicy::DropOldest { queue_bytes: limit },
+            3 => BackpressurePolicy::Disconnect,
             _ => return None,
         };
         let has_store = flags & HAS_STORE != 0;
-        (first >> 32 == u64::from(VERSION)).then_some(Self { when_slow, has_store, fingerprint })
+        (first >> 32 == u64::from(VERSION)).then_some(Self { backpressure, has_store, fingerprint })
     }
 }
 
@@ -182,13 +182,13 @@ mod tests {
 
     #[test]
     fn notes_are_read_as_they_were_written_and_nothing_else_is() {
-        for when_slow in [
-            WhenSlow::Block(Duration::from_millis(3)),
-            WhenSlow::DropNewest,
-            WhenSlow::DropOldest { queue_bytes: 5 },
-            WhenSlow::Disconnect,
+        for backpressure in [
+            BackpressurePolicy::Block(Duration::from_millis(3)),
+            BackpressurePolicy::DropNewest,
+            BackpressurePolicy::DropOldest { queue_bytes: 5 },
+            BackpressurePolicy::Disconnect,
         ] {
-            let note = SubscriberNote { when_slow, has_store: true, fingerprint: 9 };
+            let note = SubscriberNote { backpressure, has_store: true, fingerprint: 9 };
             let mut bytes = note.to_bytes();
             assert_eq!(SubscriberNote::of(&bytes), Some(note));
             assert_eq!(SubscriberNote::of(&bytes[1..]), None);

@@ -8,19 +8,19 @@ use ringway::channel::Sender;
 use ringway::error::RecvError;
 use ringway::host::Plugin;
 use ringway::topic::{
-    Publication, PublishOptions, Publisher, PublisherId, SubscribeOptions, Subscriber,
-    TopicRecvError, WhenSlow,
+    BackpressurePolicy, Publication, PublishOptions, Publisher, PublisherId, SubscribeOptions,
+    Subscriber, TopicRecvError,
 };
 
 use super::plugin::{self, NEVER};
 
 /// What a subscriber in a test chooses, by its name.
-pub fn when_slow(name: &str) -> WhenSlow {
+pub fn backpressure(name: &str) -> BackpressurePolicy {
     match name {
-        "block" => WhenSlow::Block(NEVER),
-        "newest" => WhenSlow::DropNewest,
-        "oldest" => WhenSlow::DropOldest { queue_bytes: 4096 },
-        "disconnect" => WhenSlow::Disconnect,
+        "block" => BackpressurePolicy::Block(NEVER),
+        "newest" => BackpressurePolicy::DropNewest,
+        "oldest" => BackpressurePolicy::DropOldest { queue_bytes: 4096 },
+        "disconnect" => BackpressurePolicy::Disconnect,
         other => panic!("unknown policy {other}"),
     }
 }
@@ -28,7 +28,7 @@ pub fn when_slow(name: &str) -> WhenSlow {
 /// As slow as its name says, with a ring of so many bytes.
 pub fn subscribe_options(policy: &str, capacity_bytes: u64) -> SubscribeOptions {
     SubscribeOptions {
-        when_slow: when_slow(policy),
+        backpressure: backpressure(policy),
         capacity_bytes,
         join_timeout: NEVER,
         ..SubscribeOptions::default()

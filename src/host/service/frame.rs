@@ -36,6 +36,9 @@ pub const SERVICE_PLUGINS: u16 = 3;
 /// Links between processes. What its requests and answers carry is the library's own business.
 pub const SERVICE_LINKS: u16 = 2;
 
+/// The store for large publications, which plugins ask for nothing.
+pub const SERVICE_PAYLOADS: u16 = 4;
+
 /// Operation of the host itself: answers with the payload of the request, which is no longer than that
 /// of a reply can be.
 pub const OP_ECHO: u32 = op(SERVICE_HOST, 1);

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, mpsc};
 
-use super::super::shelf::keys_of;
+use super::super::payload_store::{ENTRY_BYTES, keys_of};
 use super::super::*;
 use super::{NEVER, SOON, link, link_with, number, pair, subscriber};
 use crate::store::{Store, StoreOptions};
@@ -33,7 +33,8 @@ fn what_is_large_lies_in_the_store_until_all_have_read_it() {
     let mut publisher = storing(&store, 1 << 19);
     let options = SubscribeOptions::default();
     let having = || Subscriber::new(&options, 0, Some(store.try_clone().unwrap())).unwrap();
-    let (mut first, mut second, mut without) = (having(), having(), subscriber(options.when_slow));
+    let (mut first, mut second, mut without) =
+        (having(), having(), subscriber(options.backpressure));
     for (id, subscriber) in [(1, &first), (2, &second), (3, &without)] {
         link(id, &publisher, subscriber);
     }
@@ -43,28 +44,28 @@ fn what_is_large_lies_in_the_store_until_all_have_read_it() {
     assert_eq!((keys(&store), publisher.stats().stored), (1, 1));
     for (subscriber, in_store) in [(&mut first, true), (&mut second, true), (&mut without, false)] {
         assert_eq!(&*subscriber.recv().unwrap(), b"small");
-        publisher.tidy();
+        publisher.reclaim();
         assert_eq!(keys(&store), usize::from(in_store), "not all have read it");
         let publication = subscriber.recv().unwrap();
         assert_eq!((&*publication, publication.is_in_store()), (&large[..], in_store));
         assert_eq!(publication.number(), 1);
-        publisher.tidy();
+        publisher.reclaim();
         assert_eq!(keys(&store), usize::from(in_store), "somebody looks at it");
         drop(publication);
         assert!(subscriber.try_recv().is_err());
     }
-    publisher.tidy();
+    publisher.reclaim();
     assert_eq!(keys(&store), 0);
     assert!(publisher.flush(NEVER));
     // One that leaves, or dies, wants nothing.
     publisher.publish(&large).unwrap();
     assert_eq!(keys(&store), 1);
     drop((first, second));
-    publisher.tidy();
+    publisher.reclaim();
     assert_eq!(keys(&store), 0);
     // Nobody left who could read it there, which is found out by sending.
     publisher.publish(&large).unwrap();
-    publisher.tidy();
+    publisher.reclaim();
     assert_eq!((keys(&store), publisher.stats().departed), (0, 2));
     publisher.publish(&large).unwrap();
     assert_eq!(keys(&store), 0);
@@ -75,7 +76,7 @@ fn what_is_large_lies_in_the_store_until_all_have_read_it() {
 #[test]
 fn what_has_gone_from_the_store_is_a_typed_error_and_counted() {
     let store = store();
-    let mut publisher = storing(&store, 1000);
+    let mut publisher = storing(&store, 2 * (400 + ENTRY_BYTES));
     let options = SubscribeOptions::default();
     let mut subscriber = Subscriber::new(&options, 0, Some(store.try_clone().unwrap())).unwrap();
     link_with(1, publisher.arrivals(), subscriber.arrivals(), 8192);
@@ -102,9 +103,9 @@ fn what_has_gone_from_the_store_is_a_typed_error_and_counted() {
     let stats = subscriber.stats();
     assert_eq!((stats.received, stats.expired, stats.lost), (1, 3, 0));
     // Longer than the budget.
-    publisher.publish(&[5; 1001]).unwrap();
+    publisher.publish(&[5; 1100]).unwrap();
     let publication = subscriber.recv().unwrap();
-    assert_eq!((publication.len(), publication.is_in_store()), (1001, false));
+    assert_eq!((publication.len(), publication.is_in_store()), (1100, false));
     // What is there when the publisher ends is removed, and of the dead by somebody else.
     publisher.publish(&[6; 400]).unwrap();
     store.set([&keys_of("p")[..], b"of a dead one"].concat(), b"").unwrap();
@@ -119,20 +120,20 @@ fn what_has_gone_from_the_store_is_a_typed_error_and_counted() {
 fn what_waits_for_room_in_a_ring_lies_in_the_store_until_it_has_been_read() {
     let store = store();
     let mut publisher = storing(&store, 1 << 19);
-    let when_slow = WhenSlow::DropOldest { queue_bytes: 1 << 20 };
-    let options = SubscribeOptions { when_slow, ..SubscribeOptions::default() };
+    let backpressure = BackpressurePolicy::DropOldest { queue_bytes: 1 << 20 };
+    let options = SubscribeOptions { backpressure, ..SubscribeOptions::default() };
     let mut subscriber = Subscriber::new(&options, 0, Some(store.try_clone().unwrap())).unwrap();
     link(1, &publisher, &subscriber);
     // More than the ring holds; each publication looks for what it can remove.
     for fill in 0..200 {
         publisher.publish(&[fill; 100]).unwrap();
     }
-    publisher.tidy();
+    publisher.reclaim();
     assert_eq!((keys(&store), publisher.stats().stored), (200, 200));
     for fill in 0..200 {
         let publication = subscriber.recv().unwrap();
         assert_eq!((&*publication, publication.is_in_store()), (&[fill; 100][..], true));
-        publisher.tidy();
+        publisher.reclaim();
     }
     assert!(subscriber.try_recv().is_err());
     assert!(publisher.flush(NEVER));
@@ -141,7 +142,7 @@ fn what_waits_for_room_in_a_ring_lies_in_the_store_until_it_has_been_read() {
 
 #[test]
 fn callbacks_are_called_in_order_and_may_panic() {
-    let (mut publisher, subscriber) = pair(WhenSlow::Block(NEVER));
+    let (mut publisher, subscriber) = pair(BackpressurePolicy::Block(NEVER));
     let (tell, told) = mpsc::channel();
     let (report, reported) = mpsc::channel();
     let even = tell.clone();
@@ -214,7 +215,7 @@ impl Drop for PanicsWhenDropped {
 
 #[test]
 fn an_error_that_panics_when_it_is_dropped_does_not_end_the_callbacks() {
-    let (mut publisher, subscriber) = pair(WhenSlow::default());
+    let (mut publisher, subscriber) = pair(BackpressurePolicy::default());
     let (tell, told) = mpsc::channel();
     let listening = subscriber
         .on_publication(
@@ -236,7 +237,7 @@ fn an_error_that_panics_when_it_is_dropped_does_not_end_the_callbacks() {
 fn a_callback_may_publish_to_itself_and_stop_itself() {
     let options = PublishOptions { max_block: SOON, ..PublishOptions::default() };
     let mut publisher = Publisher::new(&options, 0).unwrap();
-    let subscriber = subscriber(WhenSlow::Block(NEVER));
+    let subscriber = subscriber(BackpressurePolicy::Block(NEVER));
     link(1, &publisher, &subscriber);
     let slot: Arc<Mutex<Option<Listening>>> = Arc::default();
     let own = Arc::clone(&slot);

@@ -4,9 +4,9 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Instant;
 
-use super::super::outlet::{NOW, Parcel};
-use super::super::shelf::Shelf;
-use super::super::subscription::Fate;
+use super::super::link_sender::{NOW, Outgoing};
+use super::super::payload_store::PayloadStore;
+use super::super::subscription::Delivery;
 use super::super::waiters::Waiters;
 use super::super::wire::tag;
 use super::super::*;
@@ -18,7 +18,7 @@ use crate::store::{Store, StoreOptions, WriteError};
 
 #[test]
 fn who_missed_a_long_publication_gets_one_after_it_has_caught_up() {
-    let (mut publisher, mut subscriber) = pair(WhenSlow::Block(SOON));
+    let (mut publisher, mut subscriber) = pair(BackpressurePolicy::Block(SOON));
     // Longer than the ring, and nobody reads.
     let long = vec![5; 8000];
     assert_eq!(publisher.publish(&long).unwrap().missed, 1);
@@ -34,15 +34,15 @@ fn who_missed_a_long_publication_gets_one_after_it_has_caught_up() {
 fn who_is_waited_for_first_does_not_use_up_the_time_of_the_others() {
     let publisher =
         Publisher::new(&PublishOptions { max_block: NEVER, ..Default::default() }, 0).unwrap();
-    let chosen = [NEVER, SOON, NEVER].map(WhenSlow::Block);
+    let chosen = [NEVER, SOON, NEVER].map(BackpressurePolicy::Block);
     let subscribers = chosen.map(subscriber);
     subscribers.iter().for_each(|subscriber| link(1, &publisher, subscriber));
     let mut subscriptions = publisher.arrivals().take();
     for subscription in &mut subscriptions {
         assert!(subscription.begin(0));
         // Not in one record.
-        let parcel = Parcel { number: 0, tag: tag::PLAIN, bytes: &[0; 2000] };
-        assert_eq!(subscription.offer(parcel), Fate::Waits);
+        let outgoing = Outgoing { number: 0, tag: tag::PLAIN, bytes: &[0; 2000] };
+        assert_eq!(subscription.offer(outgoing), Delivery::Waits);
     }
     let (started_ns, never_ns) = (monotonic_ns(), NEVER.as_nanos() as u64);
     let waiters: Vec<_> = Waiters::of(&subscriptions, started_ns)
@@ -60,8 +60,8 @@ fn who_is_waited_for_first_does_not_use_up_the_time_of_the_others() {
 fn a_publisher_that_is_silent_keeps_no_links_of_subscribers_that_have_gone() {
     let mut publisher = publisher();
     for id in 0..10 {
-        link(id, &publisher, &subscriber(WhenSlow::DropOldest { queue_bytes: 10 }));
-        link(id, &publisher, &subscriber(WhenSlow::default()));
+        link(id, &publisher, &subscriber(BackpressurePolicy::DropOldest { queue_bytes: 10 }));
+        link(id, &publisher, &subscriber(BackpressurePolicy::default()));
     }
     let waiting = publisher.arrivals().take();
     assert_eq!(waiting.len(), 1);
@@ -72,7 +72,7 @@ fn a_publisher_that_is_silent_keeps_no_links_of_subscribers_that_have_gone() {
 
 #[test]
 fn a_subscriber_that_is_silent_keeps_only_links_in_which_something_lies() {
-    let mut subscriber = subscriber(WhenSlow::default());
+    let mut subscriber = subscriber(BackpressurePolicy::default());
     let add = |link| {
         let (near, channel) = Channel::pair(&ChannelOptions::default()).unwrap();
         let note = publisher().arrivals().note().to_bytes();
@@ -95,13 +95,13 @@ fn a_subscriber_that_is_silent_keeps_only_links_in_which_something_lies() {
 #[test]
 fn what_has_gone_from_the_store_is_not_remembered_for_who_says_that_it_has_read_nothing() {
     let publisher = publisher();
-    let subscriber = subscriber(WhenSlow::DropNewest);
+    let subscriber = subscriber(BackpressurePolicy::DropNewest);
     link(1, &publisher, &subscriber);
     let mut subscription = publisher.arrivals().take().pop().unwrap();
     assert!(subscription.begin(0));
     for number in 0..3 {
-        let parcel = Parcel { number, tag: tag::STORED, bytes: &[0; 24] };
-        assert_eq!(subscription.offer(parcel), Fate::Sent);
+        let outgoing = Outgoing { number, tag: tag::STORED, bytes: &[0; 24] };
+        assert_eq!(subscription.offer(outgoing), Delivery::Sent);
     }
     assert_eq!(subscription.wants_from(0), 0);
     assert_eq!(subscription.wants_from(2), 2);
@@ -113,8 +113,8 @@ fn a_writer_that_keeps_the_lock_of_the_store_is_waited_for_until_a_deadline() {
     let store_options = StoreOptions { capacity_bytes: 1 << 20, ..StoreOptions::default() };
     let store = Store::anonymous(&store_options).unwrap();
     let handle = || store.try_clone().unwrap();
-    let mut shelf = Shelf::new(handle(), "p", 10_000, SOON).unwrap();
-    assert!(shelf.put(0, b"kept", Deadline::NEVER).is_some());
+    let mut payloads = PayloadStore::new(handle(), "p", 10_000, SOON).unwrap();
+    assert!(payloads.put(0, b"kept", Deadline::NEVER).is_some());
     let options =
         PublishOptions { max_block: SOON, store_from_bytes: Some(100), ..Default::default() };
     let mut publisher = Publisher::new(&options, 0).unwrap();
@@ -138,8 +138,8 @@ fn a_writer_that_keeps_the_lock_of_the_store_is_waited_for_until_a_deadline() {
     });
     inside.recv().unwrap();
     // However patient it is otherwise.
-    assert_eq!(shelf.forget_before(1, NOW), Err(WriteError::Deadline));
-    assert!(shelf.put(1, b"not kept", NOW).is_none());
+    assert_eq!(payloads.forget_before(1, NOW), Err(WriteError::Deadline));
+    assert!(payloads.put(1, b"not kept", NOW).is_none());
     // What cannot go there travels in the ring.
     assert_eq!(publisher.publish(&[2; 200]).unwrap().missed, 0);
     assert_eq!(publisher.stats().stored, 1);
@@ -148,14 +148,17 @@ fn a_writer_that_keeps_the_lock_of_the_store_is_waited_for_until_a_deadline() {
     drop(publication);
     drop(leave);
     holding.join().unwrap().unwrap();
-    assert_eq!(shelf.forget_before(1, Deadline::NEVER), Ok(()));
+    assert_eq!(payloads.forget_before(1, Deadline::NEVER), Ok(()));
     publisher.publish(&[3; 200]).unwrap();
     assert!(subscriber.recv().unwrap().is_in_store());
 }
 
 #[test]
 fn nothing_goes_past_what_waits_for_room() {
-    let (mut publisher, mut subscriber) = pair(WhenSlow::DropOldest { queue_bytes: u64::MAX });
+    let options = PublishOptions { max_queue_bytes: u64::MAX, ..Default::default() };
+    let mut publisher = Publisher::new(&options, 0).unwrap();
+    let mut subscriber = subscriber(BackpressurePolicy::DropOldest { queue_bytes: u64::MAX });
+    link(1, &publisher, &subscriber);
     const PUBLICATIONS: u64 = 50_000;
     let publishing = thread::spawn(move || {
         for number in 0..PUBLICATIONS {
@@ -171,4 +174,57 @@ fn nothing_goes_past_what_waits_for_room() {
     }
     assert!(subscriber.try_recv().is_err());
     assert_eq!(publishing.join().unwrap(), 0);
+}
+
+#[test]
+fn f61_default_never_waits_for_a_subscriber() {
+    let (mut publisher, mut subscriber) = pair(SubscribeOptions::default().backpressure);
+    const PUBLICATIONS: u64 = 20_000;
+    for number in 0..PUBLICATIONS {
+        publisher.publish(&number.to_ne_bytes()).unwrap();
+    }
+    let info = publisher.subscribers().next().unwrap();
+    assert_eq!(info.waited, 0, "the subscriber has read nothing");
+    assert!(info.dropped > 0, "more than the ring and the queue hold");
+    // It is told how many are missing.
+    let mut received = 0;
+    while received + subscriber.stats().lost < PUBLICATIONS {
+        subscriber.recv_timeout(NEVER).unwrap();
+        received += 1;
+    }
+    assert_eq!(received, info.sent);
+}
+
+#[test]
+fn f61_default_delivers_more_than_half_a_ring() {
+    let (mut publisher, mut subscriber) = pair(SubscribeOptions::default().backpressure);
+    assert_eq!(publisher.publish(&[7; 8000]).unwrap().missed, 0);
+    assert_eq!(*subscriber.recv_timeout(NEVER).unwrap(), [7; 8000]);
+}
+
+#[test]
+fn f91_empty_publications_fill_a_queue() {
+    const ENTRIES: u64 = 32;
+    let queue_bytes = ENTRIES * super::super::queue::ENTRY_BYTES;
+    let (mut publisher, _stopped) = pair(BackpressurePolicy::DropOldest { queue_bytes });
+    for _ in 0..10_000 {
+        publisher.publish(b"").unwrap();
+    }
+    let info = publisher.subscribers().next().unwrap();
+    // The ring of 1024 bytes holds at most 128; one more may be on its way between the two.
+    assert!(info.sent <= 128 + ENTRIES + 1, "{info:?}");
+    assert_eq!(info.sent + info.dropped, 10_000);
+}
+
+#[test]
+fn f91_empty_publications_use_up_the_store_budget() {
+    let store_options = StoreOptions { capacity_bytes: 1 << 20, ..StoreOptions::default() };
+    let store = Store::anonymous(&store_options).unwrap();
+    let budget_bytes = 8 * super::super::payload_store::ENTRY_BYTES;
+    let handle = store.try_clone().unwrap();
+    let mut payloads = PayloadStore::new(handle, "p", budget_bytes, SOON).unwrap();
+    for number in 0..100 {
+        assert!(payloads.put(number, b"", Deadline::NEVER).is_some());
+    }
+    assert_eq!((store.len().unwrap(), payloads.expired), (8, 92));
 }

@@ -15,7 +15,7 @@ fn forged(link: u64, subscriber: &Subscriber) -> Sender {
 
 #[test]
 fn a_publisher_that_breaks_the_rules_is_left_and_the_others_are_heard() {
-    let (mut publisher, mut subscriber) = pair(WhenSlow::default());
+    let (mut publisher, mut subscriber) = pair(BackpressurePolicy::default());
     let number = |number: u64| number.to_ne_bytes().to_vec();
     let start = || (tag::START, Vec::new());
     let first = |at| (tag::FIRST, number(at));
@@ -66,7 +66,7 @@ fn a_publisher_that_breaks_the_rules_is_left_and_the_others_are_heard() {
 
 #[test]
 fn what_was_said_while_the_subscriber_was_made_is_not_said_again() {
-    let mut subscriber = subscriber(WhenSlow::default());
+    let mut subscriber = subscriber(BackpressurePolicy::default());
     let mut forged = forged(1, &subscriber);
     forged.send_tagged(tag::START, &[]).unwrap();
     subscriber.settle(NEVER);
@@ -77,7 +77,7 @@ fn what_was_said_while_the_subscriber_was_made_is_not_said_again() {
 
 #[test]
 fn records_that_are_no_publications_do_not_keep_a_call_for_as_long_as_they_come() {
-    let mut subscriber = subscriber(WhenSlow::default());
+    let mut subscriber = subscriber(BackpressurePolicy::default());
     const PUBLISHERS: u64 = 120;
     for link in 0..PUBLISHERS {
         let mut forged = forged(link, &subscriber);
@@ -113,7 +113,7 @@ fn only_ends_that_understand_each_other_are_linked() {
         assert_eq!(subscriber.try_recv().is_ok(), linked);
     }
     // Notes that say nothing.
-    let (publisher, subscriber) = (publisher(), subscriber(WhenSlow::default()));
+    let (publisher, subscriber) = (publisher(), subscriber(BackpressurePolicy::default()));
     let (near, far) = Channel::pair(&ChannelOptions::default()).unwrap();
     let arrival = |channel| Arrival { link: 1, channel, plugin: String::new(), note: vec![] };
     publisher.arrivals().add(arrival(near));
@@ -150,7 +150,7 @@ fn typed_ends_check_values() {
 
 #[test]
 fn a_publisher_that_dies_is_heard_to_the_end() {
-    let mut subscriber = subscriber(WhenSlow::default());
+    let mut subscriber = subscriber(BackpressurePolicy::default());
     let mut forged = forged(1, &subscriber);
     forged.send_tagged(tag::START, &[]).unwrap();
     forged.send_tagged(tag::FIRST, &0_u64.to_ne_bytes()).unwrap();
@@ -164,7 +164,7 @@ fn a_publisher_that_dies_is_heard_to_the_end() {
 
 #[test]
 fn a_publisher_that_ends_tells_those_that_it_has_not_met_and_turns_away_who_comes_later() {
-    let (publisher, mut subscriber) = pair(WhenSlow::default());
+    let (publisher, mut subscriber) = pair(BackpressurePolicy::default());
     let arrivals = std::sync::Arc::clone(publisher.arrivals());
     drop(publisher);
     assert_eq!(subscriber.try_recv().unwrap_err(), TopicRecvError::Empty);

@@ -1,8 +1,12 @@
-//! Large publications in the host's store: written once, removed when nobody wants them any more.
+//! Large publications of one publisher, in the host's store for them: written once, removed when no
+//! subscriber wants them any more.
 //!
-//! A publisher has one where it may write the store in place. What always holds: keys of one process
-//! begin as those of no other do, so that the host can remove what a dead one has left; no more bytes
-//! lie there than the budget; whoever reads a publication that has gone learns that it has.
+//! A publisher has one where the host has such a store
+//! ([`HostBuilder::payload_store`](crate::host::HostBuilder::payload_store)) and the process may write it.
+//!
+//! Invariants: keys of two processes have different beginnings, so that the host can remove what a dead
+//! one has left. Publications cost no more than the budget, each counted with [`ENTRY_BYTES`]. A
+//! subscriber that reads a removed publication gets an error.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -12,12 +16,13 @@ use crate::os::clock::monotonic_ns;
 use crate::os::random;
 use crate::store::{Store, WriteError};
 
-/// What every key begins with.
-const PREFIX: &[u8] = b"\0ringway\0topic\0";
+/// What a publication costs besides its bytes: its key, its block's header, and the entries that the
+/// publisher keeps of it. Without it, empty publications would cost nothing.
+pub(super) const ENTRY_BYTES: u64 = 256;
 
 /// What the keys of a plugin's publishers begin with; of the host's own, with an empty name.
 pub(crate) fn keys_of(plugin: &str) -> Vec<u8> {
-    [PREFIX, plugin.as_bytes(), b"\0"].concat()
+    [plugin.as_bytes(), b"\0"].concat()
 }
 
 /// Removes what publishers of a plugin have left in the store. Whatever cannot be removed, because
@@ -36,12 +41,12 @@ pub(crate) fn remove_left_by(store: &Store, plugin: &str, patience: Duration) {
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Shelf {
+pub(super) struct PayloadStore {
     store: Store,
     /// What this publisher's keys begin with.
     prefix: Vec<u8>,
     /// In the order of their numbers.
-    lying: VecDeque<Lying>,
+    entries: VecDeque<Stored>,
     bytes: u64,
     budget_bytes: u64,
     /// For how long other writers are waited for when it is given up.
@@ -53,12 +58,12 @@ pub(super) struct Shelf {
 }
 
 #[derive(Debug)]
-struct Lying {
+struct Stored {
     number: u64,
-    len_bytes: u64,
+    cost_bytes: u64,
 }
 
-impl Shelf {
+impl PayloadStore {
     /// # Errors
     /// The system has no random numbers.
     pub(super) fn new(
@@ -69,9 +74,9 @@ impl Shelf {
     ) -> std::io::Result<Self> {
         let mut prefix = keys_of(plugin);
         prefix.extend(random::random_u128()?.to_ne_bytes());
-        let lying = VecDeque::new();
+        let entries = VecDeque::new();
         let (bytes, expired, stored) = (0, 0, 0);
-        Ok(Self { store, prefix, lying, bytes, budget_bytes, patience, expired, stored })
+        Ok(Self { store, prefix, entries, bytes, budget_bytes, patience, expired, stored })
     }
 
     fn key(&self, number: u64) -> Vec<u8> {
@@ -93,19 +98,19 @@ impl Shelf {
         payload: &[u8],
         deadline: Deadline,
     ) -> Option<(Vec<u8>, u64)> {
-        let len_bytes = payload.len() as u64;
-        if len_bytes > self.budget_bytes {
+        let cost_bytes = ENTRY_BYTES + payload.len() as u64;
+        if cost_bytes > self.budget_bytes {
             return None;
         }
-        while self.bytes + len_bytes > self.budget_bytes {
+        while self.bytes + cost_bytes > self.budget_bytes {
             self.remove_first(deadline).ok()?;
             self.expired += 1;
         }
         let key = self.key(number);
         self.wait_until(deadline);
         let version = self.store.set(&key, payload).ok()?;
-        self.lying.push_back(Lying { number, len_bytes });
-        self.bytes += len_bytes;
+        self.entries.push_back(Stored { number, cost_bytes });
+        self.bytes += cost_bytes;
         self.stored += 1;
         Some((key, version))
     }
@@ -119,7 +124,7 @@ impl Shelf {
         number: u64,
         deadline: Deadline,
     ) -> Result<(), WriteError> {
-        while self.lying.front().is_some_and(|first| first.number < number) {
+        while self.entries.front().is_some_and(|first| first.number < number) {
             self.remove_first(deadline)?;
         }
         Ok(())
@@ -127,21 +132,21 @@ impl Shelf {
 
     /// The number of the oldest that lies there.
     pub(super) fn oldest(&self) -> Option<u64> {
-        self.lying.front().map(|first| first.number)
+        self.entries.front().map(|first| first.number)
     }
 
     fn remove_first(&mut self, deadline: Deadline) -> Result<(), WriteError> {
         self.wait_until(deadline);
-        let Some(Lying { number, len_bytes }) = self.lying.front() else { return Ok(()) };
-        let len_bytes = *len_bytes;
+        let Some(Stored { number, cost_bytes }) = self.entries.front() else { return Ok(()) };
+        let cost_bytes = *cost_bytes;
         self.store.delete(self.key(*number))?;
-        self.bytes -= len_bytes;
-        self.lying.pop_front();
+        self.bytes -= cost_bytes;
+        self.entries.pop_front();
         Ok(())
     }
 }
 
-impl Drop for Shelf {
+impl Drop for PayloadStore {
     /// Whoever has not read it by now gets `Expired`.
     fn drop(&mut self) {
         let patience_ns = u64::try_from(self.patience.as_nanos()).unwrap_or(u64::MAX);

@@ -16,7 +16,7 @@ pub(super) const NOW: Deadline = Deadline::at_ns(0);
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Outlet {
+pub(super) struct LinkSender {
     sender: Sender,
     /// The number that the subscriber expects.
     next: u64,
@@ -28,14 +28,14 @@ pub(super) struct Outlet {
 
 /// A publication on its way to a subscriber.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Parcel<'a> {
+pub(super) struct Outgoing<'a> {
     pub(super) number: u64,
     /// [`tag::PLAIN`] or [`tag::STORED`].
     pub(super) tag: u16,
     pub(super) bytes: &'a [u8],
 }
 
-impl Outlet {
+impl LinkSender {
     /// Begins a link: says that it has arrived. From then on everything that is published must be sent.
     /// `None` where the subscriber has gone, or has a ring that takes nothing.
     pub(super) fn begin(channel: Channel) -> Option<Self> {
@@ -62,39 +62,39 @@ impl Outlet {
     }
 
     /// Sends a publication if there is room now.
-    pub(super) fn try_send(&mut self, parcel: Parcel<'_>) -> Result<(), TrySendError> {
-        if parcel.number == self.next {
-            self.sender.try_send_tagged(parcel.tag, parcel.bytes)?;
+    pub(super) fn try_send(&mut self, outgoing: Outgoing<'_>) -> Result<(), TrySendError> {
+        if outgoing.number == self.next {
+            self.sender.try_send_tagged(outgoing.tag, outgoing.bytes)?;
         } else {
-            let number = parcel.number.to_ne_bytes();
-            let parts = [IoSlice::new(parcel.bytes), IoSlice::new(&number)];
-            self.sender.try_send_vectored(parcel.tag | tag::NUMBERED, &parts)?;
+            let number = outgoing.number.to_ne_bytes();
+            let parts = [IoSlice::new(outgoing.bytes), IoSlice::new(&number)];
+            self.sender.try_send_vectored(outgoing.tag | tag::NUMBERED, &parts)?;
         }
-        self.sent(parcel);
+        self.sent(outgoing);
         Ok(())
     }
 
     /// Sends a publication, in fragments where it is long, waiting for room until `deadline`.
     pub(super) fn send_by(
         &mut self,
-        parcel: Parcel<'_>,
+        outgoing: Outgoing<'_>,
         deadline: Deadline,
     ) -> Result<(), SendTimeoutError> {
-        if parcel.number == self.next {
-            self.sender.send_deadline(parcel.tag, parcel.bytes, deadline)?;
+        if outgoing.number == self.next {
+            self.sender.send_deadline(outgoing.tag, outgoing.bytes, deadline)?;
         } else {
-            let number = parcel.number.to_ne_bytes();
-            let parts = [IoSlice::new(parcel.bytes), IoSlice::new(&number)];
-            self.sender.send_vectored_deadline(parcel.tag | tag::NUMBERED, &parts, deadline)?;
+            let number = outgoing.number.to_ne_bytes();
+            let parts = [IoSlice::new(outgoing.bytes), IoSlice::new(&number)];
+            self.sender.send_vectored_deadline(outgoing.tag | tag::NUMBERED, &parts, deadline)?;
         }
-        self.sent(parcel);
+        self.sent(outgoing);
         Ok(())
     }
 
-    fn sent(&mut self, parcel: Parcel<'_>) {
-        self.next = parcel.number + 1;
-        if parcel.tag == tag::STORED {
-            self.stored.push_back((parcel.number, self.sender.position()));
+    fn sent(&mut self, outgoing: Outgoing<'_>) {
+        self.next = outgoing.number + 1;
+        if outgoing.tag == tag::STORED {
+            self.stored.push_back((outgoing.number, self.sender.position()));
         }
     }
 
