@@ -14,12 +14,15 @@ use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use super::clock::timespec;
+use super::clock::{monotonic_ns, timespec};
 use super::mapping::Mapping;
 use crate::memory::Deadline;
 
 /// Bytes that the mutex takes.
 pub(crate) const BYTES: u64 = size_of::<libc::pthread_mutex_t>() as u64;
+/// How long a waiter sleeps before it looks at the mutex again by itself.
+const SLICE_NS: u64 = 20_000_000;
+
 const ALIGN: u64 = align_of::<libc::pthread_mutex_t>() as u64;
 
 /// See the module.
@@ -121,19 +124,33 @@ impl RobustMutex {
     /// A thread that keeps it for ever, by ending while it has it, has died as far as others can tell.
     #[inline]
     pub(crate) fn lock(&self, deadline: Deadline) -> Result<Locked, NotLocked> {
-        let mutex = self.mutex.as_ptr();
-        let result = if deadline == Deadline::NEVER {
-            // SAFETY: whoever made this value promised that a mutex lies there, and the mapping that it
-            // lies in is kept by `self`.
-            unsafe { libc::pthread_mutex_lock(mutex) }
-        } else if deadline.as_ns() == 0 {
-            // SAFETY: as above.
-            unsafe { libc::pthread_mutex_trylock(mutex) }
-        } else {
-            // SAFETY: as above.
-            unsafe { lock_by(mutex, deadline) }
-        };
-        if result == 0 { Ok(Locked::Clean) } else { self.other(result) }
+        // SAFETY: whoever made this value promised that a mutex lies there, and the mapping that it
+        // lies in is kept by `self`.
+        let result = unsafe { libc::pthread_mutex_trylock(self.mutex.as_ptr()) };
+        match result {
+            0 => Ok(Locked::Clean),
+            libc::EBUSY if deadline.as_ns() != 0 => self.lock_slow(deadline),
+            error => self.other(error),
+        }
+    }
+
+    /// Waits in slices of [`SLICE_NS`]. Each slice begins with a look at the mutex, so that a wake that
+    /// was lost, because its waker died or another sleeper got it, costs one slice.
+    #[cold]
+    fn lock_slow(&self, deadline: Deadline) -> Result<Locked, NotLocked> {
+        loop {
+            let now_ns = monotonic_ns();
+            let slice = deadline.min(Deadline::at_ns(now_ns.saturating_add(SLICE_NS)));
+            // SAFETY: as in `lock`.
+            let result = unsafe { lock_by(self.mutex.as_ptr(), slice) };
+            // Only this says that the slice is over: a dead owner's mutex is acquired in any slice.
+            let repeats = matches!(result, libc::ETIMEDOUT | libc::EBUSY);
+            match result {
+                0 => return Ok(Locked::Clean),
+                _ if repeats && now_ns < deadline.as_ns() => {}
+                error => return self.other(error),
+            }
+        }
     }
 
     #[cold]
@@ -186,7 +203,6 @@ unsafe fn lock_by(mutex: *mut libc::pthread_mutex_t, deadline: Deadline) -> libc
 /// A mutex lies there.
 #[cfg(not(target_env = "gnu"))]
 unsafe fn lock_by(mutex: *mut libc::pthread_mutex_t, deadline: Deadline) -> libc::c_int {
-    use super::clock::monotonic_ns;
     let mut pause_ns = 1000;
     loop {
         // SAFETY: a mutex, as the caller promises.

@@ -1,12 +1,15 @@
 //! Holders that die, nest, or take their time.
 
-use std::fs::File;
+use std::fs::{self, File};
+use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use super::*;
-use crate::os::clock::monotonic_ns;
 use crate::os::memfd;
 use crate::os::tests::child_says;
+use crate::os::{clock::monotonic_ns, futex};
+use crate::sync::{AtomicU32, Ordering};
 
 const OFFSET: u64 = 256;
 
@@ -121,4 +124,68 @@ fn f30_a_forked_child_cannot_let_go_of_what_its_parent_has() {
 fn it_takes_the_room_that_the_layout_has_for_it() {
     const { assert!(BYTES <= crate::layout::store::private::LOCK_BYTES) };
     const { assert!(crate::layout::store::private::LOCK.is_multiple_of(ALIGN)) };
+}
+
+/// The calling thread's id.
+fn thread_id() -> libc::pid_t {
+    // SAFETY: takes nothing.
+    unsafe { libc::gettid() }
+}
+
+/// Waits until a thread of this process sleeps in the kernel.
+fn until_asleep(thread: libc::pid_t) {
+    loop {
+        let stat = fs::read_to_string(format!("/proc/self/task/{thread}/stat")).unwrap();
+        if stat.rsplit(')').next().unwrap().trim_start().starts_with('S') {
+            return;
+        }
+        thread::yield_now();
+    }
+}
+
+/// The mutex's first word, in which the C library keeps its holder, and whether somebody waits.
+#[cfg(target_env = "gnu")]
+fn lock_word(mapping: &Mapping) -> &AtomicU32 {
+    // SAFETY: inside the mapping, which is borrowed; a multiple of four; used as an atomic by the C
+    // library and here.
+    unsafe { AtomicU32::from_ptr(mapping.base().add(OFFSET as usize).cast().as_ptr()) }
+}
+
+/// A sleeper that queues first gets the one wake of `unlock`. The waiter behind it gets the mutex all the
+/// same, with a deadline and without.
+#[test]
+#[cfg(target_env = "gnu")]
+fn f48_stolen_wakeup_delays_a_writer_by_one_slice() {
+    let (_file, mapping, mutex) = mutex();
+    let word = lock_word(&mapping);
+    for deadline in [Deadline::NEVER, in_ms(1_000_000)] {
+        assert_eq!(mutex.lock(NOW), Ok(Locked::Clean));
+        // As a waiter leaves it whose deadline has passed.
+        let value = word.fetch_or(libc::FUTEX_WAITERS, Ordering::Relaxed) | libc::FUTEX_WAITERS;
+        thread::scope(|scope| {
+            let (tell, told) = mpsc::channel();
+            let (say, said) = mpsc::channel();
+            let thief = scope.spawn(move || {
+                say.send(thread_id()).unwrap();
+                futex::wait(word, value, Deadline::NEVER);
+            });
+            until_asleep(said.recv().unwrap());
+            let (say, said) = mpsc::channel();
+            let mutex = &mutex;
+            scope.spawn(move || {
+                say.send(thread_id()).unwrap();
+                tell.send(mutex.lock(deadline)).unwrap();
+                mutex.unlock();
+            });
+            until_asleep(said.recv().unwrap());
+            mutex.unlock();
+            thief.join().unwrap();
+            let got = told.recv_timeout(Duration::from_secs(60));
+            if got.is_err() {
+                // So that the test ends.
+                futex::wake(word, u32::MAX);
+            }
+            assert_eq!(got, Ok(Ok(Locked::Clean)));
+        });
+    }
 }
