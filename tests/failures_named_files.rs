@@ -393,3 +393,59 @@ fn f84_a_relative_path_names_a_file_here() {
     });
     assert!(directory.files().is_empty());
 }
+
+#[test]
+fn f82_less_than_was_asked_for_is_an_error_and_more_is_not() {
+    let name = Name::new("f82");
+    let differs = |refused: SegmentError| match refused {
+        SegmentError::Name(NameError::Differs { what, asked, found, .. }) => (what, asked, found),
+        error => panic!("{error}"),
+    };
+    let base = ChannelOptions { payload_align: 16, max_message_bytes: 1000, ..options() };
+    drop(Channel::create(&name, &base).unwrap());
+    for asked in [
+        base.clone(),
+        ChannelOptions { capacity_bytes: 1024, payload_align: 8, ..base.clone() },
+        ChannelOptions { max_message_bytes: 1, ..base.clone() },
+        ChannelOptions::least(),
+    ] {
+        drop(Channel::open(&name, &asked).unwrap());
+    }
+    for (asked, part, least, found) in [
+        (ChannelOptions { capacity_bytes: 8192, ..base.clone() }, "ring to the second", 8192, 4096),
+        (
+            ChannelOptions { reply_capacity_bytes: Some(8192), ..base.clone() },
+            "ring to the first",
+            8192,
+            4096,
+        ),
+        (ChannelOptions { payload_align: 32, ..base.clone() }, "alignment", 32, 16),
+        (ChannelOptions { max_message_bytes: 1001, ..base.clone() }, "longest message", 1001, 1000),
+    ] {
+        for open in [Channel::open, Channel::open_or_create] {
+            let refused = open(&name, &asked).unwrap_err();
+            let text = refused.to_string();
+            assert!(text.contains(&least.to_string()) && text.contains("least()"), "{text}");
+            let (what, asked, there) = differs(refused);
+            assert!(what.contains(part), "{what}");
+            assert_eq!((asked, there), (least, found));
+        }
+    }
+    // Whoever creates gets what was asked for.
+    drop(Channel::create(&name, &ChannelOptions { capacity_bytes: 8192, ..base }).unwrap());
+    channel::remove(&name).unwrap();
+
+    drop(Store::create(&name, &small()).unwrap());
+    drop(Store::open(&name, &StoreOptions::least()).unwrap());
+    drop(
+        Store::open_or_create(&name, &StoreOptions { capacity_bytes: 1 << 17, ..small() }).unwrap(),
+    );
+    for open in [Store::open, Store::open_or_create] {
+        let larger = StoreOptions { capacity_bytes: 1 << 19, ..small() };
+        let refused = differs(of_store(open(&name, &larger)));
+        assert_eq!(refused, ("capacity in bytes", 1 << 19, 1 << 18));
+        let more = StoreOptions { max_readers: 5, ..small() };
+        assert_eq!(differs(of_store(open(&name, &more))), ("number of readers", 5, 4));
+    }
+    store::remove(&name).unwrap();
+}

@@ -37,7 +37,7 @@ fn options() -> StoreOptions {
 }
 
 fn open(name: &Name, ledger: &Ledger) -> Store {
-    match Store::open(name, &StoreOptions::default()) {
+    match Store::open(name, &StoreOptions::least()) {
         Ok(store) => store,
         Err(error) => ledger.violation(&format!("open: {error}")),
     }
@@ -314,7 +314,7 @@ fn f04_f05_f06_killed_writers_and_readers_leave_every_committed_value() {
                 inside += store.stats().unwrap().recoveries - counted;
                 drop(store);
                 at_once += u64::from(is_unfinished(&name));
-                store = Store::open(&name, &StoreOptions::default()).unwrap();
+                store = Store::open(&name, &StoreOptions::least()).unwrap();
                 counted = store.stats().unwrap().recoveries;
             }
             let writers = || dead.iter().filter(|index| **index < WRITERS);

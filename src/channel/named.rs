@@ -57,11 +57,12 @@ impl Channel {
         Self::named(&address.into(), How::Create, options)
     }
 
-    /// Takes the free side of a channel that exists; the second one where both are free. Of the
-    /// options only `side`, `access`, `types` and `wait` are used.
+    /// Takes the free side of a channel that exists; the second one where both are free. The channel may
+    /// be larger than asked for, and not smaller; [`ChannelOptions::least`] opens any.
     ///
     /// # Errors
-    /// [`NameError::NotFound`] where there is none, [`NameError::AlreadyClaimed`] where no side, or
+    /// [`NameError::NotFound`] where there is none, [`NameError::Differs`] where it is smaller than asked
+    /// for, [`NameError::AlreadyClaimed`] where no side, or
     /// not the one asked for, is free; [`SegmentError::Corrupt`] where it is poisoned. The others as
     /// they say. Nothing is kept.
     pub fn open(

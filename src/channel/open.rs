@@ -26,7 +26,7 @@ use crate::os::{boot, os};
 use crate::ring::Consumer;
 use crate::segment::{
     self, Address, ChannelGeometry, Claim, Draft, Found, How, NamedSegment, RingKind, SideLine,
-    Wish, attach_side, open, own_line, patience, read_side,
+    Wish, at_least, attach_side, open, own_line, patience, read_side,
 };
 use crate::supervisor;
 
@@ -94,6 +94,7 @@ impl Wish for Wanted<'_> {
     fn take(&self, found: Found) -> Result<Option<NamedSegment>, SegmentError> {
         let geometry: ChannelGeometry = found.geometry()?;
         check_kinds(&geometry, self.geometry.ring_kind)?;
+        self.refuse_less(&geometry)?;
         let Some(memory) = found.map(geometry.fence_mode)? else { return Ok(None) };
         let Some(gate) = found.gate(self.deadline)? else { return Ok(None) };
         let taken = gate.taken()?;
@@ -151,6 +152,21 @@ impl Wanted<'_> {
         let Some(side) = taken.into_iter().position(|taken| taken) else { return Ok(()) };
         let (address, pid) = (self.address.to_string(), found.pid_of(side));
         Err(NameError::AlreadyExists { address, pid }.into())
+    }
+
+    /// What is there may be more than was asked for, and not less.
+    fn refuse_less(&self, found: &ChannelGeometry) -> Result<(), NameError> {
+        let asked = self.geometry;
+        let (capacities, there) = (asked.capacity_bytes, found.capacity_bytes);
+        at_least(
+            self.address,
+            [
+                ("capacity in bytes of the ring to the second side", capacities[0], there[0]),
+                ("capacity in bytes of the ring to the first side", capacities[1], there[1]),
+                ("alignment of payloads in bytes", asked.payload_align, found.payload_align),
+                ("longest message in bytes", asked.max_message_bytes, found.max_message_bytes),
+            ],
+        )
     }
 
     /// The side to take; `None` where both are free and neither was asked for.

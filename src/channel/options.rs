@@ -1,7 +1,7 @@
 //! What can be chosen about a channel.
 
 use super::ChannelTypes;
-use crate::layout::MAX_CAPACITY_BYTES;
+use crate::layout::{MAX_CAPACITY_BYTES, MIN_CAPACITY_BYTES};
 use crate::memory::FenceMode;
 use crate::segment::{Access, ChannelGeometry, DEFAULT_MAX_MESSAGE_BYTES};
 use crate::wakeup::WaitStrategy;
@@ -15,7 +15,9 @@ pub enum Side {
     Second,
 }
 
-/// Choices about a channel. All have defaults:
+/// Choices about a channel. A channel that exists is opened where it has at least the capacities, the
+/// alignment and the longest message that are asked for; else
+/// [`NameError::Differs`](crate::error::NameError::Differs). All have defaults:
 ///
 /// ```
 /// use ringway::channel::ChannelOptions;
@@ -68,6 +70,16 @@ impl Default for ChannelOptions {
 }
 
 impl ChannelOptions {
+    /// The least that can be asked for: opens a channel of any size.
+    pub fn least() -> Self {
+        Self {
+            capacity_bytes: MIN_CAPACITY_BYTES,
+            payload_align: 8,
+            max_message_bytes: 1,
+            ..Self::default()
+        }
+    }
+
     /// What a segment is created with: two rings of records.
     pub(super) fn geometry(&self) -> ChannelGeometry {
         let capacities =

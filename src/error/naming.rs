@@ -114,6 +114,20 @@ pub enum NameError {
         /// Messages that wait for the first side.
         to_first: u64,
     },
+    /// What has this name has less of something than was asked for.
+    #[error(
+        "{address}: {what} is {found}, asked for at least {asked}; ask for less (`least()` asks for nothing), or create it anew"
+    )]
+    Differs {
+        /// What was to be opened.
+        address: String,
+        /// What there is less of.
+        what: &'static str,
+        /// How much was asked for.
+        asked: u64,
+        /// How much there is.
+        found: u64,
+    },
     /// A store with something in it, which is not replaced by a new one.
     #[error("{address}: a store with {keys} keys; open it, or remove it first")]
     NotEmpty {

@@ -45,7 +45,7 @@ pub use header::{ChannelGeometry, DEFAULT_MAX_MESSAGE_BYTES, RingKind};
 #[cfg(not(loom))]
 pub(crate) use named::{Found, Gate, NamedSegment, Whole, own_line};
 #[cfg(not(loom))]
-pub(crate) use open::{How, Wish, open, patience, until};
+pub(crate) use open::{How, Wish, at_least, open, patience, until};
 #[cfg(not(loom))]
 pub(crate) use sides::SideLine;
 pub(crate) use sides::{attach as attach_side, read as read_side};

@@ -41,6 +41,19 @@ pub(crate) trait Wish {
     fn take(&self, found: Found) -> Result<Option<Self::Segment>, SegmentError>;
 }
 
+/// Refuses a segment that has less of something than was asked for: `(what, asked, found)` each.
+pub(crate) fn at_least<const N: usize>(
+    address: &Address,
+    measures: [(&'static str, u64, u64); N],
+) -> Result<(), NameError> {
+    match measures.into_iter().find(|(_, asked, found)| found < asked) {
+        None => Ok(()),
+        Some((what, asked, found)) => {
+            Err(NameError::Differs { address: address.to_string(), what, asked, found })
+        }
+    }
+}
+
 /// The end of everybody's patience.
 pub(crate) fn patience() -> Deadline {
     Deadline::at_ns(monotonic_ns().saturating_add(PATIENCE_NS))

@@ -94,6 +94,7 @@ impl Wish for Wanted<'_> {
 
     fn take(&self, found: Found) -> Result<Option<StoreSegment>, SegmentError> {
         let header: StoreHeader = found.geometry()?;
+        self.options.refuse_less(self.address, &header.geometry)?;
         let Some(memory) = found.map(FenceMode::Real)? else { return Ok(None) };
         let Some(gate) = found.gate(self.deadline)? else { return Ok(None) };
         // A strange lock keeps nobody from seeing that the machine has gone down since.

@@ -78,11 +78,12 @@ impl Store {
     }
 
     /// Opens a store that exists. Who opens it while nobody else has it brings it in order first,
-    /// which takes longer where its last user had no time to close it. Of the options only `access` is
-    /// used.
+    /// which takes longer where its last user had no time to close it. The store may be larger than asked
+    /// for, and not smaller; [`StoreOptions::least`] opens any.
     ///
     /// # Errors
-    /// [`NameError::NotFound`] where there is none; [`NameError::NotOurs`] where it is another user's, or
+    /// [`NameError::NotFound`] where there is none; [`NameError::Differs`] where it is smaller than asked for;
+    /// [`NameError::NotOurs`] where it is another user's, or
     /// others may write it; [`SegmentError::PidNamespace`] where others use it in another pid namespace;
     /// [`SegmentError::Damaged`] where the machine went down with it in use, and it did not survive that;
     /// [`OpenError::Handle`] where all reader records are in use. The others as they say. Nothing is kept.

@@ -2,12 +2,13 @@
 
 use super::StoreGeometry;
 use super::header::StoreHeader;
-use crate::error::SegmentError;
+use crate::error::{NameError, SegmentError};
 use crate::layout::store::page::PAGE_BYTES;
 use crate::os::{os, random};
-use crate::segment::Access;
+use crate::segment::{Access, Address, at_least};
 
-/// Choices about a store. All have defaults:
+/// Choices about a store. A store that exists is opened where it has at least the capacity and the
+/// readers that are asked for; else [`NameError::Differs`]. All have defaults:
 ///
 /// ```
 /// use ringway::store::StoreOptions;
@@ -35,6 +36,26 @@ impl Default for StoreOptions {
 }
 
 impl StoreOptions {
+    /// The least that can be asked for: opens a store of any size.
+    pub fn least() -> Self {
+        Self { capacity_bytes: 1, max_readers: 1, ..Self::default() }
+    }
+
+    /// What is there may be more than was asked for, and not less.
+    pub(super) fn refuse_less(
+        &self,
+        address: &Address,
+        found: &StoreGeometry,
+    ) -> Result<(), NameError> {
+        at_least(
+            address,
+            [
+                ("capacity in bytes", self.capacity_bytes, found.pages() * PAGE_BYTES),
+                ("number of readers", self.max_readers.into(), found.readers()),
+            ],
+        )
+    }
+
     /// What a new segment says about itself, but for its incarnation.
     pub(super) fn header(&self) -> Result<StoreHeader, SegmentError> {
         // Whoever can choose keys must not be able to choose where they collide.

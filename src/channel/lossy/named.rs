@@ -87,8 +87,8 @@ impl<E: LossyEnd> LossyChannel<E> {
         Self::named(&address.into(), How::Create, options)
     }
 
-    /// Takes this end's side of a channel that exists. Of the options only `wait` and `access` are
-    /// used.
+    /// Takes this end's side of a channel that exists. It may be larger than asked for, and not smaller;
+    /// [`LossyOptions::least`] opens any.
     ///
     /// # Errors
     /// As [`Channel::open`](crate::channel::Channel::open), and

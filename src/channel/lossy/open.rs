@@ -12,7 +12,7 @@ use crate::channel::connect::connect;
 use crate::channel::connection::Connection;
 use crate::channel::duplex::Backing;
 use crate::error::{ExitReason, SegmentError};
-use crate::layout::MIN_CAPACITY_BYTES;
+use crate::layout::{MIN_CAPACITY_BYTES, MIN_LOSSY_CAPACITY_BYTES};
 use crate::memory::FenceMode;
 use crate::os::pidfd::PidFd;
 use crate::ring::lossy::LossyGeometry;
@@ -47,6 +47,11 @@ impl Default for LossyOptions {
 }
 
 impl LossyOptions {
+    /// The least that can be asked for: opens a channel of any size.
+    pub fn least() -> Self {
+        Self { capacity_bytes: MIN_LOSSY_CAPACITY_BYTES, ..Self::default() }
+    }
+
     /// A segment whose ring from this side on is lossy.
     pub(super) fn geometry(&self, from: usize) -> ChannelGeometry {
         let fence = self.fence.unwrap_or_else(|| match self.wait {
