@@ -1,5 +1,8 @@
 //! System calls that the kernel refuses, as a sandbox does.
 
+/// Stands for the number of a call: `fcntl` with `F_ADD_SEALS`, and nothing else of `fcntl`.
+pub const ADD_SEALS: libc::c_long = -1;
+
 /// From here on these calls fail with these errors, in this thread and those that it starts, for good.
 pub fn refuse(calls: &[(libc::c_long, i32)]) {
     const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
@@ -9,8 +12,15 @@ pub fn refuse(calls: &[(libc::c_long, i32)]) {
     // The number of the call lies at the start of what the filter gets.
     let mut program = vec![step(LOAD, 0, 0)];
     for (call, error) in calls {
-        program.push(step(EQUAL, 0, *call as u32));
-        program.push(step(RETURN, 0, libc::SECCOMP_RET_ERRNO | *error as u32));
+        let refusal = step(RETURN, 0, libc::SECCOMP_RET_ERRNO | *error as u32);
+        if *call == ADD_SEALS {
+            // The low half of the second argument, and then the number again.
+            let not_fcntl = libc::sock_filter { jf: 4, ..step(EQUAL, 0, libc::SYS_fcntl as u32) };
+            program.extend([not_fcntl, step(LOAD, 0, 24)]);
+            program.extend([step(EQUAL, 0, libc::F_ADD_SEALS as u32), refusal, step(LOAD, 0, 0)]);
+        } else {
+            program.extend([step(EQUAL, 0, *call as u32), refusal]);
+        }
     }
     program.push(step(RETURN, 0, libc::SECCOMP_RET_ALLOW));
     let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
