@@ -89,6 +89,19 @@ fn open_with(flags: libc::c_uint) -> io::Result<File> {
     Ok(unsafe { File::from_raw_fd(result) })
 }
 
+/// Whether the kernel has the seal that forbids new writable mappings (Linux 5.1).
+///
+/// # Errors
+/// There is no memory file to try it on.
+pub(crate) fn has_write_seal() -> io::Result<bool> {
+    let file = open_with(libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING)?;
+    match add_seals(file.as_fd(), WRITE_SEAL) {
+        Ok(()) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// The seals; an error where the descriptor is of a kind that cannot have any.
 pub(crate) fn seals(fd: BorrowedFd<'_>) -> io::Result<u32> {
     // SAFETY: the call takes an open descriptor and no pointer.
@@ -96,11 +109,39 @@ pub(crate) fn seals(fd: BorrowedFd<'_>) -> io::Result<u32> {
     super::check(result.into()).map(|_| result as u32)
 }
 
+/// The kind of file system that a file is in: its magic number.
+fn file_system(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    // SAFETY: zeros are a valid value to be overwritten.
+    let mut found: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: an open descriptor, and a structure that outlives the call.
+    let result = unsafe { libc::fstatfs(fd.as_raw_fd(), &raw mut found) };
+    super::check(result.into())?;
+    Ok(found.f_type as u64)
+}
+
 /// Adds seals, for ever.
 pub(crate) fn add_seals(fd: BorrowedFd<'_>, seals: u32) -> io::Result<()> {
     // SAFETY: the call takes an open descriptor and a number.
     let result = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_ADD_SEALS, seals as libc::c_int) };
     super::check(result.into()).map(drop)
+}
+
+/// Refuses what is no memory file, before anything is asked that somebody else would have to answer.
+/// Returns the seals.
+pub(crate) fn check_kind(fd: BorrowedFd<'_>) -> Result<u32, SegmentError> {
+    // First: it fails at once on anything that is no memory file. `fstat` would ask a file system in user
+    // space, which need not answer.
+    let seals = seals(fd).map_err(|error| SegmentError::NotMemory {
+        found: format!("a file that cannot be sealed ({error})"),
+    })?;
+    // Whoever has a file of huge pages could make a hole in it until it is sealed. Touching the hole is
+    // SIGBUS where no huge page is left.
+    let kind = file_system(fd).map_err(os("fstatfs"))?;
+    if kind != libc::TMPFS_MAGIC as u64 {
+        let found = format!("a file of huge pages or of another file system ({kind:#x})");
+        return Err(SegmentError::NotMemory { found });
+    }
+    Ok(seals)
 }
 
 /// A file that is memory and can neither shrink nor grow.
@@ -115,16 +156,11 @@ impl SealedMemory {
     /// Checks a descriptor that somebody else supplied.
     pub(crate) fn check(fd: OwnedFd) -> Result<Self, SegmentError> {
         let file = File::from(fd);
-        let found = file.metadata().map_err(os("fstat"))?;
-        if !found.is_file() {
-            return Err(SegmentError::NotMemory { found: format!("{:?}", found.file_type()) });
-        }
-        let seals = seals(file.as_fd())
-            .map_err(|error| SegmentError::NotMemory { found: format!("a file: {error}") })?;
+        let seals = check_kind(file.as_fd())?;
         if seals & SIZE_SEALS != SIZE_SEALS {
             return Err(SegmentError::Unsealed { found: seals, needed: SIZE_SEALS });
         }
-        // Read again: only now that the seals have been seen can it not change any more.
+        // Only now: without the seals it could still change.
         let found = file.metadata().map_err(os("fstat"))?;
         let (len_bytes, present_bytes) = (found.len(), found.blocks().saturating_mul(512));
         Ok(Self { file, len_bytes, present_bytes })

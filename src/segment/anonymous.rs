@@ -24,6 +24,8 @@ use crate::os::{fork, membarrier, os, random};
 #[derive(Debug)]
 pub struct AnonymousSegment<G = ChannelGeometry> {
     file: File,
+    /// A description for reading only, where one was opened in time.
+    reader: Option<OwnedFd>,
     memory: MappedMemory,
     geometry: G,
 }
@@ -119,7 +121,15 @@ impl<G: Kind> AnonymousSegment<G> {
         let memory = MappedMemory::from_mapping(Arc::new(mapping), fence_mode, generation);
         fill(&memory, &geometry)?;
         memfd::add_seals(file.as_fd(), memfd::SIZE_SEALS).map_err(os("fcntl(F_ADD_SEALS)"))?;
-        Ok(Self { file, memory, geometry })
+        Ok(Self { file, reader: None, memory, geometry })
+    }
+
+    /// Opens the file once more, for reading only, and keeps that for
+    /// [`descriptor_read_only`](Self::descriptor_read_only): a process that has changed its user can not
+    /// open it any more.
+    pub(crate) fn keep_reader(mut self) -> Self {
+        self.reader = memfd::reopen(self.file.as_fd(), false).ok();
+        self
     }
 
     /// Maps a segment that somebody else made, once `check` has found its header in order.
@@ -142,7 +152,7 @@ impl<G: Kind> AnonymousSegment<G> {
             (register(FenceMode::Real)?, Mapping::read_only(&file, len_bytes)?)
         };
         let memory = MappedMemory::from_mapping(Arc::new(mapping), fence_mode, generation);
-        Ok(Self { file, memory, geometry })
+        Ok(Self { file, reader: None, memory, geometry })
     }
 
     /// The mapped memory.
@@ -155,13 +165,14 @@ impl<G: Kind> AnonymousSegment<G> {
         &self.geometry
     }
 
-    /// A new descriptor of the same memory, closed on exec, for the process that is to attach. It
-    /// shares no locks and no flags with this one.
+    /// A new descriptor of the same memory, closed on exec, for the process that is to attach. It shares
+    /// its open file description with this one: nothing in the library relies on that description's
+    /// locks, flags or position, and a process that has changed its user could not open another.
     ///
     /// # Errors
-    /// [`SegmentError::Os`], where descriptors have run out or `/proc` is missing.
+    /// [`SegmentError::Os`], where descriptors have run out.
     pub fn descriptor(&self) -> Result<OwnedFd, SegmentError> {
-        memfd::reopen(self.file.as_fd(), true).map_err(os("open(/proc/self/fd)"))
+        self.file.as_fd().try_clone_to_owned().map_err(os("dup"))
     }
 
     /// As [`descriptor`](Self::descriptor), for a process that is only to read. Another user cannot
@@ -170,6 +181,9 @@ impl<G: Kind> AnonymousSegment<G> {
     /// # Errors
     /// As there.
     pub fn descriptor_read_only(&self) -> Result<OwnedFd, SegmentError> {
+        if let Some(reader) = &self.reader {
+            return reader.try_clone().map_err(os("dup"));
+        }
         memfd::reopen(self.file.as_fd(), false).map_err(os("open(/proc/self/fd)"))
     }
 

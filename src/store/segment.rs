@@ -5,14 +5,14 @@
 //! writing; its lock belongs to this pid namespace; the measures are a private copy.
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use super::header::StoreHeader;
 use super::{Core, Refusal, StoreGeometry, StoreOptions, shared, usage};
 use crate::error::{NameError, SegmentError};
 use crate::memory::{FenceMode, MappedMemory, Memory};
 use crate::os::clock::monotonic_ns;
-use crate::os::os;
+use crate::os::{memfd, os};
 use crate::segment::{Access, Address, AnonymousSegment, Binding, Found, Kind, Whole, patience};
 
 /// Of this process's user, and nobody else can write it.
@@ -48,7 +48,7 @@ impl StoreSegment {
         let segment = AnonymousSegment::make(&options.header()?, |memory, header| {
             fill(memory, header, [0, 0])
         })?;
-        Ok(Self::of(segment))
+        Ok(Self::of(segment.keep_reader()))
     }
 
     /// Attaches a store in a memory file that somebody else made, for writing.
@@ -62,6 +62,8 @@ impl StoreSegment {
     /// is closed.
     pub fn attach(fd: OwnedFd) -> Result<Self, SegmentError> {
         let file = File::from(fd);
+        // Before anything is asked that a file system in user space would have to answer.
+        memfd::check_kind(file.as_fd())?;
         let found = file.metadata().map_err(os("fstat"))?;
         // Whoever could write it can do anything to this process.
         TRUSTED.check(&"memory file", &found)?;
