@@ -132,7 +132,10 @@ fn measure(capacity_bytes: u64, deaths: usize) -> Vec<Measured> {
         backoff_max: Duration::ZERO,
     };
     let options = ChannelOptions { capacity_bytes, ..ChannelOptions::default() };
-    let spec = PluginSpec::new("mortal", program()).restart(restart).channel_options(options);
+    let spec = PluginSpec::new("mortal", env::current_exe().expect("the path of this program"))
+        .stdout(ringway::host::Stdio::null())
+        .restart(restart)
+        .channel_options(options);
     let plugin = host.spawn(spec).expect("a plugin");
     let (mut active, _passive) = plugin.take_channels().expect("its channels");
     let mut former = first_message(&mut active);

@@ -171,12 +171,10 @@ fn names_are_checked_and_unique() {
 }
 
 #[test]
-fn standard_error_is_the_commands_own() {
+fn standard_error_is_what_the_specification_says() {
     let (mut reader, writer) = std::io::pipe().unwrap();
-    let mut command = plugin::command("speak");
-    command.stderr(writer);
     let host = host();
-    let handle = host.spawn(plugin::spec_of("speaker", command)).unwrap();
+    let handle = host.spawn(plugin::spec("speaker", "speak").stderr(writer)).unwrap();
     handle.terminate().unwrap();
     drop((handle, host));
     let mut text = String::new();

@@ -259,7 +259,7 @@ fn who_may_not_switch_is_told_so() {
         panic!("{error}")
     };
     assert_eq!(source.raw_os_error(), Some(libc::EPERM));
-    let text = "the plugin could not be isolated: dropping the supplementary groups: ";
+    let text = "the plugin's process could not be prepared: dropping the supplementary groups: ";
     assert!(error.to_string().starts_with(text), "{error}");
     // It may still do less than it may.
     host.spawn(reader("less").limit(Limit::CoreBytes(0)).no_new_privs()).unwrap();

@@ -2,7 +2,6 @@
 
 use std::env;
 use std::error::Error;
-use std::process::Command;
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -145,9 +144,8 @@ fn host(moments: &Moments) -> Result<Host, Box<dyn Error>> {
 
 /// A plugin: this very program. It is started again whatever has ended it.
 fn spec(name: &str) -> Result<PluginSpec, Box<dyn Error>> {
-    let command = Command::new(env::current_exe()?);
     // It has a second to end by itself before it gets a signal.
-    let spec = PluginSpec::new(name, command).notice(Duration::from_secs(1));
+    let spec = PluginSpec::new(name, env::current_exe()?).notice(Duration::from_secs(1));
     Ok(spec.restart(Restart::on_failure()))
 }
 

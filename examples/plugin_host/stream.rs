@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::env;
 use std::error::Error;
 use std::io::IoSlice;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -207,7 +206,7 @@ struct Observer(PluginHandle, Channel);
 impl Observer {
     fn start(host: &Host) -> Result<Self, Box<dyn Error>> {
         // Not trusted with the store, which it has read-only.
-        let handle = host.spawn(PluginSpec::new(OBSERVER, Command::new(env::current_exe()?)))?;
+        let handle = host.spawn(PluginSpec::new(OBSERVER, env::current_exe()?))?;
         let (active, _passive) = handle.take_channels()?;
         Ok(Self(handle, active))
     }
@@ -236,8 +235,8 @@ fn start(host: &Host, plugins: u16) -> Result<(Vec<Worker>, Selector), Box<dyn E
     let mut selector = Selector::new();
     let mut workers = Vec::new();
     for number in 0..plugins {
-        let spec = PluginSpec::new(reader(number), Command::new(env::current_exe()?))
-            .restart(Restart::on_failure());
+        let spec =
+            PluginSpec::new(reader(number), env::current_exe()?).restart(Restart::on_failure());
         let handle = host.spawn(trusted(spec))?;
         let (active, _passive) = handle.take_channels()?;
         let (sender, receiver) = active.split();

@@ -399,6 +399,28 @@ impl<M: Memory> Connection<M> {
         }
     }
 
+    /// Shows whoever still has this incarnation's memory that this side has left it: the peer's process
+    /// has died, and others may hold what it had. This side's own ends are not affected: they read what
+    /// was committed, and move to a successor.
+    pub(crate) fn leave(&self) {
+        if !self.memory.is_ours() {
+            return;
+        }
+        let (outgoing, incoming) = (self.outgoing(), self.incoming());
+        let state = self.state_word(self.side);
+        let words = [
+            (outgoing.control(ring::PRODUCER_CLOSED), outgoing.control(ring::CONSUMER_WAITING)),
+            (incoming.control(ring::CONSUMER_CLOSED), incoming.control(ring::PRODUCER_WAITING)),
+        ];
+        for (closed, waiting) in words {
+            // Pairs with the Acquire of the peer's look at it, as in `close_end`.
+            self.memory.store_u32(closed, 1, Ordering::Release);
+            wakeup::wake_always(&self.memory, waiting);
+        }
+        self.memory.store_u32(state, side::CLOSED, Ordering::Release);
+        self.memory.wake_u32(state, u32::MAX);
+    }
+
     /// `word` is the end's closed word, `waiting` the peer's waiting word.
     fn close_end(&self, word: u64, waiting: u64) {
         // Pairs with the Acquire of the peer's look at it: what we committed before is visible.

@@ -19,7 +19,9 @@ use super::{Host, HostError};
 use super::{LinkError, Plugin, PluginSpec};
 use crate::channel::ChannelOptions;
 use crate::os::fork;
-use crate::os::pidfd::PidFd;
+use crate::os::keeper::Keeper;
+use crate::os::memfd;
+use crate::os::pidfd::{self, PidFd};
 use crate::store::StoreOptions;
 
 /// Makes a [`Host`].
@@ -32,6 +34,7 @@ pub struct HostBuilder {
     links: bool,
     store: Option<StoreOptions>,
     payloads: Option<StoreOptions>,
+    keeper: bool,
 }
 
 impl HostBuilder {
@@ -137,15 +140,41 @@ impl HostBuilder {
         self
     }
 
+    /// Starts a small process beside the host, which ends the plugins' process groups when the host has
+    /// died or has executed another program: SIGTERM, two seconds later SIGKILL. Plugins that run this
+    /// library end by themselves then; a keeper also ends what does not: wrappers, and programs that they
+    /// have started. What has left its group it cannot end.
+    ///
+    /// [`build`](Self::build) forks it, which copies the host's page tables: build the host early, while its
+    /// process is small. The keeper knows the groups of at most 4096 plugins.
+    #[must_use]
+    pub fn keeper(mut self) -> Self {
+        self.keeper = true;
+        self
+    }
+
     /// Makes the host.
     ///
     /// # Errors
-    /// [`HostError::Os`] where the system has no pidfds, or descriptors have run out;
+    /// [`HostError::Kernel`] where the kernel lacks what a host needs; [`HostError::Os`] where descriptors
+    /// have run out;
     /// [`HostError::Store`] where there can be no such store, or no room for it.
     pub fn build(self) -> Result<Host, HostError> {
         let os = |call| move |source| HostError::Os { call, source };
         let generation = fork::generation().map_err(os("mmap"))?;
-        let pidfd = PidFd::open(process::id()).map_err(os("pidfd_open"))?;
+        let pidfd = PidFd::open(process::id()).map_err(|source| match source.raw_os_error() {
+            Some(libc::ENOSYS | libc::EPERM) => {
+                HostError::Kernel { lacks: "pidfd_open", since: "5.3" }
+            }
+            _ => HostError::Os { call: "pidfd_open", source },
+        })?;
+        if !pidfd::can_be_waited_for(pidfd.as_fd()) {
+            return Err(HostError::Kernel { lacks: "waitid(P_PIDFD)", since: "5.4" });
+        }
+        if !memfd::has_write_seal().map_err(os("memfd_create"))? {
+            return Err(HostError::Kernel { lacks: "F_SEAL_FUTURE_WRITE", since: "5.1" });
+        }
+        let keeper = self.keeper.then(Keeper::start).transpose().map_err(os("fork"))?.map(Arc::new);
         let own_pidfd = pidfd.as_fd().try_clone_to_owned().map_err(os("dup"))?;
         let store = self.store.as_ref().map(HostStore::new).transpose()?.map(Arc::new);
         let payloads = self.payloads.as_ref().map(HostStore::new).transpose()?.map(Arc::new);
@@ -174,6 +203,7 @@ impl HostBuilder {
             store,
             payloads,
             roster,
+            keeper,
             options: self.options,
             hooks: self.hooks,
             events: Arc::default(),

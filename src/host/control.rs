@@ -10,27 +10,24 @@
 //! The host sets `RINGWAY_PLUGIN` for the program that it executes, to one line of text:
 //!
 //! ```text
-//! 5 host=7 control=8 bell=9 active=10 passive=11 service=12 store=13 payloads=14 post=15 access=none name=nonebot
-//! | |      |         |      |         |          |          |        |           |       |           |
-//! | |      |         |      |         |          |          |        |           |       |   the plugin's name, up
-//! | |      |         |      |         |          |          |        |           |       |   to the end: UTF-8, no
-//! | |      |         |      |         |          |          |        |           |       |   control characters
-//! | |      |         |      |         |          |          |        |           |       what it may do with the
-//! | |      |         |      |         |          |          |        |           |       two stores: none, read-only
-//! | |      |         |      |         |          |          |        |           |       or writable
-//! | |      |         |      |         |          |          |        |           socket on which the host tells of
-//! | |      |         |      |         |          |          |        |           links, or -1
-//! | |      |         |      |         |          |          |        memory file of the store for large
-//! | |      |         |      |         |          |          |        publications, or -1
-//! | |      |         |      |         |          |          memory file of the store, or -1
-//! | |      |         |      |         |          memory file of the service channel, or -1
-//! | |      |         |      |         memory file of the channel "nonebot-passive"
-//! | |      |         |      memory file of the channel "nonebot-active"
-//! | |      |         eventfd: the plugin writes 1 to it after a request
-//! | |      memory file of the control channel
-//! | pidfd of the host: readable once the host has died
-//! version of the handshake
+//! 5 host=7 session=8 pulse=-1 control=9 bell=10 active=11 passive=12 service=13 store=14 payloads=15 post=16 access=none name=nonebot
 //! ```
+//!
+//! | word | what it is |
+//! |---|---|
+//! | `5` | version of the handshake |
+//! | `host` | pidfd of the host: readable once the host has died |
+//! | `session` | socket that ends when the host has died, has executed a program, or lets go of this process; the host sends questions on it, below |
+//! | `pulse` | writing end of a pipe for the answers, or -1 |
+//! | `control` | memory file of the control channel |
+//! | `bell` | eventfd: the plugin writes 1 to it after a request |
+//! | `active`, `passive` | memory files of the channels "nonebot-active" and "nonebot-passive" |
+//! | `service` | memory file of the service channel, or -1 |
+//! | `store` | memory file of the store, or -1 |
+//! | `payloads` | memory file of the store for large publications, or -1 |
+//! | `post` | socket on which the host tells of links, or -1 |
+//! | `access` | what the plugin may do with two stores: none, read-only or writable |
+//! | `name` | the plugin's name, up to the end: UTF-8, no control characters |
 //!
 //! The numbers are descriptors that the plugin has inherited. The memory files but the store's are
 //! channel segments as `layout` describes them, sealed against shrinking and growing; the host is side
@@ -39,6 +36,9 @@
 //! none, or the plugin has no access; *read-only* says that the descriptor is open for reading only.
 //! The socket is one of a pair of `SOCK_SEQPACKET`, and only read by the plugin; there is one where the
 //! host links processes ([`HostBuilder::links`](super::HostBuilder::links)), and then a service channel too.
+//! The session is one of a `SOCK_SEQPACKET` pair too, and only read. Each message on it is a question
+//! whether the plugin runs: the plugin answers with one byte on the pulse, where there is one, and never
+//! waits for room. When the session ends, the host is gone: nothing in this process can reach it any more.
 //! The plugin marks all of them close-on-exec before it does anything else, so that its own children
 //! do not get them. These still get the variable, unless the plugin
 //! takes it out of what it hands them; one that connects finds no descriptors behind the numbers,
@@ -192,6 +192,9 @@ pub(super) fn ready() -> [u64; 2] {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Announcement {
     pub(super) host: i32,
+    pub(super) session: i32,
+    /// -1 where there is none.
+    pub(super) pulse: i32,
     pub(super) control: i32,
     pub(super) bell: i32,
     pub(super) active: i32,
@@ -232,14 +235,13 @@ impl Grant {
 
 impl Announcement {
     pub(super) fn to_text(&self) -> String {
-        let Self { host, control, bell, active, passive, service, store, .. } = self;
-        let Self { payloads, post, .. } = self;
-        let name = &self.name;
+        let Self { host, session, pulse, control, bell, active, passive, .. } = self;
+        let Self { service, store, payloads, post, name, .. } = self;
         let access = self.access.to_word();
         format!(
-            "{HANDSHAKE_VERSION} host={host} control={control} bell={bell} active={active} \
-             passive={passive} service={service} store={store} payloads={payloads} post={post} \
-             access={access} name={name}"
+            "{HANDSHAKE_VERSION} host={host} session={session} pulse={pulse} control={control} \
+             bell={bell} active={active} passive={passive} service={service} store={store} \
+             payloads={payloads} post={post} access={access} name={name}"
         )
     }
 
@@ -262,14 +264,16 @@ impl Announcement {
         };
         let announcement = Self {
             host: number("host", "the first number is not host=")?,
-            control: number("control", "the second number is not control=")?,
-            bell: number("bell", "the third number is not bell=")?,
-            active: number("active", "the fourth number is not active=")?,
-            passive: number("passive", "the fifth number is not passive=")?,
-            service: number("service", "the sixth number is not service=")?,
-            store: number("store", "the seventh number is not store=")?,
-            payloads: number("payloads", "the eighth number is not payloads=")?,
-            post: number("post", "the ninth number is not post=")?,
+            session: number("session", "the second number is not session=")?,
+            pulse: number("pulse", "the third number is not pulse=")?,
+            control: number("control", "the fourth number is not control=")?,
+            bell: number("bell", "the fifth number is not bell=")?,
+            active: number("active", "the sixth number is not active=")?,
+            passive: number("passive", "the seventh number is not passive=")?,
+            service: number("service", "the eighth number is not service=")?,
+            store: number("store", "the ninth number is not store=")?,
+            payloads: number("payloads", "the tenth number is not payloads=")?,
+            post: number("post", "the eleventh number is not post=")?,
             access: value("access")
                 .and_then(Grant::of)
                 .ok_or_else(|| malformed("access= is not none, read-only or writable"))?,
@@ -302,7 +306,9 @@ mod tests {
                 Grant::None,
             ),
         ] {
-            let text = format!("5 host=7 control=8 bell=9 active=10 passive=11 {rest}");
+            let text = format!(
+                "5 host=7 session=15 pulse=-1 control=8 bell=9 active=10 passive=11 {rest}"
+            );
             let announcement = Announcement::parse(&text).unwrap();
             assert_eq!((announcement.host, announcement.bell, announcement.passive), (7, 9, 11));
             assert_eq!(announcement.access, access);
@@ -315,7 +321,7 @@ mod tests {
 
     #[test]
     fn anything_else_is_an_error_that_says_what() {
-        let whole = "5 host=7 control=8 bell=9 active=10 passive=11 service=12 store=13 \
+        let whole = "5 host=7 session=15 pulse=-1 control=8 bell=9 active=10 passive=11 service=12 store=13 \
                      payloads=14 post=15 access=writable name=nonebot";
         for end in 0..whole.len() - "onebot".len() {
             assert!(Announcement::parse(&whole[..end]).is_err(), "{:?}", &whole[..end]);
@@ -323,13 +329,13 @@ mod tests {
         let found = |text: &str| Announcement::parse(text).unwrap_err();
         assert!(matches!(found("4 host=7"), ConnectError::Version { expected: 5, .. }));
         for text in [
-            "host=x control=8 bell=9 active=10 passive=11 service=12 store=13 payloads=14 post=15 access=none name=n",
-            "host=7 control=8 bell=9 passive=10 active=11 service=12 store=13 payloads=14 post=15 access=none name=n",
-            "host=7 control=8 bell=9 active=10 passive=11 name=n",
-            "host=7 control=8 bell=9 active=10 passive=11 service=12 store=13 payloads=14 post=15 access=all name=n",
-            "host=7 control=8 bell=9 active=1 passive=1 service=1 store=1 payloads=1 post=1 access=none more=1 name=n",
-            "host=7 control=8 bell=9 active=10 passive=11 service=12 store=13 payloads=14 post=15 access=none name=a/b",
-            "host=7 control=8 bell=9 active=10 passive=99999999999 service=1 store=1 payloads=1 post=1 access=none \
+            "host=x session=15 pulse=16 control=8 bell=9 active=10 passive=11 service=12 store=13 payloads=14 post=15 access=none name=n",
+            "host=7 session=15 pulse=16 control=8 bell=9 passive=10 active=11 service=12 store=13 payloads=14 post=15 access=none name=n",
+            "host=7 session=15 pulse=16 control=8 bell=9 active=10 passive=11 name=n",
+            "host=7 session=15 pulse=16 control=8 bell=9 active=10 passive=11 service=12 store=13 payloads=14 post=15 access=all name=n",
+            "host=7 session=15 pulse=16 control=8 bell=9 active=1 passive=1 service=1 store=1 payloads=14 post=1 access=none more=1 name=n",
+            "host=7 session=15 pulse=16 control=8 bell=9 active=10 passive=11 service=12 store=13 payloads=14 post=15 access=none name=a/b",
+            "host=7 session=15 pulse=16 control=8 bell=9 active=10 passive=99999999999 service=1 store=1 payloads=14 post=1 access=none \
              name=n",
         ] {
             let text = &format!("5 {text}");

@@ -1,8 +1,16 @@
 //! The death of a plugin's process: why, who is told, what follows.
 //!
 //! The supervisor's thread runs it, where it must be short: what takes longer goes to a thread of the
-//! plugin's own. What always holds: nothing but the pidfd decides that a process is dead; it is
-//! reaped, by whoever notices its death; its channels say so before anybody else does.
+//! plugin's own. Invariants: only the pidfd decides that a process is dead; its group is signalled
+//! before the process is reaped; its channels are told before anybody else.
+//!
+//! # The group
+//!
+//! A plugin's process leads a group: a wrapper and what it has started, or a plugin and its helpers. When
+//! the process ends unexpectedly, the rest of the group is killed at once. When it was told to end, the
+//! rest has the time that the process had, where the kernel can signal a group whose leader has been
+//! reaped (Linux 6.9); it is killed at once where not. Processes that have left the group keep nothing
+//! but closed channels: the host closes its ends of the former incarnation, and its session.
 
 use std::sync::Arc;
 use std::thread;
@@ -12,7 +20,7 @@ use super::control::Request;
 use super::event::HostEventKind;
 use super::hooks::{Moment, tell};
 use super::launch::Connections;
-use super::supervised::{Asked, Life, Phase, Supervised};
+use super::supervised::{Asked, Life, Phase, Remains, Supervised};
 use crate::error::ExitReason;
 use crate::os::pidfd::PidFd;
 
@@ -20,13 +28,20 @@ impl Supervised {
     /// The supervisor has seen the process die: reaps it, tells the channels, and starts what is to
     /// follow.
     pub(super) fn died(self: &Arc<Self>, pid: u32, pidfd: Arc<PidFd>, connections: Connections) {
-        let reason = reap(&pidfd);
+        self.end_group(pid, &pidfd);
+        let (reason, by_us) = reap(&pidfd);
+        if !by_us {
+            self.events.reaped_elsewhere(&self.name);
+        }
         let mut life = self.life();
         life.exit = Some(reason);
         if life.ready_at.is_some_and(|at| self.restart.forgets_after(at.elapsed())) {
             life.failures = 0;
         }
         let Connections { control, active, passive, service } = &connections;
+        for connection in [control, active, passive].into_iter().chain(service) {
+            connection.leave();
+        }
         control.peer_died(reason, false);
         if let Some(service) = service {
             service.peer_died(reason, false);
@@ -59,6 +74,45 @@ impl Supervised {
         self.notify();
     }
 
+    /// Kills what is left of the group of a process that is dead and not reaped, unless it has time left.
+    fn end_group(&self, pid: u32, pidfd: &Arc<PidFd>) {
+        let mut life = self.life();
+        if let Some(process) = life.process.as_mut().filter(|process| process.pid == pid) {
+            process.is_dead = true;
+        }
+        let orderly = life.stopping || life.asked.is_some();
+        if orderly && pidfd.signal_group(0).is_ok() {
+            let kill_at = life.kill_at.unwrap_or_else(|| Instant::now() + self.patience.grace);
+            life.remains = Some(Remains { pid, pidfd: Arc::clone(pidfd), kill_at });
+        } else {
+            let _ = pidfd.signal_group_of_child(pid, libc::SIGKILL);
+            self.launcher.kill_cgroup();
+            self.is_gone(pid);
+        }
+    }
+
+    /// Nothing is left of the group of this process.
+    fn is_gone(&self, pid: u32) {
+        if let Some(keeper) = &self.keeper {
+            keeper.remove(pid);
+        }
+    }
+
+    /// Waits until nothing is left of the group of the last process, and kills it when its time is
+    /// over. Call it without a lock.
+    pub(super) fn end_remains(&self) {
+        let Some(Remains { pid, pidfd, kill_at }) = self.life().remains.take() else { return };
+        while pidfd.signal_group(0).is_ok() {
+            if Instant::now() >= kill_at {
+                let _ = pidfd.signal_group(libc::SIGKILL);
+                break;
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        self.launcher.kill_cgroup();
+        self.is_gone(pid);
+    }
+
     /// Whether a successor is to be started.
     fn is_followed(&self, life: &Life, reason: ExitReason) -> bool {
         let wanted = life.asked.is_some() || self.restart.pause(reason, life.failures).is_some();
@@ -74,8 +128,9 @@ impl Supervised {
         let ready_for = life.ready_at.map_or(Duration::ZERO, |at| at.elapsed());
         let (asked, died_at) = (life.asked, Instant::now());
         let restart = move |this: &Arc<Self>| this.restart(reason, died_at, asked, ready_for);
-        if follows && self.start_thread(life, restart) {
+        if follows {
             self.enter(life, Phase::Restarting(reason));
+            self.start_thread_for_sure(life, restart);
             return;
         }
         let gave_up = !life.stopping && self.restart.pause(reason, 0).is_some();
@@ -93,21 +148,21 @@ impl Supervised {
         self.enter(life, Phase::Ended(reason));
         if let Some(turn) = self.turn(Moment::AfterShutdown, life) {
             // Not here: the supervisor's thread has other deaths to notice.
-            self.start_thread(life, move |_| tell(Some(turn)));
+            self.start_thread_for_sure(life, move |_| tell(Some(turn)));
         }
         self.notify();
     }
 }
 
-/// Takes the exit status of a child that is known to have ended. Only where somebody traces it may
-/// that have to wait, until the tracer lets go of it.
-fn reap(pidfd: &PidFd) -> ExitReason {
+/// Takes the exit status of a child that is known to have ended, and whether this process has reaped it.
+/// Only where somebody traces it may that have to wait, until the tracer lets go of it.
+fn reap(pidfd: &PidFd) -> (ExitReason, bool) {
     for _ in 0..100 {
-        match pidfd.reap() {
-            Ok(Some(reason)) => return reason,
+        match pidfd.reap_child() {
+            Ok(Some(reaped)) => return reaped,
             Ok(None) => thread::sleep(Duration::from_millis(1)),
             Err(_) => break,
         }
     }
-    ExitReason::Unknown
+    (ExitReason::Unknown, true)
 }

@@ -18,6 +18,16 @@ use crate::store::{HandleError as StoreHandleError, OpenError};
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum HostError {
+    /// The kernel is too old, or a filter of system calls takes something away.
+    #[error(
+        "the kernel lacks {lacks}, which a host needs: Linux {since} has it, unless a filter of system calls refuses it"
+    )]
+    Kernel {
+        /// What it lacks.
+        lacks: &'static str,
+        /// The first version that has it.
+        since: &'static str,
+    },
     /// A system call failed.
     #[error("{call}: {source}")]
     Os {
@@ -114,9 +124,20 @@ pub enum SpawnError {
         /// What the system said.
         source: io::Error,
     },
-    /// The plugin could not be isolated as its [`PluginSpec`](super::PluginSpec) says, so its program
-    /// was not executed.
-    #[error("the plugin could not be isolated: {step}: {source}")]
+    /// The program was not executed in time: somebody has stopped the new process, or a file system does
+    /// not answer. The process was killed.
+    #[error(
+        "{program:?} was not executed within {timeout:?}: the new process was stopped, or waits for a file system"
+    )]
+    NotExecuted {
+        /// The program.
+        program: String,
+        /// How long it had.
+        timeout: Duration,
+    },
+    /// The plugin's process could not be made what its [`PluginSpec`](super::PluginSpec) says, so its
+    /// program was not executed.
+    #[error("the plugin's process could not be prepared: {step}: {source}")]
     Isolation {
         /// What failed.
         step: IsolationStep,
@@ -303,6 +324,15 @@ pub enum HandleError {
     /// The plugin has no process, or one that has been told to end.
     #[error("the plugin does not run")]
     NotRunning,
+    /// The system does not let the host signal the plugin's process.
+    #[error(
+        "the plugin's process may not be signalled: {}; the host needs the plugin's user id, or CAP_KILL",
+        std::io::Error::from_raw_os_error(*os_error)
+    )]
+    Denied {
+        /// What the system said, as a number.
+        os_error: i32,
+    },
     /// It has not ended in time.
     #[error("the plugin has not ended in time")]
     Timeout,

@@ -115,6 +115,22 @@ pub enum HostEventKind {
         /// Its process.
         pid: u32,
     },
+    /// The reasons for which processes end are not reliable in this host, said once a host: it ignores
+    /// SIGCHLD, or something else in it waits for all children. A reason is then
+    /// [unknown](ExitReason::Unknown) before Linux 6.15, and is not taken for a failure.
+    ReapedElsewhere,
+    /// A thread that this plugin needs could not be started. It is tried again until it can.
+    NoThread {
+        /// The error.
+        error: String,
+    },
+    /// It has not answered for as long as its [`PluginSpec::liveness`](super::PluginSpec::liveness) says.
+    Silent {
+        /// For how long.
+        silence: Duration,
+    },
+    /// It answers again.
+    Heard,
     /// A further incarnation could not be started; what went wrong, in words.
     StartFailed {
         /// The error.
@@ -141,9 +157,21 @@ pub(super) struct Events {
 struct Waiting {
     events: VecDeque<HostEvent>,
     forgotten: u64,
+    /// Whether `ReapedElsewhere` has been said.
+    reaping_told: bool,
 }
 
 impl Events {
+    /// Reports [`HostEventKind::ReapedElsewhere`], once.
+    pub(super) fn reaped_elsewhere(&self, plugin: &str) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = std::mem::replace(&mut waiting.reaping_told, true);
+        drop(waiting);
+        if !told {
+            self.report(plugin, HostEventKind::ReapedElsewhere);
+        }
+    }
+
     pub(super) fn report(&self, plugin: &str, kind: HostEventKind) {
         let event = HostEvent { plugin: plugin.into(), at: Instant::now(), kind };
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);

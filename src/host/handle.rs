@@ -5,6 +5,7 @@
 //! plugin; in a forked child it does nothing to the plugin, and takes no lock.
 
 use std::fmt;
+use std::io::{PipeReader, PipeWriter};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -151,10 +152,30 @@ impl PluginHandle {
     ///
     /// # Errors
     /// [`HandleError::NotRunning`] where it has no process, because it has ended or is about to be
-    /// started again. [`HandleError::Forked`].
+    /// started again. [`HandleError::Denied`] where the system does not allow it: the plugin runs as
+    /// another user, and the host has no privilege to signal it. [`HandleError::Forked`].
     pub fn kill(&self) -> Result<(), HandleError> {
         self.check_ours()?;
-        if self.plugin.signal(libc::SIGKILL) { Ok(()) } else { Err(HandleError::NotRunning) }
+        self.plugin.signal(libc::SIGKILL)
+    }
+
+    /// Takes the host's end of the plugin's standard input, where that is [piped](super::Stdio::piped).
+    /// Each incarnation has pipes of its own; an end that was not taken is closed when the next
+    /// incarnation starts. `None` where it was taken, and in a forked child.
+    pub fn take_stdin(&self) -> Option<PipeWriter> {
+        self.is_ours().then(|| self.plugin.life().pipes.stdin.take())?
+    }
+
+    /// Takes the host's end of the plugin's standard output, otherwise as
+    /// [`take_stdin`](Self::take_stdin). The plugin waits when the pipe is full: read it on a thread that
+    /// may wait, until its end. It ends when no process has the other end any more.
+    pub fn take_stdout(&self) -> Option<PipeReader> {
+        self.is_ours().then(|| self.plugin.life().pipes.stdout.take())?
+    }
+
+    /// The same for standard error.
+    pub fn take_stderr(&self) -> Option<PipeReader> {
+        self.is_ours().then(|| self.plugin.life().pipes.stderr.take())?
     }
 
     fn is_ours(&self) -> bool {

@@ -21,6 +21,7 @@ use std::thread::{self, ThreadId};
 use super::event::HostEventKind;
 use super::handle::PluginHandle;
 use super::supervised::{Life, Supervised};
+use crate::callback::text_of;
 use crate::error::ExitReason;
 
 /// A turning point in a plugin's life.
@@ -200,9 +201,7 @@ impl Turn {
         let moment = self.occasion.moment;
         for (_, hook) in self.plugin.hooks.list.0.iter().filter(|&&(of, _)| of == moment) {
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| hook(&self.occasion))) {
-                let text = panic.downcast_ref::<&str>().map(ToString::to_string);
-                let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-                let message = text.unwrap_or_default();
+                let message = text_of(panic);
                 self.plugin.report(HostEventKind::HookPanicked { moment, message });
             }
         }

@@ -1,128 +1,172 @@
 //! One start of a plugin's process: descriptors, environment, handshake.
 //!
 //! [`Supervised`](super::supervised::Supervised) calls it for the first start and for each restart.
-//! What always holds: the host keeps no descriptor that it passed on, so nothing of a plugin's
-//! channels is left when both processes are gone; a process that fails the handshake is killed.
+//! Invariants: the host keeps no descriptor that it passed on, so nothing of a plugin's channels is
+//! left when both processes are gone; no lock of the host is held while a process is started.
 
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::process::Command;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::control::{self, Announcement, CONTROL_CAPACITY_BYTES, Grant, VARIABLE};
 use super::error::SpawnError;
-use super::isolation::{StepNames, Wanted};
+use super::isolation::StepNames;
+use super::program::{Pipes, Program, c_environment};
 use super::service::frame;
+use super::spec::PluginSpec;
 use crate::channel::{Channel, ChannelOptions, ChannelTypes, Connection};
 use crate::error::{Corruption, ExitReason, RecvTimeoutError};
 use crate::memory::Deadline;
-use crate::os::clock::monotonic_ns;
-use crate::os::isolation::Progress;
-use crate::os::pidfd::PidFd;
-use crate::os::process::Inheritance;
+use crate::os::child::{Hook, Image, Setup};
+use crate::os::spawn::{NotStarted, Start, above_standard};
 use crate::segment::AnonymousSegment;
 
-/// What a plugin's process inherits.
+/// What a plugin's process inherits: descriptors of its own, which the host does not keep.
 #[derive(Debug)]
-pub(super) struct Handed<'a> {
+pub(super) struct Handed {
     /// The host's pidfd.
-    pub(super) host: &'a OwnedFd,
-    pub(super) control: &'a OwnedFd,
-    /// The control channel's bell.
-    pub(super) bell: &'a OwnedFd,
-    pub(super) active: &'a OwnedFd,
-    pub(super) passive: &'a OwnedFd,
-    pub(super) service: Option<&'a OwnedFd>,
-    pub(super) store: Option<&'a OwnedFd>,
+    pub(super) host: OwnedFd,
+    /// Ends when the host ends, executes a program, or lets go of this process.
+    pub(super) session: OwnedFd,
+    /// Answers the host's questions whether the process runs, where it asks.
+    pub(super) pulse: Option<OwnedFd>,
+    pub(super) control: OwnedFd,
+    /// The control channel's doorbell.
+    pub(super) bell: OwnedFd,
+    pub(super) active: OwnedFd,
+    pub(super) passive: OwnedFd,
+    pub(super) service: Option<OwnedFd>,
+    pub(super) store: Option<OwnedFd>,
     /// The store for large publications.
-    pub(super) payloads: Option<&'a OwnedFd>,
-    pub(super) post: Option<&'a OwnedFd>,
+    pub(super) payloads: Option<OwnedFd>,
+    pub(super) post: Option<OwnedFd>,
     /// What it may do with the store.
     pub(super) access: Grant,
 }
 
-/// A command that can be started again and again.
+/// What is started, again and again.
 #[derive(Debug)]
 pub(super) struct Launcher {
-    command: Command,
-    inheritance: Inheritance,
-    /// How far an isolated child has come, and what its steps are called.
-    isolated: Option<(Arc<Progress>, StepNames)>,
+    program: Program,
+    setup: Arc<Setup>,
+    hook: Option<SharedHook>,
+    names: StepNames,
+    cgroup: Option<PathBuf>,
+}
+
+/// A hook that one start at a time uses.
+#[derive(Clone)]
+struct SharedHook(Arc<Mutex<Hook>>);
+
+impl std::fmt::Debug for SharedHook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SharedHook")
+    }
 }
 
 impl Launcher {
-    pub(super) fn new(mut command: Command, wanted: Wanted) -> Result<Self, SpawnError> {
-        let inheritance = Inheritance::default();
-        let (isolation, names) = wanted.into_parts();
-        let isolated = if isolation.is_empty() {
-            inheritance.install(&mut command);
-            None
-        } else {
-            let progress = inheritance
-                .install_isolated(&mut command, isolation)
-                .map_err(|source| SpawnError::Os { call: "mmap", source })?;
-            Some((progress, names))
-        };
-        Ok(Self { command, inheritance, isolated })
+    /// Takes what concerns the process out of a specification.
+    ///
+    /// # Errors
+    /// There is no such directory name.
+    pub(super) fn new(spec: &mut PluginSpec) -> Result<Self, SpawnError> {
+        let program = std::mem::replace(&mut spec.program, Program::new("".into()));
+        let names = std::mem::take(&mut spec.names);
+        let mut setup = std::mem::take(&mut spec.setup);
+        setup.isolation = names.isolation(spec.no_new_privs);
+        setup.directory = program
+            .directory()
+            .map_err(|source| SpawnError::Exec { program: program.name(), source })?;
+        let hook = spec.pre_exec.take().map(|hook| SharedHook(Arc::new(Mutex::new(hook))));
+        Ok(Self { program, setup: Arc::new(setup), hook, names, cgroup: spec.cgroup.take() })
     }
 
-    /// Says what went wrong in the child.
-    fn failed(&self, source: io::Error) -> SpawnError {
-        let step = self
-            .isolated
-            .as_ref()
-            .and_then(|(progress, names)| names.name(progress.failed_step()?));
-        match step {
-            Some(step) => SpawnError::Isolation { step, source },
-            None => SpawnError::Exec {
-                program: self.command.get_program().to_string_lossy().into_owned(),
-                source,
+    /// Begins to execute the program with these descriptors. Returns the host's ends of its streams.
+    pub(super) fn begin(&self, name: &str, handed: Handed) -> Result<(Start, Pipes), SpawnError> {
+        let os = |call| move |source| SpawnError::Os { call, source };
+        let (announced, inherited) = announce(name, handed).map_err(os("dup"))?;
+        let exec = |source| SpawnError::Exec { program: self.program.name(), source };
+        let environment = self.program.environment(VARIABLE, announced.to_text());
+        let programs = self.program.paths(&environment).map_err(exec)?;
+        let (streams, pipes) = self
+            .program
+            .streams(self.names.switches_user())
+            .map_err(os("opening the standard streams"))?;
+        let image = Image {
+            programs,
+            arguments: self.program.argv().map_err(exec)?,
+            environment: c_environment(environment).map_err(exec)?,
+            streams,
+            inherited,
+            cgroup: self.open_cgroup().map_err(os("opening cgroup.procs"))?,
+        };
+        let hook = self.hook.as_ref().map(|hook| Arc::clone(&hook.0));
+        let start = Start::begin(Arc::clone(&self.setup), image, hook)
+            .map_err(os("starting a thread that starts the plugin"))?;
+        Ok((start, pipes))
+    }
+
+    fn open_cgroup(&self) -> io::Result<Option<OwnedFd>> {
+        let Some(directory) = &self.cgroup else { return Ok(None) };
+        let procs = OpenOptions::new().write(true).open(directory.join("cgroup.procs"))?;
+        above_standard(procs.into()).map(Some)
+    }
+
+    /// Kills all that is left in the plugin's control group, where it has one.
+    pub(super) fn kill_cgroup(&self) {
+        if let Some(directory) = &self.cgroup {
+            // Before Linux 5.14 there is no such file.
+            let _ = fs::write(directory.join("cgroup.kill"), "1");
+        }
+    }
+
+    /// Says why the program was not executed within `timeout`.
+    pub(super) fn failed(&self, error: NotStarted, timeout: Duration) -> SpawnError {
+        let program = || self.program.name();
+        match error {
+            NotStarted::Call(call, source) => SpawnError::Os { call, source },
+            NotStarted::Step(step, source) => match self.names.name(step) {
+                Some(step) => SpawnError::Isolation { step, source },
+                None => SpawnError::Exec { program: program(), source },
             },
-        }
-    }
-
-    /// Executes the command with these descriptors.
-    pub(super) fn start(
-        &mut self,
-        name: &str,
-        handed: &Handed<'_>,
-    ) -> Result<(u32, PidFd), SpawnError> {
-        let &Handed { host, control, bell, active, passive, service, .. } = handed;
-        let &Handed { store, payloads, post, access, .. } = handed;
-        let number = |fd: Option<&OwnedFd>| fd.map_or(-1, AsRawFd::as_raw_fd);
-        let announced = Announcement {
-            host: host.as_raw_fd(),
-            control: control.as_raw_fd(),
-            bell: bell.as_raw_fd(),
-            active: active.as_raw_fd(),
-            passive: passive.as_raw_fd(),
-            service: number(service),
-            store: number(store),
-            payloads: number(payloads),
-            post: number(post),
-            access,
-            name: name.into(),
-        };
-        self.command.env(VARIABLE, announced.to_text());
-        let always = [host, control, bell, active, passive].map(Some);
-        let [host, control, bell, active, passive] = always;
-        self.inheritance
-            .set([host, control, bell, active, passive, service, store, payloads, post]);
-        if let Some((progress, _)) = &self.isolated {
-            progress.reset();
-        }
-        let mut child = self.command.spawn().map_err(|source| self.failed(source))?;
-        // The number still means our child: nobody but us may reap it.
-        match PidFd::open(child.id()) {
-            Ok(pidfd) => Ok((child.id(), pidfd)),
-            Err(source) => {
-                let _ = child.kill();
-                let _ = child.wait();
-                Err(SpawnError::Os { call: "pidfd_open", source })
+            NotStarted::Ended(reason) => SpawnError::Exited { reason },
+            NotStarted::HookInUse | NotStarted::TimedOut => {
+                SpawnError::NotExecuted { program: program(), timeout }
             }
         }
     }
+}
+
+/// What the plugin is told of its descriptors, and the descriptors.
+fn announce(name: &str, handed: Handed) -> io::Result<(Announcement, Vec<OwnedFd>)> {
+    let Handed { host, session, pulse, control, bell, active, passive, service, .. } = handed;
+    let mut inherited = Vec::new();
+    let mut number = |fd: Option<OwnedFd>| -> io::Result<i32> {
+        let Some(fd) = fd else { return Ok(-1) };
+        let fd = above_standard(fd)?;
+        let number = fd.as_raw_fd();
+        inherited.push(fd);
+        Ok(number)
+    };
+    let announced = Announcement {
+        host: number(Some(host))?,
+        session: number(Some(session))?,
+        pulse: number(pulse)?,
+        control: number(Some(control))?,
+        bell: number(Some(bell))?,
+        active: number(Some(active))?,
+        passive: number(Some(passive))?,
+        service: number(service)?,
+        store: number(handed.store)?,
+        payloads: number(handed.payloads)?,
+        post: number(handed.post)?,
+        access: handed.access,
+        name: name.into(),
+    };
+    Ok((announced, inherited))
 }
 
 /// The channels of one incarnation, before the ends go to whom they belong.
@@ -174,7 +218,7 @@ impl Channels {
         })
     }
 
-    /// New descriptions of the three that there always are, for the plugin: control, active, passive.
+    /// Descriptors of the three that there always are, for the plugin: control, active, passive.
     pub(super) fn descriptors(&self) -> Result<[OwnedFd; 3], SpawnError> {
         Ok([self.control.descriptor()?, self.active.descriptor()?, self.passive.descriptor()?])
     }
@@ -206,11 +250,10 @@ impl Channels {
 pub(super) fn handshake(
     control: &mut Channel,
     segments: &[Arc<AnonymousSegment>],
+    deadline: Deadline,
     timeout: Duration,
     attached: impl FnOnce(),
 ) -> Result<(), SpawnError> {
-    let timeout_ns = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
-    let deadline = Deadline::at_ns(monotonic_ns().saturating_add(timeout_ns));
     let message = expect(control, control::TAG_ATTACHED, deadline, timeout)?;
     let version = control::version_of_attached(&message);
     if version != Some(control::HANDSHAKE_VERSION) {

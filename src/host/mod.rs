@@ -8,13 +8,15 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `builder` | what a host is made of |
-//! | `spec`, `event`, `error` | what is asked for, what happened, what went wrong |
+//! | `spec`, `policy`, `event`, `error` | what is asked for, what happened, what went wrong |
 //! | `control` | the handshake: environment variable, messages, order |
-//! | `isolation` | what a plugin's process may do less than its host |
+//! | `program` | what a plugin executes, with which streams |
+//! | `process`, `isolation` | what kind of process it is, and what it may do less than its host |
 //! | `launch` | one start of a process |
-//! | `supervised` | one plugin: its state |
+//! | `supervised`, `threads` | one plugin: its state, the order of locks, its threads |
 //! | `start`, `death` | its process: from fresh channels to ready; what follows its end |
 //! | `restart` | back-off, fresh segments, unread messages |
+//! | `liveness` | whether a plugin's process answers |
 //! | `handle` | what the host program holds of a plugin |
 //! | `stop` | ending a plugin, for good or to make room for a successor |
 //! | `hooks` | telling the host program of the turning points |
@@ -22,7 +24,7 @@
 //! | `payloads` | its store for large publications |
 //! | `links` | channels between any two processes: who brokers them, and how both get an end |
 //! | `registry` | channels by name or ticket |
-//! | `plugin`, `listener` | the plugin's side; what it hears from its host |
+//! | `plugin`, `guard`, `listener` | the plugin's side; its watch over its host; what it hears from it |
 //! | `service` | what plugins ask of their host, and the answers |
 //! | `others` | what a plugin sees of other plugins, and may do to them |
 //!
@@ -52,7 +54,7 @@
 //! [`Host::spawn`], and no signal later. A *cgroup* that has none calls the kernel's killer, at that
 //! moment and not under load: give the host's cgroup room for all plugins, and once more for each
 //! that is being restarted, since the old segments stay until their unread messages have been read.
-//! Besides that the host holds, per plugin, six descriptors, a seventh where it
+//! Besides that the host holds, per plugin, seven descriptors, an eighth where it
 //! [links processes](HostBuilder::links), and no thread while nothing happens to it. One thread serves all plugins, where there is something to serve.
 //!
 //! # Examples
@@ -60,12 +62,11 @@
 //! The host:
 //!
 //! ```no_run
-//! use std::process::Command;
 //! use ringway::host::{Host, PluginSpec, Restart};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let host = Host::builder().build()?;
-//! let spec = PluginSpec::new("nonebot", Command::new("./nonebot")).restart(Restart::on_failure());
+//! let spec = PluginSpec::new("nonebot", "./nonebot").restart(Restart::on_failure());
 //! let plugin = host.spawn(spec)?;
 //! let (mut active, passive) = plugin.take_channels()?;
 //! drop(passive);
@@ -96,15 +97,20 @@ pub mod control;
 mod death;
 mod error;
 mod event;
+mod guard;
 mod handle;
 mod hooks;
 mod isolation;
 mod launch;
 pub(crate) mod links;
 mod listener;
+mod liveness;
 mod others;
 mod payloads;
 mod plugin;
+mod policy;
+mod process;
+mod program;
 mod registry;
 mod restart;
 mod service;
@@ -113,6 +119,7 @@ mod start;
 mod stop;
 mod store;
 mod supervised;
+mod threads;
 mod topics;
 
 use std::os::fd::OwnedFd;
@@ -122,6 +129,7 @@ use std::time::{Duration, Instant};
 use crate::channel::ChannelOptions;
 use crate::error::ExitReason;
 use crate::os::fork;
+use crate::os::keeper::Keeper;
 use crate::store::Store;
 use hooks::HookList;
 use links::HostLinks;
@@ -145,10 +153,13 @@ pub use others::{
     ControlAction, ControlError, ControlRequest, PluginChange, PluginInfo, PluginWatch,
 };
 pub use plugin::{EXIT_CODE_HOST_GONE, Plugin};
+pub use policy::Restart;
+pub use process::SchedulingPolicy;
+pub use program::Stdio;
 pub use registry::{AcceptError, ChannelListener, ListedChannel, Ticket, TypedListener};
 pub use service::error::{ServiceError, ServiceProblem};
 pub use service::frame;
-pub use spec::{MAX_NAME_BYTES, PluginSpec, Restart};
+pub use spec::{MAX_NAME_BYTES, PluginSpec};
 
 /// A process's plugins.
 ///
@@ -170,6 +181,8 @@ pub struct Host {
     /// For large publications.
     payloads: Option<Arc<HostStore>>,
     roster: Arc<Roster>,
+    /// Ends what outlives this process.
+    keeper: Option<Arc<Keeper>>,
     /// The fork generation it was made in.
     generation: u64,
     /// In the order in which they were started.
@@ -234,6 +247,7 @@ impl Host {
             links: self.links.is_some(),
             store: self.store.as_ref(),
             payloads: self.payloads.as_ref(),
+            keeper: self.keeper.as_ref(),
             generation: self.generation,
         };
         let may_control = spec.may_control.clone();
@@ -363,6 +377,9 @@ impl Drop for Host {
         }
         for store in [&self.store, &self.payloads].into_iter().flatten() {
             store.close();
+        }
+        if let Some(keeper) = &self.keeper {
+            keeper.close();
         }
     }
 }

@@ -1,18 +1,19 @@
 //! The plugin's side: from an environment variable to two channels.
 //!
 //! A plugin process calls [`Plugin::connect`] once, early in `main`.
-//! What always holds: the descriptors that the host announced are taken, and closed on exec, before
-//! anything else; when the host dies, every channel says `Disconnected` once it is drained, and a
-//! process that has not ended by itself some time after that is ended.
+//! Invariants: the descriptors that the host announced are taken, and closed on exec, before anything
+//! else; when the host is gone, every channel says `Disconnected` once it is drained, and a process that
+//! has not ended by itself some time after that is ended. The host is gone when its process has died,
+//! when it has executed a program, and when it has let go of this process.
 
 use std::env;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::thread;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::control::{self, Announcement, Grant, StopNotice, VARIABLE};
 use super::error::{ConnectError, RequestError, StoreError, TakeChannelsError};
+use super::guard::{self, HostGone};
 use super::links::{Desk, LinkError, PluginLinks};
 use super::listener::Listener;
 use super::service::Client;
@@ -20,11 +21,9 @@ use super::service::error::ServiceError;
 use super::service::frame::OP_ECHO;
 use super::store::through;
 use crate::channel::{Channel, ChannelOptions, Sender};
-use crate::error::ExitReason;
-use crate::os::process::{exit_now, take_inherited};
-use crate::os::{doorbell, post};
+use crate::os::doorbell;
+use crate::os::process::take_inherited;
 use crate::store::Store;
-use crate::supervisor::{self, WatchToken};
 use crate::sync::{AtomicU32, Ordering};
 
 /// Exit code of a plugin that was ended because it outlived its host.
@@ -89,8 +88,9 @@ impl Plugin {
         if CONNECTED.swap(1, Ordering::Relaxed) != 0 {
             return Err(ConnectError::AlreadyConnected);
         }
-        let Taken { host, control, bell, active, passive, service, store, payloads, post } =
-            take_all(&announced)?;
+        let taken = take_all(&announced)?;
+        let Taken { host, session, pulse, control, bell, active, passive, service, .. } = taken;
+        let Taken { store, payloads, post, .. } = taken;
         let os = |call| move |source| ConnectError::Os { call, source };
         let own_post = post.as_ref().map(OwnedFd::try_clone).transpose().map_err(os("dup"))?;
         let links = PluginLinks::new(post);
@@ -105,7 +105,8 @@ impl Plugin {
         let service = service.map(|fd| attach("service", fd)).transpose()?;
         let grace = Arc::new(Mutex::new(Some(HOST_GONE_GRACE)));
         let channels = [&control, &active, &passive].into_iter().chain(&service);
-        watch_host(host, channels, own_post, Arc::clone(&grace))?;
+        let gone = HostGone::new(channels, own_post, Arc::clone(&grace));
+        guard::watch(host, session, pulse, gone)?;
         let client = |channel| Client::new(channel).map(Arc::new);
         let service = service
             .map(client)
@@ -233,7 +234,7 @@ impl Plugin {
         Ok(begun.elapsed())
     }
 
-    /// How long this process may outlive its host. When the host dies, channels are disconnected at
+    /// How long this process may outlive its host. When the host is gone, channels are disconnected at
     /// once; a process that is still there after the grace is ended with
     /// [`EXIT_CODE_HOST_GONE`]. 2 s unless changed; `None` lets it live.
     pub fn set_host_gone_grace(&self, grace: Option<Duration>) {
@@ -289,6 +290,8 @@ fn tell_ready(state: &mut State) -> Result<(), TakeChannelsError> {
 /// What the host has handed over.
 struct Taken {
     host: OwnedFd,
+    session: OwnedFd,
+    pulse: Option<OwnedFd>,
     control: OwnedFd,
     bell: OwnedFd,
     active: OwnedFd,
@@ -307,6 +310,8 @@ fn take_all(announced: &Announcement) -> Result<Taken, ConnectError> {
     let take_if_any = |what, fd| if fd < 0 { Ok(None) } else { take(what, fd).map(Some) };
     Ok(Taken {
         host: take("the host's pidfd", announced.host)?,
+        session: take("the session", announced.session)?,
+        pulse: take_if_any("the pulse", announced.pulse)?,
         control: take("the control channel", announced.control)?,
         bell: take("the control channel's bell", announced.bell)?,
         active: take("the active channel", announced.active)?,
@@ -316,47 +321,4 @@ fn take_all(announced: &Announcement) -> Result<Taken, ConnectError> {
         payloads: take_if_any("the store for publications", announced.payloads)?,
         post: take_if_any("the post", announced.post)?,
     })
-}
-
-/// Disconnects the channels and ends the post when the host dies, and ends the process some time later. The watch
-/// lasts as long as the process.
-fn watch_host<'a>(
-    host: OwnedFd,
-    channels: impl Iterator<Item = &'a Channel>,
-    post: Option<OwnedFd>,
-    grace: Arc<Mutex<Option<Duration>>>,
-) -> Result<(), ConnectError> {
-    /// Keeps the watch for as long as the process lives.
-    static WATCH: Mutex<Option<WatchToken>> = Mutex::new(None);
-    let os = |call| move |source| ConnectError::Os { call, source };
-    // Weak, so that a channel's memory goes with its ends.
-    let connections: Vec<_> =
-        channels.map(|channel| Arc::downgrade(channel.connection())).collect();
-    let on_death = move || {
-        for connection in connections.iter().filter_map(Weak::upgrade) {
-            connection.peer_died(ExitReason::Unknown, false);
-        }
-        // The host's end may be open in a child that it has forked.
-        if let Some(post) = &post {
-            post::end(post.as_fd());
-        }
-        let grace = *grace.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(grace) = grace {
-            end_after(grace);
-        }
-    };
-    let token = supervisor::watch(host, Box::new(on_death)).map_err(os("watching the host"))?;
-    *WATCH.lock().unwrap_or_else(PoisonError::into_inner) = Some(token);
-    Ok(())
-}
-
-/// Ends the process after `grace`, from a thread of its own, so that other deaths are still noticed.
-fn end_after(grace: Duration) {
-    let end = move || {
-        thread::sleep(grace);
-        exit_now(EXIT_CODE_HOST_GONE)
-    };
-    if thread::Builder::new().name("ringway-host-gone".into()).spawn(end).is_err() {
-        exit_now(EXIT_CODE_HOST_GONE);
-    }
 }

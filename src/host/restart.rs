@@ -69,6 +69,7 @@ impl Supervised {
         asked: Option<Asked>,
         ready_for: Duration,
     ) {
+        self.end_remains();
         let mut pause = match asked {
             Some(asked) => Some(pause_when_asked(asked, ready_for)),
             None => self.next_pause(reason),

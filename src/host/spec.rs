@@ -4,130 +4,44 @@
 //! What always holds: everything has a default but the name and the command; a specification is
 //! checked when it is spawned, not before.
 
-use std::process::Command;
+use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::control::Grant;
 use super::error::NameError;
 use super::hooks::{HookList, Moment, Occasion};
-use super::isolation::Wanted;
+use super::isolation::StepNames;
 use super::others::{ControlRequest, Permission};
+use super::policy::Restart;
+use super::program::Program;
 use crate::channel::ChannelOptions;
-use crate::error::ExitReason;
+use crate::os::child::{Hook, Setup};
 use crate::store::StoreQuota;
 
 /// Longest name of a plugin in bytes.
 pub const MAX_NAME_BYTES: usize = 64;
 
-/// What a host does when a plugin ends.
+/// A plugin to be started: its name, its program, and how to treat it.
 ///
-/// A restart waits for a while, at first `backoff_initial`, twice as long after each further
-/// failure, at most `backoff_max`. After `max_restarts` failures in a row the host gives up. A
-/// plugin that has been ready for [`Restart::STABLE`] (or `backoff_max`, if that is longer) before it
-/// failed starts counting anew.
-///
-/// A restart that somebody has asked for ([`PluginHandle::restart`](super::PluginHandle::restart),
-/// [`Plugin::request_restart`](super::Plugin::request_restart)) takes place whatever is said here, and
-/// does not count as a failure. There is no pause before it, but where a plugin asks for its own: its
-/// successor is started a second after it became ready at the earliest. Where the successor cannot be
-/// started, what is said here decides about further attempts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Restart {
-    /// Nothing.
-    #[default]
-    Never,
-    /// Starts it again when it was killed or exited with a code other than 0.
-    OnFailure {
-        /// How many failures in a row are one too many.
-        max_restarts: u32,
-        /// Pause before the first restart.
-        backoff_initial: Duration,
-        /// Longest pause.
-        backoff_max: Duration,
-    },
-    /// Starts it again whatever it ended of, until it is told to end.
-    Always {
-        /// How many ends in a row are one too many.
-        max_restarts: u32,
-        /// Pause before the first restart.
-        backoff_initial: Duration,
-        /// Longest pause.
-        backoff_max: Duration,
-    },
-}
-
-impl Restart {
-    /// How long a plugin must have been ready for its earlier failures to be forgotten.
-    pub const STABLE: Duration = Duration::from_secs(10);
-
-    const MAX_RESTARTS: u32 = 10;
-    const BACKOFF_INITIAL: Duration = Duration::from_millis(1);
-    const BACKOFF_MAX: Duration = Duration::from_secs(5);
-
-    /// [`OnFailure`](Self::OnFailure) with at most 10 restarts in a row and pauses from 1 ms to 5 s.
-    pub const fn on_failure() -> Self {
-        Self::OnFailure {
-            max_restarts: Self::MAX_RESTARTS,
-            backoff_initial: Self::BACKOFF_INITIAL,
-            backoff_max: Self::BACKOFF_MAX,
-        }
-    }
-
-    /// [`Always`](Self::Always) with the same limits as [`on_failure`](Self::on_failure).
-    pub const fn always() -> Self {
-        Self::Always {
-            max_restarts: Self::MAX_RESTARTS,
-            backoff_initial: Self::BACKOFF_INITIAL,
-            backoff_max: Self::BACKOFF_MAX,
-        }
-    }
-
-    /// Whether there can be successors that nobody has asked for.
-    pub(super) fn is_possible(&self) -> bool {
-        *self != Self::Never
-    }
-
-    /// The pause before the next start, after a plugin that has failed `failures` times in a row
-    /// ended for `reason`; `None` where it is not to be started again.
-    pub(super) fn pause(&self, reason: ExitReason, failures: u32) -> Option<Duration> {
-        let (max_restarts, initial, longest) = match *self {
-            Self::Never => return None,
-            Self::OnFailure { .. } if reason == ExitReason::Code(0) => return None,
-            Self::OnFailure { max_restarts, backoff_initial, backoff_max }
-            | Self::Always { max_restarts, backoff_initial, backoff_max } => {
-                (max_restarts, backoff_initial, backoff_max)
-            }
-        };
-        let doublings = failures.min(31);
-        (failures < max_restarts).then(|| initial.saturating_mul(1 << doublings).min(longest))
-    }
-
-    /// Whether a plugin that was ready for this long has earned that its failures are forgotten.
-    pub(super) fn forgets_after(&self, ready: Duration) -> bool {
-        match *self {
-            Self::Never => false,
-            Self::OnFailure { backoff_max, .. } | Self::Always { backoff_max, .. } => {
-                ready >= backoff_max.max(Self::STABLE)
-            }
-        }
-    }
-}
-
-/// A plugin to be started: its name, its command, and how to treat it.
-///
-/// The command's arguments, environment, directory and standard streams are used as they are. Of
-/// other descriptors the plugin gets only the host's: whatever else is open is closed on exec.
-#[derive(Debug)]
+/// Of descriptors the plugin gets its standard streams and what connects it with the host: whatever else
+/// is open in the host is closed when the program is executed.
 pub struct PluginSpec {
     pub(super) name: String,
-    pub(super) command: Command,
+    pub(super) program: Program,
+    pub(super) setup: Setup,
+    pub(super) names: StepNames,
+    pub(super) no_new_privs: bool,
+    pub(super) pre_exec: Option<Hook>,
+    pub(super) cgroup: Option<PathBuf>,
+    pub(super) liveness: Option<Duration>,
     pub(super) restart: Restart,
     pub(super) ready_timeout: Duration,
     pub(super) patience: Patience,
     pub(super) channel_options: Option<ChannelOptions>,
     pub(super) max_redeliveries: u32,
-    pub(super) isolation: Wanted,
     pub(super) store: Grant,
     pub(super) quota: StoreQuota,
     pub(super) hooks: HookList,
@@ -145,13 +59,36 @@ pub(super) struct Patience {
     pub(super) kill: Duration,
 }
 
+impl fmt::Debug for PluginSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PluginSpec")
+            .field("name", &self.name)
+            .field("program", &self.program)
+            .field("setup", &self.setup)
+            .field("isolation", &self.names)
+            .field("restart", &self.restart)
+            .finish_non_exhaustive()
+    }
+}
+
 impl PluginSpec {
     /// A plugin that is not restarted, has 10 s to become ready, 1 s to end after SIGTERM, which it
     /// gets as soon as it is to end, and channels as the host makes them by default.
-    pub fn new(name: impl Into<String>, command: Command) -> Self {
+    ///
+    /// `program` is a path, or a name without a slash that is looked for in the plugin's `PATH`.
+    ///
+    /// The program should become the plugin by itself: a plugin has ended when this process has. A
+    /// wrapper that waits for the real program works; one that leaves it behind does not.
+    pub fn new(name: impl Into<String>, program: impl Into<OsString>) -> Self {
         Self {
             name: name.into(),
-            command,
+            program: Program::new(program.into()),
+            setup: Setup::default(),
+            names: StepNames::default(),
+            no_new_privs: false,
+            pre_exec: None,
+            cgroup: None,
+            liveness: None,
             restart: Restart::Never,
             ready_timeout: Duration::from_secs(10),
             patience: Patience {
@@ -161,7 +98,6 @@ impl PluginSpec {
             },
             channel_options: None,
             max_redeliveries: 3,
-            isolation: Wanted::default(),
             store: Grant::ReadOnly,
             quota: StoreQuota::default(),
             hooks: HookList::default(),
@@ -173,6 +109,18 @@ impl PluginSpec {
     #[must_use]
     pub fn restart(mut self, restart: Restart) -> Self {
         self.restart = restart;
+        self
+    }
+
+    /// Reports [`Silent`](super::HostEventKind::Silent) when the plugin's process has not answered for
+    /// this long, and [`Heard`](super::HostEventKind::Heard) when it answers again. Nothing else follows.
+    ///
+    /// The library answers in the plugin, on a thread of its own: a plugin is silent when it is stopped,
+    /// frozen or starved, and not when its own threads hang. The host asks four times in that span, and
+    /// every 40 ms at most. Off unless set.
+    #[must_use]
+    pub fn liveness(mut self, silence: Duration) -> Self {
+        self.liveness = Some(silence);
         self
     }
 
@@ -270,10 +218,9 @@ impl PluginSpec {
     /// `decide` is called on a thread that waits for nothing else; where it panics, the request is denied.
     ///
     /// ```
-    /// use std::process::Command;
     /// use ringway::host::{ControlAction, PluginSpec};
     ///
-    /// let spec = PluginSpec::new("manager", Command::new("./manager")).may_control(|request| {
+    /// let spec = PluginSpec::new("manager", "./manager").may_control(|request| {
     ///     request.action == ControlAction::Restart && request.plugin.starts_with("worker-")
     /// });
     /// ```
@@ -323,48 +270,5 @@ mod tests {
         assert_eq!(check_name("a/b"), Err(NameError::Character('/')));
         assert_eq!(check_name("a\0b"), Err(NameError::Character('\0')));
         assert_eq!(check_name("a\nb"), Err(NameError::Character('\n')));
-    }
-
-    #[test]
-    fn failures_are_forgotten_after_a_stable_time() {
-        let restart = |backoff_max| Restart::Always {
-            max_restarts: 1,
-            backoff_initial: Duration::ZERO,
-            backoff_max,
-        };
-        let just = Duration::from_nanos(1);
-        let short = restart(Duration::from_secs(1));
-        assert!(short.forgets_after(Restart::STABLE));
-        assert!(!short.forgets_after(Restart::STABLE - just));
-        let long = Duration::from_secs(60);
-        assert!(restart(long).forgets_after(long));
-        assert!(!restart(long).forgets_after(long - just));
-        assert!(!Restart::Never.forgets_after(Duration::MAX));
-    }
-
-    #[test]
-    fn pauses_double_up_to_the_longest() {
-        let restart = Restart::OnFailure {
-            max_restarts: 5,
-            backoff_initial: Duration::from_millis(10),
-            backoff_max: Duration::from_millis(50),
-        };
-        let killed = ExitReason::Signal(9);
-        let pauses: Vec<_> = (0..6).map(|failures| restart.pause(killed, failures)).collect();
-        let expected = [Some(10), Some(20), Some(40), Some(50), Some(50), None];
-        assert_eq!(pauses, expected.map(|pause| pause.map(Duration::from_millis)));
-        assert_eq!(restart.pause(ExitReason::Code(0), 0), None);
-        assert_eq!(restart.pause(ExitReason::Code(1), 0), Some(Duration::from_millis(10)));
-        assert_eq!(Restart::Never.pause(killed, 0), None);
-        assert!(Restart::always().pause(ExitReason::Code(0), 0).is_some());
-        assert_eq!(
-            Restart::OnFailure {
-                max_restarts: u32::MAX,
-                backoff_initial: Duration::from_secs(1),
-                backoff_max: Duration::MAX,
-            }
-            .pause(killed, 4_000_000_000),
-            Some(Duration::from_secs(1 << 31))
-        );
     }
 }

@@ -1,23 +1,27 @@
 //! Starting a plugin's process, for the first time and again: from fresh channels to *ready*.
 //!
 //! The thread of [`Host::spawn`](super::Host::spawn) runs it, and `restart`'s.
-//! What always holds: after an error there is no process; a process that runs is watched, and on
-//! record before its death can be reported.
+//! Invariants: after an error there is no process; a process that runs is watched, and on record before
+//! its death can be reported; no lock is held while the process is started or greeted, and one deadline
+//! bounds both.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::error::SpawnError;
 use super::event::HostEventKind;
 use super::hooks::{Moment, Turn, tell};
 use super::launch::{Channels, Connections, Handed, handshake};
+use super::liveness;
+use super::program::Pipes;
 use super::supervised::{Life, Phase, Process, Supervised};
 use crate::channel::Channel;
 use crate::error::ExitReason;
 use crate::memory::Deadline;
 use crate::os::clock::monotonic_ns;
-use crate::os::{doorbell, post};
+use crate::os::spawn::Started;
+use crate::os::{doorbell, post, pulse, signals};
 use crate::segment::DEFAULT_MAX_MESSAGE_BYTES;
 use crate::supervisor::{self, WatchToken};
 
@@ -69,6 +73,7 @@ impl Supervised {
                 let mut life = self.life();
                 life.channels = None;
                 life.connections = None;
+                life.pipes = Pipes::default();
                 self.enter(&mut life, Phase::Ended(reason));
                 self.notify();
                 Err(error)
@@ -98,26 +103,32 @@ impl Supervised {
         let payloads_fd = payloads.transpose()?.flatten();
         let bell = doorbell::new().map_err(os("eventfd"))?;
         let (our_post, their_post) = self.post()?.unzip();
+        let (our_session, session) = post::pair().map_err(os("socketpair"))?;
+        let pulse = self.liveness.map(|_| pulse::pair()).transpose().map_err(os("pipe"))?;
+        let (our_pulse, pulse) = pulse.unzip();
         let (connections, segments) = (channels.connections(), channels.segments()?);
         let service = channels.service.take();
         let mut control = hand_out(channels);
         self.await_last_requests();
         let handed = Handed {
-            host: &self.host,
-            control: &control_fd,
-            bell: &bell,
-            active: &active_fd,
-            passive: &passive_fd,
-            service: service_fd.as_ref(),
-            store: store_fd.as_ref(),
-            payloads: payloads_fd.as_ref(),
-            post: their_post.as_ref(),
+            host: self.host.try_clone().map_err(os("dup"))?,
+            session,
+            pulse,
+            control: control_fd,
+            bell: bell.try_clone().map_err(os("dup"))?,
+            active: active_fd,
+            passive: passive_fd,
+            service: service_fd,
+            store: store_fd,
+            payloads: payloads_fd,
+            post: their_post,
             access: self.grant,
         };
-        let pid = self.launch(&handed, connections)?;
-        drop((control_fd, active_fd, passive_fd, service_fd, store_fd, payloads_fd, their_post));
+        let timeout_ns = u64::try_from(self.ready_timeout.as_nanos()).unwrap_or(u64::MAX);
+        let deadline = Deadline::at_ns(monotonic_ns().saturating_add(timeout_ns));
+        let pid = self.launch(handed, connections, our_session, deadline)?;
         let attached = || self.serve(service, our_post);
-        let greeted = handshake(&mut control, &segments, self.ready_timeout, attached);
+        let greeted = handshake(&mut control, &segments, deadline, self.ready_timeout, attached);
         // Before anybody hears of the outcome.
         drop(segments);
         let ready = greeted.and_then(|()| {
@@ -126,6 +137,9 @@ impl Supervised {
             // Before anybody can be told of the process. What is rung meanwhile waits.
             let mut life = self.life();
             let bell = supervisor::watch(bell, on_ring).map_err(os("watching the bell"))?;
+            if let (Some(pulse), Some(process)) = (our_pulse, &mut life.process) {
+                process.liveness = Some(self.ask_whether_it_runs(process, pulse)?);
+            }
             let ready = self.ready(&mut life, ready, control, bell);
             if let Ready::Runs(_) = &ready {
                 // Before anything that it asks for.
@@ -168,24 +182,67 @@ impl Supervised {
         }
     }
 
-    /// Starts the process and the watch over it.
+    fn ask_whether_it_runs(
+        &self,
+        process: &Process,
+        pulse: OwnedFd,
+    ) -> Result<WatchToken, SpawnError> {
+        let os = |call| move |source| SpawnError::Os { call, source };
+        let session = process.session.try_clone().map_err(os("dup"))?;
+        let silence = self.liveness.unwrap_or_default();
+        liveness::begin(&self.name, &self.events, session, pulse, silence)
+            .map_err(os("watching the plugin"))
+    }
+
+    /// Starts the process and the watch over it. `session` is the host's end.
     fn launch(
         self: &Arc<Self>,
-        handed: &Handed<'_>,
+        handed: Handed,
         connections: Connections,
+        session: OwnedFd,
+        deadline: Deadline,
     ) -> Result<u32, SpawnError> {
-        let mut launcher = self.launcher.lock().unwrap_or_else(PoisonError::into_inner);
-        // Held until the process is on record, so that its death cannot be reported before.
-        let mut life = self.life();
-        if life.stopping {
+        if self.life().stopping {
             return Err(SpawnError::Stopped);
         }
-        let (pid, pidfd) = launcher.start(&self.name, handed)?;
+        if signals::children_are_reaped() {
+            self.events.reaped_elsewhere(&self.name);
+        }
+        let (start, pipes) = self.launcher.begin(&self.name, handed)?;
+        {
+            let mut life = self.life();
+            if life.stopping {
+                start.kill();
+            }
+            life.starting = Some(start.clone());
+        }
+        let started = start.wait(deadline);
+        let mut life = self.life();
+        life.starting = None;
+        let started = match started {
+            Ok(started) if !life.stopping => started,
+            Ok(started) => {
+                drop(life);
+                discard(started);
+                return Err(SpawnError::Stopped);
+            }
+            Err(_) if life.stopping => return Err(SpawnError::Stopped),
+            Err(error) => return Err(self.launcher.failed(error, self.ready_timeout)),
+        };
+        if let Some(keeper) = &self.keeper
+            && let Err(source) = keeper.add(started.pid, started.pidfd.as_fd())
+        {
+            drop(life);
+            discard(started);
+            return Err(SpawnError::Os { call: "telling the keeper of the plugin", source });
+        }
+        let Started { pid, pidfd } = started;
         let pidfd = Arc::new(pidfd);
         let on_death = {
             let (this, pidfd) = (Arc::clone(self), Arc::clone(&pidfd));
             move || this.died(pid, pidfd, connections)
         };
+        // `life` stays locked until the process is on record: `died` takes it first.
         let watch = pidfd
             .as_fd()
             .try_clone_to_owned()
@@ -197,15 +254,24 @@ impl Supervised {
                 life.was_ready = false;
                 life.asked = None;
                 life.incarnation += 1;
-                life.process =
-                    Some(Process { pid, pidfd, control: None, bell: None, _watch: watch });
+                life.pipes = pipes;
+                life.process = Some(Process {
+                    pid,
+                    pidfd,
+                    session,
+                    is_dead: false,
+                    control: None,
+                    bell: None,
+                    liveness: None,
+                    _watch: watch,
+                });
                 Ok(pid)
             }
             Err(source) => {
-                let _ = pidfd.signal(libc::SIGKILL);
-                let _ =
-                    pidfd.wait(Deadline::at_ns(monotonic_ns().saturating_add(KILLED_AT_ONCE_NS)));
-                let _ = pidfd.reap();
+                drop(life);
+                if let Some(pidfd) = Arc::into_inner(pidfd) {
+                    discard(Started { pid, pidfd });
+                }
                 Err(SpawnError::Os { call: "watching the plugin", source })
             }
         }
@@ -248,11 +314,18 @@ impl Supervised {
             // It has closed the control channel, so it is about to end, for a reason of its own.
             drop(self.wait_until(self.patience.grace, |life| life.exit.is_some()));
         }
-        self.signal(libc::SIGKILL);
+        let _ = self.signal(libc::SIGKILL);
         let (life, _) = self.wait_until(self.patience.kill, |life| life.exit.is_some());
         match (error, life.exit) {
             (SpawnError::Exited { .. }, Some(reason)) => SpawnError::Exited { reason },
             (error, _) => error,
         }
     }
+}
+
+/// Ends a process that nobody watches.
+fn discard(Started { pid, pidfd }: Started) {
+    let _ = pidfd.signal_group_of_child(pid, libc::SIGKILL);
+    let _ = pidfd.wait(Deadline::at_ns(monotonic_ns().saturating_add(KILLED_AT_ONCE_NS)));
+    let _ = pidfd.reap();
 }

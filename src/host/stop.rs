@@ -1,9 +1,9 @@
 //! Ending a plugin, for good or to make room for a successor: told, SIGTERM, SIGKILL, left behind.
 //!
 //! [`Host`](super::Host) and [`PluginHandle`](super::PluginHandle) call it, and the supervisor's
-//! thread where a plugin has asked for it. What always holds: every step has a deadline, also the
-//! last one; a plugin that rings for ever is heard once; what has been begun goes on if its caller
-//! cannot wait.
+//! thread where a plugin has asked for it. Invariants: every step has a deadline, also the last one; a
+//! plugin that rings for ever is heard once; what has been begun goes on if its caller cannot wait;
+//! signals go to the plugin's process group.
 
 use std::sync::Arc;
 use std::thread;
@@ -55,6 +55,10 @@ impl Supervised {
             return None;
         }
         life.stopping = true;
+        if let Some(start) = &life.starting {
+            // There is no program yet that could be told.
+            start.kill();
+        }
         self.notify();
         Some(DecidedStop(self.turn(Moment::BeforeShutdown, life)))
     }
@@ -79,8 +83,8 @@ impl Supervised {
             this.announce_stop(decided);
             _ = this.stop(None);
         });
-        if !begun {
-            life.signal(libc::SIGKILL);
+        if begun.is_err() {
+            let _ = life.signal(libc::SIGKILL);
         }
     }
 
@@ -95,7 +99,7 @@ impl Supervised {
     }
 
     /// Sends a signal to the process, if there is one that is not dead.
-    pub(super) fn signal(&self, signal: i32) -> bool {
+    pub(super) fn signal(&self, signal: i32) -> Result<(), HandleError> {
         self.life().signal(signal)
     }
 
@@ -107,14 +111,18 @@ impl Supervised {
     /// After [`begin_stop`](Self::begin_stop): the plugin's time to end by itself.
     pub(super) fn await_notice(&self, schedule: Schedule) {
         if !self.done_by(schedule.terminate_at, Life::is_ended) {
-            self.signal(libc::SIGTERM);
+            let _ = self.signal(libc::SIGTERM);
         }
     }
 
     /// After [`await_notice`](Self::await_notice): its time to end after SIGTERM. Returns whether it
     /// had to be killed.
     pub(super) fn await_grace(&self, schedule: Schedule) -> bool {
-        !self.done_by(schedule.kill_at, Life::is_ended) && self.signal(libc::SIGKILL)
+        if self.done_by(schedule.kill_at, Life::is_ended) {
+            return false;
+        }
+        self.launcher.kill_cgroup();
+        self.signal(libc::SIGKILL).is_ok()
     }
 
     /// After [`await_grace`](Self::await_grace): waits for what the kernel must do, and for this
@@ -131,7 +139,10 @@ impl Supervised {
         let own = thread::current().id();
         if !life.busy.contains(&own) {
             // Those of the plugin's threads that come here wait for no other.
-            life = self.wait_while(life, |life| !life.busy.is_empty());
+            drop(life);
+            self.end_remains();
+            drop(self.wait_until(self.patience.kill, |life| life.delayed == 0));
+            life = self.wait_while(self.life(), |life| !life.busy.is_empty());
             let threads = std::mem::take(&mut life.threads);
             drop(life);
             for thread in threads {
@@ -147,8 +158,9 @@ impl Supervised {
     /// # Errors
     /// [`HandleError::InHook`].
     pub(super) fn stop(self: &Arc<Self>, latest: Option<Instant>) -> Result<Ending, HandleError> {
-        self.begin_stop();
         let schedule = self.schedule(latest);
+        self.life().kill_at.get_or_insert(schedule.kill_at);
+        self.begin_stop();
         let finish = move |this: &Arc<Self>| {
             this.await_notice(schedule);
             let killed = this.await_grace(schedule);
@@ -157,8 +169,8 @@ impl Supervised {
         if !self.hooks.are_called_here() {
             return Ok(finish(self));
         }
-        if !self.start_thread(&mut self.life(), move |this| _ = finish(this)) {
-            self.signal(libc::SIGKILL);
+        if self.start_thread(&mut self.life(), move |this| _ = finish(this)).is_err() {
+            let _ = self.signal(libc::SIGKILL);
         }
         Err(HandleError::InHook)
     }
@@ -189,8 +201,8 @@ impl Supervised {
             connection.follow();
         }
         let incarnation = life.incarnation;
-        if !self.start_thread(life, move |this| this.make_room(incarnation)) {
-            life.signal(libc::SIGKILL);
+        if self.start_thread(life, move |this| this.make_room(incarnation)).is_err() {
+            let _ = life.signal(libc::SIGKILL);
         }
     }
 
@@ -200,7 +212,7 @@ impl Supervised {
         let signal = |signal| {
             let life = self.life();
             if !is_gone(&life) {
-                life.signal(signal);
+                let _ = life.signal(signal);
             }
         };
         let turn = {
@@ -296,7 +308,7 @@ impl Supervised {
     /// Whether it has ended, and none of its threads is left.
     pub(super) fn is_over(&self) -> bool {
         let life = self.life();
-        life.is_ended() && life.busy.is_empty()
+        life.is_ended() && life.busy.is_empty() && life.delayed == 0
     }
 }
 

@@ -2,8 +2,20 @@
 //!
 //! [`Host`](super::Host) makes one for each plugin; `start`, `death`, `restart` and `stop` are what
 //! happens to it, [`PluginHandle`](super::PluginHandle) looks at it.
-//! What always holds: there is at most one process of a plugin; it changes phase under one lock, and
-//! whoever waits for a change is told.
+//! Invariants: there is at most one process of a plugin; it changes phase under one lock; every change
+//! of phase is followed by `notify`.
+//!
+//! # Locks
+//!
+//! A thread that holds one of these locks takes only locks further down:
+//!
+//! 1. the host's list of plugins (`Host::plugins`),
+//! 2. a plugin's `Supervised::life`,
+//! 3. a plugin's `Hooks::turns`; the roster; a `Connection`'s fate (the older incarnation's first),
+//! 4. `Events`, the supervisor's table of watches, a start's state (`os::spawn`).
+//!
+//! None of them is held while a process is started, greeted, waited for or reaped, while a hook runs, or
+//! while a thread is joined. What a thread does under them makes system calls that do not wait.
 //!
 //! | phase | who leaves it | for |
 //! |---|---|---|
@@ -12,24 +24,30 @@
 //! | `Restarting` | the plugin's restart thread | `Running`, `Ended` |
 //! | `Ended` | nobody | |
 
+use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle, ThreadId};
+use std::thread::{JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 
 use super::control::Grant;
-use super::error::SpawnError;
+use super::error::{HandleError, SpawnError};
 use super::event::{Events, HostEventKind};
 use super::hooks::{HookList, Hooks};
 use super::launch::Launcher;
 use super::others::Roster;
+use super::policy::Restart;
+use super::program::Pipes;
 use super::restart::Suspicion;
 use super::service::{Server, Visit};
-use super::spec::{Patience, PluginSpec, Restart};
+use super::spec::{Patience, PluginSpec};
 use super::store::HostStore;
 use crate::channel::{Channel, ChannelOptions, Connection};
 use crate::error::ExitReason;
+use crate::os::keeper::Keeper;
 use crate::os::pidfd::PidFd;
+use crate::os::process::leads_group;
+use crate::os::spawn::Start;
 use crate::store::StoreQuota;
 use crate::supervisor::WatchToken;
 
@@ -54,7 +72,7 @@ pub(super) struct Supervised {
     pub(super) generation: u64,
     pub(super) ready_timeout: Duration,
     pub(super) options: ChannelOptions,
-    events: Arc<Events>,
+    pub(super) events: Arc<Events>,
     roster: Arc<Roster>,
     /// The host's own pidfd, which every plugin inherits.
     pub(super) host: Arc<OwnedFd>,
@@ -69,7 +87,10 @@ pub(super) struct Supervised {
     pub(super) grant: Grant,
     /// How much it may ask of the store where it does not write it itself.
     quota: StoreQuota,
-    pub(super) launcher: Mutex<Launcher>,
+    pub(super) launcher: Launcher,
+    /// Ends the plugin's group when the host is gone.
+    pub(super) keeper: Option<Arc<Keeper>>,
+    pub(super) liveness: Option<Duration>,
     life: Mutex<Life>,
     changed: Condvar,
 }
@@ -98,7 +119,18 @@ pub(super) struct Life {
     pub(super) threads: Vec<JoinHandle<()>>,
     /// Whether the last process has said that it is ready, until its death has been acted upon.
     pub(super) was_ready: bool,
+    /// The start that is going on.
+    pub(super) starting: Option<Start>,
     pub(super) process: Option<Process>,
+    /// The host's ends of the last process's streams.
+    pub(super) pipes: Pipes,
+    /// The group of the last process that has ended, where it may have members and time left.
+    pub(super) remains: Option<Remains>,
+    /// When a stop that is going on kills.
+    pub(super) kill_at: Option<Instant>,
+    /// Threads that could not be started yet, and what tries again.
+    pub(super) delayed: u32,
+    pub(super) retries: Vec<WatchToken>,
     /// What of the last process that was served may still be to be done.
     pub(super) visit: Option<Arc<Visit>>,
     /// How the process of the current start ended.
@@ -121,11 +153,34 @@ pub(super) enum Asked {
 pub(super) struct Process {
     pub(super) pid: u32,
     pub(super) pidfd: Arc<PidFd>,
+    /// Closing it ends the plugin's session.
+    pub(super) session: OwnedFd,
+    /// Whether it is being reaped: its number may mean another process from then on.
+    pub(super) is_dead: bool,
     /// From when it is ready on. Closing it would tell the plugin that the host is gone.
     pub(super) control: Option<Channel>,
     /// Hears the plugin's bell, once.
     pub(super) bell: Option<WatchToken>,
+    /// Asks whether it runs, where that is wanted.
+    pub(super) liveness: Option<WatchToken>,
     pub(super) _watch: WatchToken,
+}
+
+/// What is left of a process that has ended: the group that it led.
+#[derive(Debug)]
+pub(super) struct Remains {
+    pub(super) pid: u32,
+    pub(super) pidfd: Arc<PidFd>,
+    /// When it is killed.
+    pub(super) kill_at: Instant,
+}
+
+impl Process {
+    /// Signals the group, and the process itself where it has left the group.
+    fn signal(&self, signal: i32) -> io::Result<()> {
+        let group = self.pidfd.signal_group_of_child(self.pid, signal);
+        if leads_group(self.pid) { group } else { self.pidfd.signal(signal) }
+    }
 }
 
 impl Life {
@@ -133,9 +188,21 @@ impl Life {
         self.process.as_ref().map(|process| process.pid)
     }
 
-    /// Sends a signal to the process, if there is one that is not dead.
-    pub(super) fn signal(&self, signal: i32) -> bool {
-        self.process.as_ref().is_some_and(|process| process.pidfd.signal(signal).is_ok())
+    /// Sends a signal to the process and its group. A process that is being started has no program that
+    /// could handle a signal: it is killed.
+    ///
+    /// # Errors
+    /// [`HandleError::NotRunning`], [`HandleError::Denied`].
+    pub(super) fn signal(&self, signal: i32) -> Result<(), HandleError> {
+        let Some(process) = self.process.as_ref().filter(|process| !process.is_dead) else {
+            let start = self.starting.as_ref().ok_or(HandleError::NotRunning)?;
+            start.kill();
+            return Ok(());
+        };
+        process.signal(signal).map_err(|error| match error.raw_os_error() {
+            Some(libc::ESRCH) | None => HandleError::NotRunning,
+            Some(os_error) => HandleError::Denied { os_error },
+        })
     }
 
     /// How the last process that has ended did.
@@ -160,12 +227,15 @@ pub(super) struct Common<'a> {
     pub(super) links: bool,
     pub(super) store: Option<&'a Arc<HostStore>>,
     pub(super) payloads: Option<&'a Arc<HostStore>>,
+    pub(super) keeper: Option<&'a Arc<Keeper>>,
     pub(super) generation: u64,
 }
 
 impl Supervised {
-    pub(super) fn new(spec: PluginSpec, common: Common<'_>) -> Result<Self, SpawnError> {
+    pub(super) fn new(mut spec: PluginSpec, common: Common<'_>) -> Result<Self, SpawnError> {
         Ok(Self {
+            launcher: Launcher::new(&mut spec)?,
+            liveness: spec.liveness,
             name: spec.name,
             restart: spec.restart,
             patience: spec.patience,
@@ -181,12 +251,12 @@ impl Supervised {
             links: common.links,
             store: common.store.map(Arc::clone),
             payloads: common.payloads.map(Arc::clone),
+            keeper: common.keeper.map(Arc::clone),
             quota: spec.quota,
             grant: match common.store.or(common.payloads) {
                 Some(_) => spec.store,
                 None => Grant::None,
             },
-            launcher: Mutex::new(Launcher::new(spec.command, spec.isolation)?),
             life: Mutex::new(Life {
                 phase: Phase::Starting,
                 stopping: false,
@@ -199,7 +269,13 @@ impl Supervised {
                 busy: Vec::new(),
                 threads: Vec::new(),
                 was_ready: false,
+                starting: None,
                 process: None,
+                pipes: Pipes::default(),
+                remains: None,
+                kill_at: None,
+                delayed: 0,
+                retries: Vec::new(),
                 visit: None,
                 exit: None,
                 former_exit: None,
@@ -256,35 +332,5 @@ impl Supervised {
 
     pub(super) fn notify(&self) {
         self.changed.notify_all();
-    }
-
-    /// Starts a thread of this plugin's, so that it never waits for another's: to restart it, to end
-    /// it, to call its hooks. It is joined when the plugin has been ended. False where no thread is
-    /// to be had.
-    pub(super) fn start_thread(
-        self: &Arc<Self>,
-        life: &mut Life,
-        run: impl FnOnce(&Arc<Self>) + Send + 'static,
-    ) -> bool {
-        let this = Arc::clone(self);
-        let builder = thread::Builder::new().name(format!("ringway-{}", self.name));
-        let work = move || {
-            let this = AtWork(this);
-            run(&this.0);
-        };
-        let Ok(thread) = builder.spawn(work) else { return false };
-        life.busy.push(thread.thread().id());
-        life.threads.retain(|thread| !thread.is_finished());
-        life.threads.push(thread);
-        true
-    }
-}
-/// A thread of a plugin's that has something to do; dropped, it has not.
-struct AtWork(Arc<Supervised>);
-
-impl Drop for AtWork {
-    fn drop(&mut self) {
-        self.0.life().busy.retain(|&id| id != thread::current().id());
-        self.0.notify();
     }
 }

@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::{null, null_mut};
 
 use super::clock::{monotonic_ns, timespec};
@@ -53,23 +53,42 @@ impl PidFd {
     }
 
     /// Sends a signal to the process.
-    pub(crate) fn signal(&self, signal: i32) -> io::Result<()> {
-        // SAFETY: an open descriptor, two numbers, and no information to go with the signal.
-        let result = unsafe {
-            libc::syscall(
-                libc::SYS_pidfd_send_signal,
-                self.fd.as_raw_fd(),
-                signal,
-                null_mut::<libc::siginfo_t>(),
-                0,
-            )
-        };
-        super::check(result).map(drop)
+    pub(crate) fn signal(&self, signal_number: i32) -> io::Result<()> {
+        signal(self.fd.as_raw_fd(), signal_number, 0)
+    }
+
+    /// Sends a signal to the process group that has the process's number, whether the process is alive
+    /// or not; signal 0 only asks whether the group has members.
+    ///
+    /// # Errors
+    /// `InvalidInput` before Linux 6.9.
+    pub(crate) fn signal_group(&self, signal_number: i32) -> io::Result<()> {
+        const SIGNAL_PROCESS_GROUP: libc::c_uint = 1 << 2;
+        signal(self.fd.as_raw_fd(), signal_number, SIGNAL_PROCESS_GROUP)
+    }
+
+    /// The same for a child of ours that has this number and has not been reaped, on every kernel.
+    pub(crate) fn signal_group_of_child(&self, pid: u32, signal_number: i32) -> io::Result<()> {
+        match self.signal_group(signal_number) {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                // SAFETY: the call takes numbers. Until it is reaped, the number is the child's.
+                let result = unsafe { libc::kill(-(pid as libc::pid_t), signal_number) };
+                super::check(result.into()).map(drop)
+            }
+            result => result,
+        }
     }
 
     /// Takes the exit status of a child that has ended; `None` while it runs.
-    /// [`ExitReason::Unknown`] for who is no child of ours, or was reaped by somebody else.
     pub(crate) fn reap(&self) -> io::Result<Option<ExitReason>> {
+        Ok(self.reap_child()?.map(|(reason, _)| reason))
+    }
+
+    /// The same, and whether this call has reaped it.
+    ///
+    /// Where the process is no child of ours, or somebody else has reaped it, the kernel still knows
+    /// the reason from Linux 6.15 on; [`ExitReason::Unknown`] otherwise.
+    pub(crate) fn reap_child(&self) -> io::Result<Option<(ExitReason, bool)>> {
         // SAFETY: a siginfo of zeros is one that says nothing.
         let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
         let id = self.fd.as_raw_fd() as libc::id_t;
@@ -82,7 +101,9 @@ impl PidFd {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.raw_os_error() == Some(libc::ECHILD) => {
                     let ended = self.wait(Deadline::at_ns(0))?;
-                    return Ok(ended.then_some(ExitReason::Unknown));
+                    return Ok(
+                        ended.then(|| (self.exit_info().unwrap_or(ExitReason::Unknown), false))
+                    );
                 }
                 Err(error) => return Err(error),
             }
@@ -94,11 +115,68 @@ impl PidFd {
         }
         // SAFETY: waitid has filled in a child's status.
         let status = unsafe { info.si_status() };
-        Ok(Some(match info.si_code {
+        let reason = match info.si_code {
             libc::CLD_EXITED => ExitReason::Code(status),
             libc::CLD_KILLED | libc::CLD_DUMPED => ExitReason::Signal(status),
             _ => ExitReason::Unknown,
-        }))
+        };
+        Ok(Some((reason, true)))
+    }
+
+    /// What the kernel remembers of a process that has been reaped.
+    fn exit_info(&self) -> Option<ExitReason> {
+        /// PIDFD_GET_INFO for the first version of the structure, 64 bytes: a mask of what is asked
+        /// for and then of what was filled in, and as its last word the status.
+        const GET_INFO: libc::c_ulong = 0xc040_ff0b;
+        const INFO_EXIT: u64 = 1 << 3;
+        let mut info = [0_u64; 8];
+        info[0] = INFO_EXIT;
+        // SAFETY: the kernel reads and writes 64 bytes, as the request's number says.
+        let result =
+            unsafe { libc::ioctl(self.fd.as_raw_fd(), GET_INFO as libc::Ioctl, info.as_mut_ptr()) };
+        if result != 0 || info[0] & INFO_EXIT == 0 {
+            return None;
+        }
+        // Its last four bytes.
+        let [.., a, b, c, d] = info[7].to_ne_bytes();
+        let status = i32::from_ne_bytes([a, b, c, d]);
+        if libc::WIFSIGNALED(status) {
+            Some(ExitReason::Signal(libc::WTERMSIG(status)))
+        } else {
+            Some(ExitReason::Code(libc::WEXITSTATUS(status)))
+        }
+    }
+}
+
+/// `pidfd_send_signal` without further information.
+pub(super) fn signal(pidfd: RawFd, signal: i32, flags: libc::c_uint) -> io::Result<()> {
+    // SAFETY: the call takes numbers, and no information to go with the signal.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd,
+            signal,
+            null_mut::<libc::siginfo_t>(),
+            flags,
+        )
+    };
+    super::check(result).map(drop)
+}
+
+/// Whether `waitid` takes a pidfd (Linux 5.4).
+pub(crate) fn can_be_waited_for(pidfd: BorrowedFd<'_>) -> bool {
+    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: a siginfo of zeros is one that says nothing.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let id = pidfd.as_raw_fd() as libc::id_t;
+    // SAFETY: `info` outlives the call.
+    let result = unsafe { libc::waitid(libc::P_PIDFD, id, &mut info, options) };
+    !matches!(super::check(result.into()), Err(error) if error.raw_os_error() == Some(libc::EINVAL))
+}
+
+impl From<OwnedFd> for PidFd {
+    fn from(fd: OwnedFd) -> Self {
+        Self { fd }
     }
 }
 
@@ -169,7 +247,12 @@ mod tests {
         pidfd.signal(libc::SIGKILL).unwrap();
         assert!(pidfd.wait(Deadline::NEVER).unwrap());
         assert_eq!(pidfd.reap().unwrap(), Some(ExitReason::Signal(libc::SIGKILL)));
-        assert_eq!(pidfd.reap().unwrap(), Some(ExitReason::Unknown), "reaped already");
+        let again = pidfd.reap().unwrap();
+        // From Linux 6.15 on the kernel remembers.
+        assert!(
+            matches!(again, Some(ExitReason::Unknown | ExitReason::Signal(libc::SIGKILL))),
+            "reaped already"
+        );
         assert_eq!(pidfd.signal(0).unwrap_err().raw_os_error(), Some(libc::ESRCH));
     }
 

@@ -13,6 +13,7 @@ pub mod meeting;
 pub mod name;
 pub mod pieces;
 pub mod plugin;
+pub mod process;
 pub mod publishing;
 pub mod random;
 pub mod room;

@@ -8,6 +8,7 @@ use std::process::{self, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use super::process as process_roles;
 use super::{
     asking, calling, controlling, hostile, linking, publishing, serving, spoiling, storing,
 };
@@ -51,8 +52,17 @@ pub fn spec(name: &str, role: &str) -> PluginSpec {
     spec_of(name, command(role))
 }
 
+/// A plugin with a command's program, arguments and environment, and a null standard output.
 pub fn spec_of(name: impl Into<String>, command: Command) -> PluginSpec {
-    PluginSpec::new(name, command).ready_timeout(NEVER)
+    let mut spec = PluginSpec::new(name, command.get_program());
+    spec = spec.args(command.get_args()).stdout(ringway::host::Stdio::null());
+    for (key, value) in command.get_envs() {
+        spec = match value {
+            Some(value) => spec.env(key, value),
+            None => spec.env_remove(key),
+        };
+    }
+    spec.ready_timeout(NEVER)
 }
 
 /// A user and a group that own nothing.
@@ -198,6 +208,9 @@ pub fn run_role() {
         "watch-until-gone" => controlling::watch_until_gone(),
         "serve-functions" => calling::serve_functions(),
         "call-functions" => calling::call_functions(),
+        "links" => process_roles::answer_links(),
+        "host-that-executes" => process_roles::host_that_executes(),
+        "host-with-a-keeper" => process_roles::host_with_a_keeper(),
         other => panic!("unknown role {other}"),
     }
     process::exit(0);
@@ -280,17 +293,17 @@ fn connect_errors() {
     };
     assert!(matches!(Plugin::connect(), Err(ConnectError::NoHost { .. })));
     assert!(matches!(set("2 old"), Err(ConnectError::Version { .. })));
-    assert!(matches!(set("4 host=3"), Err(ConnectError::Malformed { .. })));
+    assert!(matches!(set("5 host=3"), Err(ConnectError::Malformed { .. })));
     // A file that is not memory, inheritable as the host's descriptors are.
-    let numbers = [0; 5].map(|_| {
+    let numbers = [0; 6].map(|_| {
         let file = File::open("/proc/self/exe").unwrap();
         // SAFETY: the call takes numbers.
         unsafe { libc::fcntl(file.into_raw_fd(), libc::F_DUPFD, 50) }
     });
-    let [host, control, bell, active, passive] = numbers;
+    let [host, session, control, bell, active, passive] = numbers;
     let text = format!(
-        "4 host={host} control={control} bell={bell} active={active} passive={passive} service=-1 \
-         store=-1 post=-1 access=none name=wrong"
+        "5 host={host} session={session} pulse=-1 control={control} bell={bell} active={active} \
+         passive={passive} service=-1 store=-1 payloads=-1 post=-1 access=none name=wrong"
     );
     assert!(matches!(set(&text), Err(ConnectError::Segment { what: "control", .. })));
     let left = numbers.iter().filter(|fd| fs::exists(format!("/proc/self/fd/{fd}")).unwrap());

@@ -78,6 +78,9 @@ pub fn fork_on_demand() {
         // SAFETY: the child calls nothing that another thread could have locked.
         let child = unsafe { libc::fork() };
         if child == 0 {
+            // Its plugin's group ends with the plugin.
+            // SAFETY: the call takes numbers.
+            unsafe { libc::setpgid(0, 0) };
             // SAFETY: the call takes a number; it ends the child should nobody else do so.
             unsafe { libc::alarm(60) };
             while std::os::unix::process::parent_id() == parent {

@@ -248,7 +248,10 @@ fn host(_: bool) -> Outcome {
         backoff_initial: Duration::ZERO,
         backoff_max: Duration::ZERO,
     };
-    let spec = PluginSpec::new("echo", again("plugin")).ready_timeout(LONG).restart(restart);
+    let spec = PluginSpec::new("echo", env::args_os().next().expect("its own name"))
+        .env(ROLE, "plugin")
+        .ready_timeout(LONG)
+        .restart(restart);
     let plugin = host.spawn(spec)?;
     let (mut active, _passive) = plugin.take_channels()?;
     active.send_timeout(b"before", LONG)?;

@@ -7,7 +7,6 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -19,6 +18,7 @@ use super::table::{Delivery, Held, Offered};
 use super::wire::{
     ATTACHED, EndId, Letter, MAX_LETTER_BYTES, OP_ANSWER, OP_OVER, OP_WITHDRAW, REFUSED, What,
 };
+use crate::callback::quietly;
 use crate::channel::Channel;
 use crate::error::ExitReason;
 use crate::os::post;
@@ -142,7 +142,7 @@ impl Agent {
         match delivery {
             // An inbox that panics has said so, and the other links go on.
             Delivery::To(inbox, link) => {
-                let _ = catch_unwind(AssertUnwindSafe(|| inbox.linked(link)));
+                quietly(|| inbox.linked(link));
             }
             Delivery::Unwanted(link) => drop(link),
             Delivery::Taken => {}

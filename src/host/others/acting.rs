@@ -5,12 +5,13 @@
 //! their own threads, and none waits for the other.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 use std::thread;
 
 use super::roster::Roster;
-use super::wire::{STATUS_NOT_PERMITTED, STATUS_NOT_RUNNING, STATUS_UNKNOWN_NAME};
+use super::wire::{STATUS_DENIED, STATUS_NOT_PERMITTED, STATUS_NOT_RUNNING, STATUS_UNKNOWN_NAME};
+use crate::callback::quietly;
+use crate::host::HandleError;
 use crate::host::event::HostEventKind;
 use crate::host::service::frame::{self, OP_PLUGIN_KILL, OP_PLUGIN_RESTART, OP_PLUGIN_STOP};
 use crate::host::supervised::{Asked, Phase, Supervised};
@@ -87,7 +88,8 @@ impl Permission {
     /// A plugin may do everything to itself: it could without its host.
     fn allows(&self, request: &ControlRequest<'_>) -> bool {
         let decide = |decide: &Arc<Decide>| {
-            catch_unwind(AssertUnwindSafe(|| decide(request))).unwrap_or(false)
+            let mut allowed = false;
+            quietly(|| allowed = decide(request)) && allowed
         };
         request.by == request.plugin || self.0.as_ref().is_some_and(decide)
     }
@@ -128,13 +130,12 @@ fn carry_out(roster: &Roster, order: &Order) -> u32 {
     if !roster.permission_of(by).allows(&request) {
         return STATUS_NOT_PERMITTED;
     }
-    let done = Weak::upgrade(&plugin).is_some_and(|plugin| plugin.act(by, *action));
-    if done { frame::STATUS_DONE } else { STATUS_NOT_RUNNING }
+    Weak::upgrade(&plugin).map_or(STATUS_NOT_RUNNING, |plugin| plugin.act(by, *action))
 }
 
 impl Supervised {
-    /// Begins what another plugin wants. False where this one does not run.
-    fn act(self: &Arc<Self>, by: &str, action: ControlAction) -> bool {
+    /// Begins what another plugin wants. Returns the status for the answer.
+    fn act(self: &Arc<Self>, by: &str, action: ControlAction) -> u32 {
         let mut life = self.life();
         let can = match (action, life.phase) {
             (_, Phase::Ended(_)) => false,
@@ -143,18 +144,22 @@ impl Supervised {
             _ => !life.stopping,
         };
         if !can {
-            return false;
+            return STATUS_NOT_RUNNING;
         }
         // The one that is going on is the one that was asked for.
         if action == ControlAction::Restart
             && (life.asked.is_some() || life.phase != Phase::Running)
         {
-            return true;
+            return frame::STATUS_DONE;
         }
         // Before what comes of it is reported.
         self.report(HostEventKind::ControlledBy { plugin: by.into(), action });
         match action {
-            ControlAction::Kill => return life.signal(libc::SIGKILL),
+            ControlAction::Kill => match life.signal(libc::SIGKILL) {
+                Ok(()) => {}
+                Err(HandleError::Denied { .. }) => return STATUS_DENIED,
+                Err(_) => return STATUS_NOT_RUNNING,
+            },
             ControlAction::Restart => {
                 // Who restarts itself has the pauses, and the blame, of who asks to be restarted.
                 let asked = if by == self.name { Asked::Plugin } else { Asked::Host };
@@ -166,6 +171,6 @@ impl Supervised {
                 }
             }
         }
-        true
+        frame::STATUS_DONE
     }
 }

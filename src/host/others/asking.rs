@@ -10,7 +10,7 @@ use super::acting::ControlAction;
 use super::error::ControlError;
 use super::roster::Change;
 use super::wire::{
-    self, STATUS_BUSY, STATUS_NOT_PERMITTED, STATUS_NOT_RUNNING, STATUS_NOTHING,
+    self, STATUS_BUSY, STATUS_DENIED, STATUS_NOT_PERMITTED, STATUS_NOT_RUNNING, STATUS_NOTHING,
     STATUS_UNKNOWN_NAME,
 };
 use crate::host::handle::PluginState;
@@ -176,6 +176,7 @@ impl Plugin {
             STATUS_NOT_PERMITTED => Err(ControlError::NotPermitted { action, name }),
             STATUS_NOT_RUNNING => Err(ControlError::NotRunning { name }),
             STATUS_BUSY => Err(ControlError::Busy),
+            STATUS_DENIED => Err(ControlError::Denied { name }),
             _ => Err(ControlError::Answer { op: action.op() }),
         }
     }

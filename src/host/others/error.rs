@@ -32,6 +32,14 @@ pub enum ControlError {
         /// The name.
         name: String,
     },
+    /// The system does not let the host signal the plugin's process.
+    #[error(
+        "the host may not signal the plugin {name:?}: it needs the plugin's user id, or CAP_KILL"
+    )]
+    Denied {
+        /// The name.
+        name: String,
+    },
     /// The host is carrying out as many requests of this process as it does at a time, or has no thread for this one.
     #[error("the host is carrying out too many requests of this kind")]
     Busy,

@@ -41,6 +41,9 @@ pub(super) const STATUS_NOT_RUNNING: u32 = frame::STATUS_FIRST_OWN + 3;
 /// Too many actions of this process are being carried out.
 pub(super) const STATUS_BUSY: u32 = frame::STATUS_FIRST_OWN + 4;
 
+/// The system does not let the host signal the plugin.
+pub(super) const STATUS_DENIED: u32 = frame::STATUS_FIRST_OWN + 5;
+
 /// No change has this number.
 pub(super) const NOW: u64 = u64::MAX;
 

@@ -7,7 +7,6 @@
 //! service panics nobody is served any more, and the host program is told.
 
 use std::collections::{HashMap, VecDeque};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -16,6 +15,7 @@ use super::echo::Echo;
 use super::error::ServiceProblem;
 use super::frame::{Header, SERVICE_HOST, STATUS_UNKNOWN, service_of};
 use super::session::{Request, Service, Session, Visit};
+use crate::callback::quietly;
 use crate::channel::{Channel, ChannelOptions, Event, Message, Selector, Sender};
 use crate::error::RecvError;
 use crate::host::error::HostError;
@@ -157,7 +157,7 @@ impl Server {
                 let bell = selector.add(heard);
                 let clients = HashMap::new();
                 let mut serving = Serving { inbox, selector, bell, clients, services, admitted: 0 };
-                if catch_unwind(AssertUnwindSafe(|| serving.run())).is_err() {
+                if !quietly(|| serving.run()) {
                     serving.fail();
                 }
             }
@@ -259,7 +259,7 @@ impl Serving {
         }
         while !self.clients.is_empty() {
             // A service that panics again has one session less to end.
-            let _ = catch_unwind(AssertUnwindSafe(|| self.say_goodbye()));
+            quietly(|| self.say_goodbye());
         }
         for visit in visits {
             visit.report(ServiceProblem::HostPanicked);

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::env;
 use std::fmt::Debug;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::process::{self, Command, Stdio};
+use std::process;
 use std::sync::Arc;
 use std::thread;
 
@@ -19,7 +19,7 @@ use crate::host::links::wire::{
     Ask, EndId, Letter, ListAsk, MAX_LETTER_BYTES, OP_ANSWER, OP_CONNECT, OP_LIST, OP_LISTEN,
     OP_OVER,
 };
-use crate::host::{Host, Plugin, PluginHandle, PluginSpec};
+use crate::host::{Host, Plugin, PluginHandle, PluginSpec, Stdio};
 use crate::os::eventfd::EventFd;
 use crate::os::post;
 use crate::wakeup::WaitStrategy;
@@ -144,11 +144,12 @@ pub(super) struct Raw {
 
 impl Raw {
     pub(super) fn start(host: &Host, name: &str) -> Self {
-        let mut command = Command::new(env::current_exe().unwrap());
         let entry = "host::links::tests::raw::plugin_entry";
-        command.args(["--exact", entry, "--nocapture", "--test-threads=1"]).env(ROLE, "raw");
-        command.stdin(Stdio::null()).stdout(Stdio::null());
-        let spec = PluginSpec::new(name, command).ready_timeout(NEVER);
+        let spec = PluginSpec::new(name, env::current_exe().unwrap())
+            .args(["--exact", entry, "--nocapture", "--test-threads=1"])
+            .env(ROLE, "raw")
+            .stdout(Stdio::null())
+            .ready_timeout(NEVER);
         let handle = host.spawn(spec).unwrap();
         let (active, _passive) = handle.take_channels().unwrap();
         Self { handle, active }
