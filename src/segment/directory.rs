@@ -15,7 +15,8 @@ use std::path::Path;
 
 use super::address::{Access, Address, PREFIX, SHARED_DIRECTORY, is_draft, name_of_draft};
 use super::claim::Claim;
-use super::named::{Found, Gate, refused};
+use super::gate::Gate;
+use super::named::{Found, refused};
 use super::open::patience;
 use crate::error::{NameError, SegmentError};
 use crate::os::clock::monotonic_ns;

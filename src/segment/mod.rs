@@ -17,6 +17,8 @@ pub(crate) mod directory;
 #[cfg(not(loom))]
 mod draft;
 #[cfg(not(loom))]
+mod gate;
+#[cfg(not(loom))]
 mod header;
 #[cfg(not(loom))]
 mod named;
@@ -41,9 +43,11 @@ pub use directory::{Cleared, Listing, Skipped, gc_drafts};
 #[cfg(not(loom))]
 pub(crate) use draft::Draft;
 #[cfg(not(loom))]
+pub(crate) use gate::Gate;
+#[cfg(not(loom))]
 pub use header::{ChannelGeometry, DEFAULT_MAX_MESSAGE_BYTES, RingKind};
 #[cfg(not(loom))]
-pub(crate) use named::{Found, Gate, NamedSegment, Whole, own_line};
+pub(crate) use named::{Found, NamedSegment, Whole, own_line};
 #[cfg(not(loom))]
 pub(crate) use open::{How, Wish, at_least, open, patience, until};
 #[cfg(not(loom))]

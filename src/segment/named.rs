@@ -1,13 +1,10 @@
-//! Segments with a name: found, opened, gated, attached.
+//! Segments with a name: found, checked, mapped.
 //!
-//! `channel::open` decides with it who takes which side of what, `store::open` who is alone with a
-//! store.
-//! What always holds: what is mapped was checked first and is private to this user or as open as the
-//! caller allowed; whatever is decided about a segment is decided under its gate, while its name
-//! still means it.
+//! `channel::open` and `store::open` decide with it who uses which segment.
+//!
+//! Invariants: what is mapped was checked first, and is private to this user or as open as the caller
+//! allowed. Decisions about a segment are made under its [`Gate`].
 
-use std::cell::Cell;
-use std::fs;
 use std::io;
 use std::ops::Deref;
 use std::os::unix::fs::FileExt;
@@ -21,6 +18,7 @@ use super::anonymous::register;
 use super::binding::Binding;
 use super::claim::Claim;
 use super::draft::Draft;
+use super::gate::Gate;
 use super::header::ChannelGeometry;
 use super::sides::{self, SideLine};
 use super::words::{HEADER_BYTES, Header, Kind};
@@ -118,13 +116,13 @@ const OWN: Access = Access { mode: 0o777, owner: None };
 /// A file that has the name of a segment.
 #[derive(Debug)]
 pub(crate) struct Found {
-    address: Address,
-    path: PathBuf,
-    id: FileId,
-    claim: Claim,
+    pub(super) address: Address,
+    pub(super) path: PathBuf,
+    pub(super) id: FileId,
+    pub(super) claim: Claim,
     len_bytes: u64,
     /// Found out before the gate is entered.
-    own: SideLine,
+    pub(super) own: SideLine,
 }
 
 impl Found {
@@ -273,7 +271,7 @@ impl Found {
         if !self.claim.enter(deadline)? {
             return Err(NameError::Busy { address: self.address.to_string() }.into());
         }
-        let gate = Gate { found: self, keeps: Cell::new(false) };
+        let gate = Gate::new(self);
         Ok(gate.is_named()?.then_some(gate))
     }
 
@@ -348,69 +346,6 @@ impl Found {
     /// The name that it was found by.
     pub(crate) fn binding(&self) -> Binding {
         Binding::new(&self.path, self.id)
-    }
-}
-
-/// Nobody else attaches, replaces or removes the segment while this lives.
-///
-/// Dropping it also gives back the sides that were taken for a look ([`take_both`](Self::take_both)),
-/// in one step with the gate: whoever enters next never takes a look for a use.
-#[derive(Debug)]
-#[must_use = "the gate is left when this is dropped"]
-pub(crate) struct Gate<'a> {
-    found: &'a Found,
-    /// Whether this process uses the segment from now on, and keeps its side.
-    keeps: Cell<bool>,
-}
-
-impl Gate<'_> {
-    /// Whether the name still means this file.
-    fn is_named(&self) -> Result<bool, SegmentError> {
-        let at = FileId::at(&self.found.path).map_err(os("lstat"))?;
-        Ok(at == Some(self.found.id))
-    }
-
-    /// Which sides somebody else has.
-    pub(crate) fn taken(&self) -> Result<[bool; 2], SegmentError> {
-        let taken = |side| self.found.claim.is_taken(side).map_err(os("fcntl(F_OFD_GETLK)"));
-        Ok([taken(0)?, taken(1)?])
-    }
-
-    /// Takes a side and says so in its line; false where somebody else has it.
-    pub(crate) fn attach(&self, memory: &MappedMemory, side: usize) -> Result<bool, SegmentError> {
-        let taken = self.found.claim.take(side)?;
-        if taken {
-            self.keeps.set(true);
-            sides::attach(memory, side, &self.found.own);
-        }
-        Ok(taken)
-    }
-
-    /// Takes both sides, or a store for itself, so that nobody alive has it; false where somebody has.
-    pub(crate) fn take_both(&self) -> Result<bool, SegmentError> {
-        self.found.claim.take_both()
-    }
-
-    /// Becomes one of the users of a store; false where somebody is alone with it.
-    pub(crate) fn share(&self) -> Result<bool, SegmentError> {
-        let shared = self.found.claim.share()?;
-        self.keeps.set(self.keeps.get() || shared);
-        Ok(shared)
-    }
-
-    /// Takes the name away. The caller has both sides.
-    pub(crate) fn remove(&self) -> Result<(), SegmentError> {
-        fs::remove_file(&self.found.path).map_err(|error| refused(&self.found.address, error))
-    }
-}
-
-impl Drop for Gate<'_> {
-    fn drop(&mut self) {
-        if self.keeps.get() {
-            self.found.claim.leave();
-        } else {
-            self.found.claim.leave_all();
-        }
     }
 }
 
