@@ -20,7 +20,9 @@ pub use naming::NameError;
 #[non_exhaustive]
 pub enum SegmentError {
     /// A capacity that no ring can have.
-    #[error("capacity of {found} bytes: must be a power of two from {min} to {max}")]
+    #[error(
+        "a ring's capacity of {found} bytes is not possible: it must be a power of two from {min} to {max}"
+    )]
     Capacity {
         /// What was asked for.
         found: u64,
@@ -31,14 +33,16 @@ pub enum SegmentError {
     },
     /// A payload alignment that no channel can have.
     #[error(
-        "payload alignment of {found} bytes: must be 8, 16, 32 or 64, and at most half the capacity"
+        "a payload alignment of {found} bytes is not possible: it must be 8, 16, 32 or 64, and at most half the capacity"
     )]
     Alignment {
         /// What was asked for.
         found: u64,
     },
     /// A bound on messages that no channel can have.
-    #[error("longest message of {found} bytes: must be from 1 to {max}")]
+    #[error(
+        "a longest message of {found} bytes is not possible: `max_message_bytes` must be from 1 to {max}"
+    )]
     MaxMessage {
         /// What was asked for.
         found: u64,
@@ -47,7 +51,9 @@ pub enum SegmentError {
     },
     /// A ring of slots whose slots have no length, or too large a one; or a length without such a
     /// ring.
-    #[error("slots of {found} bytes: a ring of slots needs from 1 to {max}, others have none")]
+    #[error(
+        "slots of {found} bytes are not possible: a ring of slots needs from 1 to {max}, others have none; use a larger capacity or a smaller type"
+    )]
     SlotBytes {
         /// What was asked for.
         found: u32,
@@ -67,7 +73,7 @@ pub enum SegmentError {
     /// The store belongs to processes of another pid namespace: what its lock says about dead holders
     /// would not be true here.
     #[error(
-        "the store is used in pid namespace {found}, this process is in {expected}: it can only read by copying"
+        "the store is used by processes of pid namespace {found}, this process is in {expected}: here it can only be read by copying (open_read_only, attach_read_only)"
     )]
     PidNamespace {
         /// Number of the namespace of those who use it.
@@ -76,13 +82,17 @@ pub enum SegmentError {
         expected: u64,
     },
     /// The store holds what no writer leaves, and cannot be brought in order.
-    #[error("the store is damaged: {what}")]
+    #[error(
+        "the store is damaged and cannot be brought in order: {what}; restore it from a copy, or remove it"
+    )]
     Damaged {
         /// What is not as it should be.
         what: &'static str,
     },
     /// The memory for the segment is not to be had.
-    #[error("no room for a segment of {len_bytes} bytes: {source}")]
+    #[error(
+        "there is no memory for a segment of {len_bytes} bytes: {source}; ask for a smaller one, or free memory"
+    )]
     NoSpace {
         /// Length of the segment.
         len_bytes: u64,
@@ -100,14 +110,16 @@ pub enum SegmentError {
         limit_bytes: u64,
     },
     /// The descriptor is not an anonymous memory file.
-    #[error("descriptor is not a sealed memory file: {found}")]
+    #[error(
+        "the descriptor is not a sealed memory file, but {found}; pass one that `descriptor()` returned"
+    )]
     NotMemory {
         /// What it is instead.
         found: String,
     },
     /// A memory file that can still shrink or grow.
     #[error(
-        "memory file is not sealed against shrinking and growing (seals {found:#x}, needed {needed:#x})"
+        "the memory file is not sealed against shrinking and growing (seals {found:#x}, needed {needed:#x}); pass one that `descriptor()` returned"
     )]
     Unsealed {
         /// `F_GET_SEALS`.
@@ -116,7 +128,7 @@ pub enum SegmentError {
         needed: u32,
     },
     /// Too short for what its header says, or for a header.
-    #[error("segment of {found} bytes: {needed} are needed")]
+    #[error("the segment has {found} bytes, {needed} are needed: it was cut; create it anew")]
     TooSmall {
         /// Length found.
         found: u64,
@@ -124,7 +136,10 @@ pub enum SegmentError {
         needed: u64,
     },
     /// Not a ringway segment, or damaged, or of another layout.
-    #[error("incompatible segment: {field} is {found:#x}, expected {expected:#x}")]
+    #[error(
+        "the segment is not compatible: its {field} is {found:#x}, expected {expected:#x}; {}",
+        next_step(field)
+    )]
     Incompatible {
         /// Which header field differs.
         field: &'static str,
@@ -133,29 +148,61 @@ pub enum SegmentError {
         /// What this build expects there.
         expected: u64,
     },
+    /// The channel was created for other types of messages.
+    #[error(
+        "the channel's messages are of other types than this side's, which sends {sends} and receives {receives}; build both sides from the same types, and let one send what the other receives (fingerprint {found:#x}, expected {expected:#x})"
+    )]
+    Types {
+        /// What this side sends.
+        sends: &'static str,
+        /// What this side receives.
+        receives: &'static str,
+        /// Fingerprint of the channel's types; 0 where it has none.
+        found: u64,
+        /// Fingerprint of this side's types.
+        expected: u64,
+    },
     /// The segment is fenced by membarrier, and this process cannot register for it.
-    #[error("the segment needs membarrier, which this process cannot register for: {source}")]
+    #[error(
+        "the segment needs the system call membarrier, which this process cannot register for: {source}; allow it, or create the channel with `FenceMode::Real`"
+    )]
     Membarrier {
         /// What the system said.
         source: io::Error,
     },
     /// A side that somebody has attached already.
-    #[error("this side of the channel is attached already")]
+    #[error(
+        "this side of the channel is attached already; each side is for one process: pass each descriptor on once"
+    )]
     AlreadyAttached,
     /// The rings cannot be attached: what is written in them is impossible.
-    #[error("the channel in this segment is corrupt: {0}")]
+    #[error("the channel in this segment is corrupt: {0}; create it anew")]
     Corrupt(#[from] Corruption),
     /// Something about the name or the file of the segment.
     #[error(transparent)]
     Name(#[from] NameError),
     /// A system call failed.
-    #[error("{call}: {source}")]
+    #[error("{call} failed: {source}")]
     Os {
         /// Which call.
         call: &'static str,
         /// What it said.
         source: io::Error,
     },
+}
+
+/// What to do about a header field that differs.
+fn next_step(field: &str) -> &'static str {
+    match field {
+        "magic" => "it is no segment of ringway: use another file",
+        "layout version" | "fingerprint" | "C library" | "bytes of a mutex" => {
+            "it was made by another build: build both sides from one version, or create it anew"
+        }
+        "kind" => "1 is a channel, 2 is a store: open it as what it is, or use another name",
+        "kind of ring" => "0 is records, 1 is lossy, 2 is slots: open it as what it is",
+        "wakeups" => "0 is futexes, 1 is events: attach it as it was created",
+        _ => "its header is damaged: create it anew",
+    }
 }
 
 /// Why a plugin process ended.
@@ -169,7 +216,7 @@ pub enum ExitReason {
     #[error("killed by signal {0}")]
     Signal(i32),
     /// It is gone; somebody else has reaped it.
-    #[error("ended for an unknown reason")]
+    #[error("ended for an unknown reason (another part of the process has reaped it)")]
     Unknown,
 }
 
@@ -181,7 +228,7 @@ macro_rules! channel_errors {
         pub enum $name {
             $($(#[$vdoc])* #[error($text)] $variant $({ $($(#[$fdoc])* $field: $type),* })?,)*
             /// The peer has closed its end, or died; nothing is left to read.
-            #[error("the peer is gone")]
+            #[error("the peer has closed its end or died, and nothing is left to read")]
             Disconnected,
             /// Nobody is at the other side of a named channel, and nobody will come: its name means
             /// another segment by now, or none. Noticed within a few seconds. Open the name again.
@@ -190,14 +237,14 @@ macro_rules! channel_errors {
             )]
             Superseded,
             /// The peer wrote something impossible; the channel stays poisoned.
-            #[error("channel is corrupt: {0}")]
+            #[error("the channel is corrupt and stays closed: {0}")]
             Corrupt(#[from] Corruption),
             /// The process has forked since this end was attached; it belongs to the parent.
-            #[error("this end belongs to the process that this one was forked from")]
+            #[error("this end of the channel belongs to the process that this one was forked from; attach or open the channel in this process")]
             Forked,
             /// The plugin at the other end has ended and been started again. Told once; unread
             /// messages have been carried over. A message that was to be sent has not been.
-            #[error("the peer was restarted: {reason}")]
+            #[error("the peer was restarted ({reason}); this is told once, and a message that was to be sent has not been: go on with this end")]
             Restarted {
                 /// Why the former one ended.
                 reason: ExitReason
@@ -213,14 +260,14 @@ macro_rules! send_errors {
             $name {
                 $($(#[$vdoc])* $variant($text) $({ $($(#[$fdoc])* $field: $type),* })?,)*
                 /// Longer than the channel takes.
-                TooLong("message of {len} bytes: this channel takes at most {max}") {
+                TooLong("a message of {len} bytes is too long: this channel takes at most {max}; create it with a larger `max_message_bytes`") {
                     /// Length of the message.
                     len: u64,
                     /// Longest possible.
                     max: u64
                 },
                 /// The value could not be serialised.
-                Serialise("the value could not be serialised"),
+                Serialise("the value could not be serialized: its type's Serialize failed, or memory ran out"),
             }
         )*}
     };
@@ -234,7 +281,7 @@ macro_rules! recv_errors {
                 $($(#[$vdoc])* $variant($text),)*
                 /// The message has another length than the buffer or type that was to take it. It
                 /// has not been taken: `recv` still returns it, `skip` drops it.
-                Mismatch("message of {found} bytes where {expected} were expected") {
+                Mismatch("the next message has {found} bytes, expected {expected}; it stays: receive it with `recv`, or drop it with `skip`") {
                     /// Length of the message.
                     found: u64,
                     /// Length that would have fitted.
@@ -242,7 +289,7 @@ macro_rules! recv_errors {
                 },
                 /// The message is not a value of the type asked for. It has not been taken: `recv`
                 /// still returns it, `skip` drops it.
-                Invalid("the message is not a valid value of the type asked for"),
+                Invalid("the next message is not a valid value of the type asked for; it stays: receive it with `recv`, or drop it with `skip`"),
             }
         )*}
     };
@@ -254,9 +301,9 @@ send_errors! {
     /// Why a message was not sent now.
     TrySendError {
         /// No room in the ring.
-        Full("the ring is full"),
+        Full("the ring is full: the peer has not read; try again later, or wait with `send_timeout`"),
         /// Longer than a record can be: only calls that wait send it, in fragments.
-        WouldFragment("message of {len} bytes: at most {max} go in one record") {
+        WouldFragment("a message of {len} bytes travels in fragments, which this call does not send: at most {max} go in one record; use `send` or `send_timeout`") {
             /// Length of the message.
             len: u64,
             /// Longest that goes in one record.
@@ -266,17 +313,17 @@ send_errors! {
     /// Why a message was not sent in time.
     SendTimeoutError {
         /// No room in the ring until the deadline.
-        Timeout("the ring was full until the deadline"),
+        Timeout("the message was not sent: the ring was full until the deadline, the peer has not read"),
     }
     /// Why a message was neither sent nor dropped by its sender's policy.
     OfferError {
         /// No room in the ring, and the policy is to fail then.
-        Full("the ring is full"),
+        Full("the ring is full: the peer has not read; try again later, or wait with `send_timeout`"),
         /// No room in the ring for as long as the policy waits.
-        Timeout("the ring was full until the deadline"),
+        Timeout("the message was not sent: the ring was full until the deadline, the peer has not read"),
         /// Longer than a record can be, and the policy is not to wait: it would have to travel in
         /// fragments.
-        WouldFragment("message of {len} bytes: at most {max} go in one record") {
+        WouldFragment("a message of {len} bytes travels in fragments, which this call does not send: at most {max} go in one record; use `send` or `send_timeout`") {
             /// Length of the message.
             len: u64,
             /// Longest that goes in one record.
@@ -291,12 +338,12 @@ recv_errors! {
     /// Why no message was received now.
     TryRecvError {
         /// Nothing to read.
-        Empty("the ring is empty"),
+        Empty("the ring is empty: no message has come"),
     }
     /// Why no message was received in time.
     RecvTimeoutError {
         /// Nothing came until the deadline.
-        Timeout("nothing came until the deadline"),
+        Timeout("no message came until the deadline"),
     }
 }
 
@@ -304,32 +351,32 @@ channel_errors! {
     /// Why a call got no reply.
     CallError {
         /// No reply until the deadline, or no room to send the call.
-        Timeout("no reply came until the deadline"),
+        Timeout("no reply came until the deadline; the call may have been carried out"),
         /// Too many messages wait to be received before the reply. Receive some first.
-        Backlog("{waiting_bytes} bytes of other messages wait to be received first") {
+        Backlog("{waiting_bytes} bytes of other messages came before the reply; receive some of them, then finish the call") {
             /// Bytes of the messages that wait, in the ring and beside it.
             waiting_bytes: u64
         },
         /// The call was answered before, or begun on another channel.
-        NotPending("the call is not pending on this channel"),
+        NotPending("the call is not pending on this channel: it was answered before, or begun on another one"),
         /// Longer than the channel takes.
-        TooLong("message of {len} bytes: this channel takes at most {max}") {
+        TooLong("a message of {len} bytes is too long: this channel takes at most {max}; create it with a larger `max_message_bytes`") {
             /// Length of the message.
             len: u64,
             /// Longest possible.
             max: u64
         },
         /// The value could not be serialised.
-        Serialise("the value could not be serialised"),
+        Serialise("the value could not be serialized: its type's Serialize failed, or memory ran out"),
         /// The reply has another length than the type that was to take it. It is gone.
-        Mismatch("reply of {found} bytes where {expected} were expected") {
+        Mismatch("the reply has {found} bytes, expected {expected}, and is gone; build both sides from the same types") {
             /// Length of the reply.
             found: u64,
             /// Length that would have fitted.
             expected: u64
         },
         /// The reply is not a value of the type asked for. It is gone.
-        Invalid("the reply is not a valid value of the type asked for"),
+        Invalid("the reply is not a valid value of the type asked for, and is gone; build both sides from the same types"),
     }
 }
 
@@ -379,11 +426,13 @@ widen!(recv: RecvTimeoutError);
 #[non_exhaustive]
 pub enum LossyTryRecvError {
     /// Nothing to read.
-    #[error("the ring is empty")]
+    #[error("the ring is empty: no message has come")]
     Empty,
     /// Whatever was read had been overwritten before it was read whole. Nothing has been taken, and
     /// nothing has been counted as lost yet: try again.
-    #[error("messages are overwritten faster than they are read")]
+    #[error(
+        "messages are overwritten faster than they are read; try again, or create the channel with a larger capacity"
+    )]
     Overrun,
     /// Nothing will come, as [`RecvError`] says.
     #[error(transparent)]
@@ -422,7 +471,7 @@ pub enum Error {
     #[error(transparent)]
     Call(#[from] CallError),
     /// The channel is corrupt.
-    #[error("channel is corrupt: {0}")]
+    #[error("the channel is corrupt and stays closed: {0}")]
     Corrupt(#[from] Corruption),
     /// Nobody is at the other side of a named channel, and nobody will come.
     #[error(
@@ -430,7 +479,7 @@ pub enum Error {
     )]
     Superseded,
     /// Nothing happened in time.
-    #[error("nothing happened within {0:?}")]
+    #[error("nobody attached the other side within {0:?}")]
     Timeout(Duration),
     /// A host could not be made.
     #[cfg(not(loom))]

@@ -331,7 +331,7 @@ fn typed_values_come_to_callbacks_and_what_is_none_is_dropped_and_reported() {
     }
     assert_eq!([next(&told), next(&told)], [true, false]);
     assert!(next(&reports).contains("not a valid value"));
-    assert!(next(&reports).contains("2 bytes where 1 were expected"));
+    assert!(next(&reports).contains("has 2 bytes, expected 1"));
     let callbacks = running.callbacks();
     drop(running.stop().unwrap());
     let stats = callbacks.stats();

@@ -30,7 +30,7 @@ impl Channel {
     ///
     /// # Errors
     /// [`SegmentError::AlreadyAttached`] where somebody has done so before;
-    /// [`SegmentError::Incompatible`] with the field "type" where the channel was created for
+    /// [`SegmentError::Types`] where the channel was created for
     /// messages of other types, or for any while the options name one, or the reverse; the others
     /// as [`AnonymousSegment::attach`]. The descriptor is closed.
     pub fn attach(fd: OwnedFd, options: &ChannelOptions) -> Result<Self, SegmentError> {

@@ -106,7 +106,9 @@ pub struct Passive<K: Kind = Bytes> {
 
 /// The dispatcher's thread could not be started. The receiver is as it was.
 #[derive(Debug, Error)]
-#[error("a dispatcher's thread could not be started: {source}")]
+#[error(
+    "the dispatcher's thread could not be started: {source}; the receiver is in this error, try again or receive without a dispatcher"
+)]
 pub struct StartError<E: fmt::Debug = Receiver> {
     /// Why not.
     pub source: io::Error,

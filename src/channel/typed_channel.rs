@@ -65,7 +65,7 @@ pub use types::ChannelTypes;
 /// assert_eq!(host.recv()?.lines[0].as_str(), "3 at 100");
 ///
 /// let wrong = TypedChannel::<Pod<u64>, Pod<Tick>>::attach(host.descriptor()?, &options);
-/// assert!(matches!(wrong, Err(SegmentError::Incompatible { field: "type", .. })));
+/// assert!(matches!(wrong, Err(SegmentError::Types { .. })));
 /// # Ok(())
 /// # }
 /// ```
@@ -91,7 +91,7 @@ impl Channel {
     /// host's, whose [`ChannelOptions::types`] say what they are for, or a plugin's.
     ///
     /// # Errors
-    /// [`SegmentError::Incompatible`] with the field "type" where the channel was not created for
+    /// [`SegmentError::Types`] where the channel was not created for
     /// these types; it is closed.
     pub fn typed<S: Codec, R: Codec>(self) -> Result<TypedChannel<S, R>, SegmentError> {
         let side = self.connection().side();
@@ -117,7 +117,7 @@ impl<S: Codec, R: Codec> TypedChannel<S, R> {
     /// As [`Channel::attach`].
     ///
     /// # Errors
-    /// [`SegmentError::Incompatible`] with the field "type" where the channel was not created for
+    /// [`SegmentError::Types`] where the channel was not created for
     /// these types, seen from the other side; the others as there.
     pub fn attach(fd: OwnedFd, options: &ChannelOptions) -> Result<Self, SegmentError> {
         Channel::attach(fd, &Self::options(options))?.typed()
@@ -147,7 +147,7 @@ impl<S: Codec, R: Codec> TypedChannel<S, R> {
     /// As [`Channel::open`].
     ///
     /// # Errors
-    /// [`SegmentError::Incompatible`] with the field "type" where the channel was not created for
+    /// [`SegmentError::Types`] where the channel was not created for
     /// these types, seen from the side that was free; the others as there.
     pub fn open(
         address: impl Into<Address>,

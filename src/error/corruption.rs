@@ -13,7 +13,7 @@ use thiserror::Error;
 pub enum Corruption {
     /// A record header with an unknown kind, reserved bits, or a length that leaves the ring.
     #[error(
-        "record header {header:#018x} at position {position} of a ring of {capacity_bytes} bytes is impossible"
+        "the peer wrote the record header {header:#018x} at position {position}, which is impossible in a ring of {capacity_bytes} bytes"
     )]
     Record {
         /// The word that was read, once.
@@ -24,7 +24,7 @@ pub enum Corruption {
         capacity_bytes: u64,
     },
     /// A read position that went back, past the write position, or off the record grid.
-    #[error("peer's read position {found} does not lie between {known} and {tail}")]
+    #[error("the peer's read position is {found}, expected one from {known} to {tail}")]
     Head {
         /// The word that was read, once.
         found: u64,
@@ -34,7 +34,9 @@ pub enum Corruption {
         tail: u64,
     },
     /// Committed records that reach further than the ring is long.
-    #[error("committed records from position {head} on do not end within {capacity_bytes} bytes")]
+    #[error(
+        "the committed records from position {head} on do not end within the ring's {capacity_bytes} bytes"
+    )]
     Walk {
         /// Where the walk began.
         head: u64,
@@ -44,7 +46,7 @@ pub enum Corruption {
     /// A piece of a message that does not continue the pieces before it, or announces what no
     /// message of this channel can be.
     #[error(
-        "fragment {word:#018x} of {len} bytes at position {position} is impossible after {expected} bytes"
+        "the peer wrote the fragment {word:#018x} of {len} bytes at position {position}, which cannot follow {expected} bytes of a message"
     )]
     Fragment {
         /// The word that the piece begins with, read once.
@@ -57,7 +59,7 @@ pub enum Corruption {
         expected: u64,
     },
     /// A lossy ring's producer announced a position that went back, or is off the record grid.
-    #[error("peer announces position {found}, which does not lie behind {known}")]
+    #[error("the peer announces position {found}, expected one behind {known}")]
     Intent {
         /// The word that was read, once.
         found: u64,
@@ -65,7 +67,7 @@ pub enum Corruption {
         known: u64,
     },
     /// A record of a lossy ring whose number cannot be its number.
-    #[error("record number {found} at position {position}, where {expected} was expected")]
+    #[error("the record at position {position} has number {found}, expected {expected}")]
     Sequence {
         /// The number that was read, once.
         found: u64,
@@ -75,9 +77,9 @@ pub enum Corruption {
         position: u64,
     },
     /// The segment could not be sealed although nobody but the peer had it.
-    #[error("the peer kept the segment from being sealed")]
+    #[error("the peer kept the segment from being sealed; do not use it")]
     Seal,
     /// The peer declared the channel corrupt.
-    #[error("the peer has poisoned the channel")]
+    #[error("the peer has found the channel corrupt and poisoned it; its error says why")]
     ByPeer,
 }

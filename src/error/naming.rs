@@ -19,13 +19,17 @@ pub enum NameError {
         max: usize,
     },
     /// Nothing has this name.
-    #[error("{address}: no such segment; somebody must create it first")]
+    #[error(
+        "{address}: there is no such segment; create it first, or wait for its creator with open_timeout"
+    )]
     NotFound {
         /// Where it was looked for.
         address: String,
     },
     /// Somebody alive holds a side of the segment that has this name.
-    #[error("{address}: exists and is in use, perhaps by process {pid}; open it instead")]
+    #[error(
+        "{address}: cannot be created anew while a process uses it, perhaps {pid} (0: unknown); open it instead, or end that process"
+    )]
     AlreadyExists {
         /// What was to be created.
         address: String,
@@ -34,7 +38,7 @@ pub enum NameError {
     },
     /// Somebody alive has taken this side.
     #[error(
-        "{address}: side {side} is taken, perhaps by process {pid}; a channel has two sides, each for one process"
+        "{address}: side {side} is taken, perhaps by process {pid} (0: unknown); a channel has two sides, each for one process: wait with open_timeout, or use a channel of its own"
     )]
     AlreadyClaimed {
         /// What was to be opened.
@@ -45,13 +49,15 @@ pub enum NameError {
         pid: u32,
     },
     /// Somebody is attaching to the segment, or replacing it, and does not get on with it.
-    #[error("{address}: somebody has been attaching for too long; it may have been stopped")]
+    #[error(
+        "{address}: another process has been opening or replacing it for 2 s, and may be stopped; try again, or continue or end that process"
+    )]
     Busy {
         /// What was to be opened.
         address: String,
     },
     /// What has this name is no whole segment.
-    #[error("{address}: {found}, not a whole segment; create it anew, or remove it")]
+    #[error("{address}: is {found}, not a whole segment; create it anew, or remove it")]
     Stale {
         /// What was to be opened.
         address: String,
@@ -59,7 +65,9 @@ pub enum NameError {
         found: &'static str,
     },
     /// What has this name belongs to somebody else, lets others in, or is no regular file.
-    #[error("{address}: {found}, expected {expected}")]
+    #[error(
+        "{address}: found {found}, expected {expected}; use another name, or change the file's owner or mode or the `access` option"
+    )]
     NotOurs {
         /// What was to be opened.
         address: String,
@@ -86,7 +94,9 @@ pub enum NameError {
         source: io::Error,
     },
     /// A directory cannot be read.
-    #[error("{directory}: the directory cannot be read: {source}")]
+    #[error(
+        "{directory}: the directory cannot be read: {source}; mount or create it, or use paths or anonymous segments"
+    )]
     Directory {
         /// Which one.
         directory: String,
@@ -94,7 +104,9 @@ pub enum NameError {
         source: io::Error,
     },
     /// The system does not allow it.
-    #[error("{address}: cannot be opened by this process: {source}")]
+    #[error(
+        "{address}: this process may not open, link or remove it: {source}; check the file's owner and mode, and those of its directory"
+    )]
     Denied {
         /// What was to be opened or removed.
         address: String,
@@ -104,7 +116,7 @@ pub enum NameError {
     /// Both sides are free and there are messages to be read, so that it matters which side is
     /// taken: a process must not receive its own messages.
     #[error(
-        "{address}: {to_second} messages to the second side and {to_first} to the first are unread; name the side to take"
+        "{address}: {to_second} messages to the second side and {to_first} to the first are unread, and nobody has a side; say in `side` which one to take, or create it anew"
     )]
     Unread {
         /// What was to be opened.
@@ -129,7 +141,9 @@ pub enum NameError {
         found: u64,
     },
     /// A store with something in it, which is not replaced by a new one.
-    #[error("{address}: a store with {keys} keys; open it, or remove it first")]
+    #[error(
+        "{address}: a store with {keys} keys is not replaced by an empty one; open it, or remove it first"
+    )]
     NotEmpty {
         /// What was to be created.
         address: String,
@@ -137,7 +151,9 @@ pub enum NameError {
         keys: u64,
     },
     /// A file that was in use when the machine went down: what it holds is anybody's guess.
-    #[error("{address}: was in use when the machine went down; create it anew")]
+    #[error(
+        "{address}: was in use when the machine went down, so its messages may be damaged; create it anew"
+    )]
     Unclean {
         /// What was to be opened.
         address: String,

@@ -29,7 +29,7 @@ pub enum HostError {
         since: &'static str,
     },
     /// A system call failed.
-    #[error("{call}: {source}")]
+    #[error("{call} failed: {source}")]
     Os {
         /// Which call.
         call: &'static str,
@@ -37,13 +37,13 @@ pub enum HostError {
         source: io::Error,
     },
     /// The channel over which the host's own threads talk could not be created.
-    #[error("a channel of the host's own: {0}")]
+    #[error("a channel that the host needs could not be made: {0}")]
     Bell(SegmentError),
     /// The store could not be made.
-    #[error("the host's store: {0}")]
+    #[error("the host's store could not be made or opened: {0}")]
     Store(#[from] OpenError),
     /// There is no handle of the store for the host itself.
-    #[error("the host's store: {0}")]
+    #[error("the host's store could not be made or opened: {0}")]
     Handle(#[from] StoreError),
 }
 
@@ -53,7 +53,7 @@ pub enum HostError {
 pub enum StoreError {
     /// The host has no store, or the plugin is not to have it.
     #[error(
-        "there is no store here: the host must be built with one, and the plugin may not be denied it"
+        "there is no store for this process: build the host with one, and do not deny it to the plugin (`no_store`)"
     )]
     None,
     /// The store is good, and there is no handle to be had.
@@ -63,7 +63,7 @@ pub enum StoreError {
     #[error(transparent)]
     Open(#[from] OpenError),
     /// A system call failed.
-    #[error("{call}: {source}")]
+    #[error("{call} failed: {source}")]
     Os {
         /// Which call.
         call: &'static str,
@@ -111,10 +111,10 @@ pub enum SpawnError {
         name: String,
     },
     /// A channel could not be created.
-    #[error("the plugin's channels: {0}")]
+    #[error("the plugin's channels could not be made: {0}")]
     Segment(#[from] SegmentError),
     /// There is no descriptor of the store for the plugin.
-    #[error("the host's store: {0}")]
+    #[error("the host's store could not be made or opened: {0}")]
     Store(SegmentError),
     /// The program could not be executed.
     #[error("{program:?} could not be executed: {source}")]
@@ -161,7 +161,9 @@ pub enum SpawnError {
         timeout: Duration,
     },
     /// The plugin speaks another version of the handshake, and has been killed.
-    #[error("the plugin speaks version {found} of the handshake, this host speaks {expected}")]
+    #[error(
+        "the plugin speaks version {found} of the handshake, this host speaks {expected}; build both from one version of ringway"
+    )]
     Version {
         /// What the plugin speaks.
         found: u32,
@@ -184,13 +186,17 @@ pub enum SpawnError {
     #[error("the plugin's channels are corrupt: {0}")]
     Corrupt(#[from] Corruption),
     /// The process has forked since the host was made; the host belongs to the parent.
-    #[error("this host belongs to the process that this one was forked from")]
+    #[error(
+        "this host belongs to the process that this one was forked from; build one in this process"
+    )]
     Forked,
     /// The plugin was told to end while it was being started.
-    #[error("the plugin was told to end while it was being started")]
+    #[error(
+        "the plugin was told to end while it was being started; start it again if it is to run"
+    )]
     Stopped,
     /// A system call failed.
-    #[error("{call}: {source}")]
+    #[error("{call} failed: {source}")]
     Os {
         /// Which call.
         call: &'static str,
@@ -204,13 +210,17 @@ pub enum SpawnError {
 #[non_exhaustive]
 pub enum ConnectError {
     /// No host has started this process.
-    #[error("not started by a host: the environment variable {variable} is not set")]
+    #[error(
+        "this process was not started by a host: the environment variable {variable} is not set; start it with Host::spawn"
+    )]
     NoHost {
         /// The variable.
         variable: &'static str,
     },
     /// The host speaks another version of the handshake.
-    #[error("the host speaks version {found:?} of the handshake, this plugin speaks {expected}")]
+    #[error(
+        "the host speaks version {found:?} of the handshake, this plugin speaks {expected}; build both from one version of ringway"
+    )]
     Version {
         /// What the host speaks.
         found: String,
@@ -242,7 +252,7 @@ pub enum ConnectError {
         source: io::Error,
     },
     /// A channel could not be attached.
-    #[error("the {what} channel: {source}")]
+    #[error("the {what} channel that the host made cannot be attached: {source}")]
     Segment {
         /// Which channel.
         what: &'static str,
@@ -250,13 +260,13 @@ pub enum ConnectError {
         source: SegmentError,
     },
     /// This process has connected already.
-    #[error("this process has connected to its host already")]
+    #[error("this process has connected to its host already; keep the first `Plugin`")]
     AlreadyConnected,
     /// The host is gone, or does not listen.
-    #[error("the host is gone")]
+    #[error("the host has ended")]
     HostGone,
     /// A system call failed.
-    #[error("{call}: {source}")]
+    #[error("{call} failed: {source}")]
     Os {
         /// Which call.
         call: &'static str,
@@ -273,10 +283,10 @@ pub enum RequestError {
     #[error("the plugin is not ready: it must take its channels, or call Plugin::ready, first")]
     NotReady,
     /// This process has made a request already; the host listens to one.
-    #[error("this process has made a request already")]
+    #[error("this process has asked the host for a stop or restart already; wait for it")]
     AlreadyMade,
     /// A reason that is too long.
-    #[error("a reason of {len} bytes: at most {max} are taken")]
+    #[error("a reason of {len} bytes is too long: at most {max} are taken")]
     TooLong {
         /// Its length.
         len: usize,
@@ -284,7 +294,7 @@ pub enum RequestError {
         max: usize,
     },
     /// The host is gone.
-    #[error("the host is gone")]
+    #[error("the host has ended")]
     HostGone,
 }
 
@@ -293,13 +303,13 @@ pub enum RequestError {
 #[non_exhaustive]
 pub enum RequestProblem {
     /// No kind of request.
-    #[error("message {found:#x} is no request")]
+    #[error("the plugin sent message {found:#x}, which is no request")]
     Tag {
         /// Tag of the message.
         found: u16,
     },
     /// A reason that is too long.
-    #[error("a reason of {len} bytes, at most {max} are allowed")]
+    #[error("the plugin sent a reason of {len} bytes, at most {max} are allowed")]
     TooLong {
         /// Its length.
         len: usize,
@@ -307,10 +317,10 @@ pub enum RequestProblem {
         max: usize,
     },
     /// A reason that is not UTF-8.
-    #[error("the reason is not text")]
+    #[error("the plugin sent a reason that is not UTF-8 text")]
     NotText,
     /// The control ring is corrupt.
-    #[error("the control channel is corrupt: {0}")]
+    #[error("the plugin's control channel is corrupt: {0}")]
     Corrupt(#[from] Corruption),
 }
 
@@ -319,10 +329,10 @@ pub enum RequestProblem {
 #[non_exhaustive]
 pub enum HandleError {
     /// The process has forked since the plugin was started; the plugin belongs to the parent.
-    #[error("this plugin belongs to the process that this one was forked from")]
+    #[error("this plugin belongs to the process that this one was forked from; use its host there")]
     Forked,
     /// The plugin has no process, or one that has been told to end.
-    #[error("the plugin does not run")]
+    #[error("the plugin does not run; start or restart it first")]
     NotRunning,
     /// The system does not let the host signal the plugin's process.
     #[error(
@@ -334,11 +344,13 @@ pub enum HandleError {
         os_error: i32,
     },
     /// It has not ended in time.
-    #[error("the plugin has not ended in time")]
+    #[error("the plugin has not ended in time; wait longer, or kill it")]
     Timeout,
     /// Called from one of the plugin's own hooks, which the plugin's end would wait for. What was
     /// asked for has been begun, and goes on when the hook returns.
-    #[error("called from a hook of this plugin, which cannot wait for the plugin's end")]
+    #[error(
+        "a hook of this plugin cannot wait for the plugin's end; call this from another thread"
+    )]
     InHook,
 }
 
@@ -347,12 +359,12 @@ pub enum HandleError {
 #[non_exhaustive]
 pub enum TakeChannelsError {
     /// They have been taken already.
-    #[error("the channels have been taken already")]
+    #[error("the plugin's channels have been taken already; take_channels gives them out once")]
     Taken,
     /// The host is gone.
-    #[error("the host is gone")]
+    #[error("the host has ended")]
     HostGone,
     /// The process has forked since the plugin was started; the channels belong to the parent.
-    #[error("these channels belong to the process that this one was forked from")]
+    #[error("the plugin's channels belong to the process that this one was forked from")]
     Forked,
 }

@@ -12,7 +12,7 @@ use crate::error::Corruption;
 #[non_exhaustive]
 pub enum PushError {
     /// No room now. There will be once the consumer's `head` has reached this position.
-    #[error("the ring is full")]
+    #[error("the ring is full; try again when the receiver has read")]
     Full {
         /// The position that the consumer must have released.
         head_needed: u64,

@@ -108,7 +108,7 @@ impl From<&str> for Failure {
 #[non_exhaustive]
 pub enum Breach {
     /// An answer that is none, or too short for what it says it is.
-    #[error("a message of {len} bytes with tag {tag} is no answer")]
+    #[error("the callee sent a message of {len} bytes with tag {tag}, which is no response")]
     NoAnswer {
         /// Its tag.
         tag: u16,
@@ -116,13 +116,15 @@ pub enum Breach {
         len: usize,
     },
     /// An answer to a call that is not under way.
-    #[error("an answer to call {id}, which is not under way")]
+    #[error("the callee responded to call {id}, which is not under way")]
     UnknownCall {
         /// Which call.
         id: u64,
     },
     /// Answers that nobody has waited for yet take more memory than they may.
-    #[error("answers that nobody has fetched yet have {len} bytes: at most {max} are kept")]
+    #[error(
+        "responses that were not fetched have {len} bytes, at most {max} are kept; finish the pending calls"
+    )]
     TooMuch {
         /// Bytes of the answers.
         len: usize,
@@ -146,31 +148,35 @@ pub enum Breach {
 #[non_exhaustive]
 pub enum CallError {
     /// No answer came in time.
-    #[error("no answer came within {timeout:?}")]
+    #[error("no response to the call came within {timeout:?}; it may have been carried out")]
     Timeout {
         /// How long there was.
         timeout: Duration,
     },
     /// There was no room for the call in time: it has not been sent.
-    #[error("there was no room for the call within {timeout:?}")]
+    #[error(
+        "the call was not sent: the link had no room within {timeout:?}; the callee may be busy or stopped"
+    )]
     Full {
         /// How long there was.
         timeout: Duration,
     },
     /// Nobody serves a function of this name.
-    #[error("nobody serves a function {name:?}")]
+    #[error("no process serves the function {name:?}; start its server first, or check the name")]
     Unknown {
         /// The name.
         name: String,
     },
     /// The process that was called has died, or stopped to serve this one, after the call was sent.
-    #[error("the callee has died, or serves this process no more")]
+    #[error(
+        "the callee has died, or serves this process no longer; the call may have been carried out"
+    )]
     Died,
     /// The function's own error.
-    #[error("the function has failed: {0}")]
+    #[error("the function returned an error: {0}")]
     Failed(Failure),
     /// The function has panicked. It can be called again.
-    #[error("the function has panicked: {message}")]
+    #[error("the function panicked: {message}")]
     Panicked {
         /// What it said; cut off where it is long.
         message: String,
@@ -183,13 +189,17 @@ pub enum CallError {
         name: String,
     },
     /// Too many servers wait for each other.
-    #[error("a chain of more than {max} calls that wait for each other")]
+    #[error(
+        "the call would be the end of a chain of more than {max} calls that wait for each other; call from outside a function"
+    )]
     TooDeep {
         /// How many there can be.
         max: usize,
     },
     /// The function takes, or returns, values of other types.
-    #[error("{name:?} is of other types: fingerprints {found:x?}, not {expected:x?}")]
+    #[error(
+        "the function {name:?} is served with other argument or result types than it is called with; build both sides from the same types (fingerprints {found:x?}, expected {expected:x?})"
+    )]
     WrongTypes {
         /// The function.
         name: String,
@@ -199,13 +209,19 @@ pub enum CallError {
         expected: [u64; 2],
     },
     /// The arguments could not be serialised.
-    #[error("the arguments could not be serialised")]
+    #[error(
+        "the arguments could not be serialized: their type's Serialize failed, or memory ran out"
+    )]
     Encode,
     /// The server says that the arguments are no value of their type.
-    #[error("the arguments are not a valid value of their type")]
+    #[error(
+        "the callee received arguments that are not a valid value of their type; build both sides from the same types"
+    )]
     Malformed,
     /// The arguments are too long: nothing has been sent.
-    #[error("arguments of {len} bytes: at most {max} are taken")]
+    #[error(
+        "the arguments have {len} bytes, at most {max} fit into a call; pass large values through the store"
+    )]
     TooLong {
         /// Their length.
         len: u64,
@@ -213,7 +229,9 @@ pub enum CallError {
         max: u64,
     },
     /// The result is too long to be sent.
-    #[error("a result of {len} bytes: at most {max} are taken")]
+    #[error(
+        "the result has {len} bytes, at most {max} fit into a response; pass large values through the store"
+    )]
     ResultTooLong {
         /// Its length.
         len: u64,
@@ -221,25 +239,31 @@ pub enum CallError {
         max: u64,
     },
     /// The function has returned what could not be serialised.
-    #[error("the result could not be serialised")]
+    #[error(
+        "the callee could not serialize the result: its type's Serialize failed, or memory ran out"
+    )]
     NoResult,
     /// What has come is no value of the result's type.
-    #[error("the result is not a valid value of its type: {0}")]
+    #[error(
+        "the result is not a valid value of its type: {0}; build both sides from the same types"
+    )]
     InvalidResult(DecodeError),
     /// The callee's process has broken the rules.
-    #[error("the callee has broken the rules: {0}")]
+    #[error("the callee violated the protocol, and the link was closed: {0}")]
     Broken(#[from] Breach),
     /// The callee's process has damaged the link.
-    #[error("the link is corrupt: {0}")]
+    #[error("the link to the callee is corrupt: {0}; look the function up again")]
     Corrupt(#[from] Corruption),
     /// This process was forked from the one that has the link.
-    #[error("this process was forked from the one that has the link")]
+    #[error(
+        "the link belongs to the process that this one was forked from; make a client in this process"
+    )]
     Forked,
     /// The answer has been fetched before, or the call could not be made.
-    #[error("the call is over")]
+    #[error("the call has ended already, and its result was fetched or dropped")]
     Over,
     /// There is no link with the server.
-    #[error("no link with who serves it: {0}")]
+    #[error("the process that serves the function cannot be linked: {0}")]
     Link(LinkError),
 }
 
@@ -248,37 +272,39 @@ pub enum CallError {
 #[non_exhaustive]
 pub enum ServeError {
     /// This server has a function of this name already.
-    #[error("this server has a function {name:?} already")]
+    #[error("this server has a function {name:?} already; remove it first, or choose another name")]
     Duplicate {
         /// The name.
         name: String,
     },
     /// This server has no function of this name.
-    #[error("this server has no function {name:?}")]
+    #[error("this server has no function {name:?}; register it first")]
     Unknown {
         /// The name.
         name: String,
     },
     /// As many functions as a server can have.
-    #[error("a server can have {max} functions")]
+    #[error("this server has {max} functions, which is the most that a server can have")]
     TooMany {
         /// How many that is.
         max: usize,
     },
     /// The server has been stopped.
-    #[error("the server has been stopped")]
+    #[error("the server has been stopped; start another one")]
     Stopped,
     /// A function that does not return keeps the server's thread. It ends when that returns.
-    #[error("a function has not returned within {timeout:?}")]
+    #[error(
+        "the server has not ended: a function has not returned within {timeout:?}; it ends when that returns"
+    )]
     Busy {
         /// How long there was.
         timeout: Duration,
     },
     /// The channel over which the server's thread is woken could not be created.
-    #[error("a channel of the server's own: {0}")]
+    #[error("a channel that the server needs could not be made: {0}")]
     Bell(SegmentError),
     /// A system call failed.
-    #[error("{call}: {source}")]
+    #[error("the server could not be started: {call} failed: {source}")]
     Os {
         /// Which call.
         call: &'static str,

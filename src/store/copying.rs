@@ -91,13 +91,13 @@ impl Deref for Copied {
 #[non_exhaustive]
 pub enum CopyRefusal {
     /// What was to be copied has changed meanwhile, again and again: try later.
-    #[error("the store changes faster than it can be copied from")]
+    #[error("the store changes faster than a value can be copied; try again")]
     Busy,
     /// What was found is no table or no block, and still there at a second look.
-    #[error("the store is damaged")]
+    #[error("the store is damaged: a table or block is not what a writer leaves")]
     Damage,
     /// There is no memory for a copy.
-    #[error("no memory for a copy of {len_bytes} bytes")]
+    #[error("there is no memory for a copy of the value, {len_bytes} bytes")]
     NoMemory {
         /// Length of the value.
         len_bytes: u64,

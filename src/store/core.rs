@@ -26,7 +26,7 @@ pub enum Refusal {
     #[error("the store has no room for this value")]
     OutOfSpace,
     /// An index or a block says what cannot be: the store must be recovered.
-    #[error("the store is damaged")]
+    #[error("the store is damaged: a table or block is not what a writer leaves")]
     Damage,
 }
 

@@ -15,26 +15,32 @@ use crate::typed::{DecodeError, EncodeError};
 #[non_exhaustive]
 pub enum ReadError {
     /// What was found is no table or no block, and still there at a second look.
-    #[error("the store is damaged")]
+    #[error(
+        "the store is damaged: a table or block is not what a writer leaves; open it anew, or restore it from a copy"
+    )]
     Damaged,
     /// A key that no store can have.
-    #[error("a key of {found} bytes: must be from 1 to {}", MAX_KEY_BYTES)]
+    #[error("a key of {found} bytes is not possible: a key has from 1 to {} bytes", MAX_KEY_BYTES)]
     KeyLength {
         /// How long it is.
         found: u64,
     },
     /// Writers left no moment to read in: they changed what was being read again and again, or one of them
     /// had the lock all the time.
-    #[error("writers left no moment to read in")]
+    #[error(
+        "writers changed the value faster than it could be read; try again, or read with a writable handle"
+    )]
     Busy,
     /// By a read-only handle: there is no memory for a copy.
-    #[error("no memory for a copy of {len_bytes} bytes")]
+    #[error("there is no memory for a copy of the value, {len_bytes} bytes")]
     NoMemory {
         /// Length of the value, as the store says.
         len_bytes: u64,
     },
     /// The process has forked since this handle was made; it belongs to the parent.
-    #[error("this handle belongs to the process that this one was forked from")]
+    #[error(
+        "this handle of the store belongs to the process that this one was forked from; open the store in this process"
+    )]
     Forked,
 }
 
@@ -51,31 +57,41 @@ pub enum WriteError {
         free_bytes: u64,
     },
     /// A key that no store can have.
-    #[error("a key of {found} bytes: must be from 1 to {}", MAX_KEY_BYTES)]
+    #[error("a key of {found} bytes is not possible: a key has from 1 to {} bytes", MAX_KEY_BYTES)]
     KeyLength {
         /// How long it is.
         found: u64,
     },
     /// Another writer had the lock until the deadline; with a `try_` call, when it was made.
-    #[error("another writer had the lock until the deadline")]
+    #[error(
+        "another writer had the store's lock until the deadline; it may be stopped: try again, or wait longer"
+    )]
     Deadline,
     /// Called from the closure of an `update`, whose thread has the lock of this store.
-    #[error("this thread is inside an update of this store")]
+    #[error(
+        "this thread is inside an `update` of this store, and cannot write there; write after it has returned"
+    )]
     Nested,
     /// The key is absent, and the operation is for keys that are present.
-    #[error("there is no such key")]
+    #[error("the store has no such key; set it first")]
     Missing,
     /// The store was opened for reading; or this is nothing that a host does for others.
-    #[error("this handle is read-only")]
+    #[error(
+        "this handle of the store is read-only; open the store for writing, or write through the host"
+    )]
     ReadOnly,
     /// What was found is no table, no block or no index that a writer leaves, and recovery did not help.
-    #[error("the store is damaged, and could not be recovered")]
+    #[error(
+        "the store is damaged, and could not be recovered; restore it from a copy, or create it anew"
+    )]
     Damaged,
     /// The lock cannot be used: what the system said.
-    #[error("the lock cannot be used: error {0}")]
+    #[error("the store's lock cannot be used: system error {0}")]
     Lock(i32),
     /// The process has forked since this handle was made; it belongs to the parent.
-    #[error("this handle belongs to the process that this one was forked from")]
+    #[error(
+        "this handle of the store belongs to the process that this one was forked from; open the store in this process"
+    )]
     Forked,
     /// The host writes for this process, and this is more than it may ask for.
     #[error(transparent)]
@@ -90,7 +106,7 @@ pub enum WriteError {
 #[non_exhaustive]
 pub enum QuotaError {
     /// The value is too long.
-    #[error("a value of {found} bytes: at most {max} are allowed")]
+    #[error("a value of {found} bytes is too long: the host allows this process at most {max}")]
     ValueLength {
         /// Its length in bytes.
         found: u64,
@@ -98,13 +114,17 @@ pub enum QuotaError {
         max: u64,
     },
     /// As many keys as are allowed have values of its own already.
-    #[error("there are {max} keys with values of its own already")]
+    #[error(
+        "this process has set {max} keys, which is all that the host allows it; delete some first"
+    )]
     Keys {
         /// How many are allowed.
         max: u64,
     },
     /// What it has set would take too much room.
-    #[error("its values would take {needed} bytes: at most {max} are allowed")]
+    #[error(
+        "this process's values would take {needed} bytes: the host allows it at most {max}; delete some first"
+    )]
     Bytes {
         /// Bytes that all of it would take.
         needed: u64,
@@ -112,7 +132,7 @@ pub enum QuotaError {
         max: u64,
     },
     /// A batch of too many changes.
-    #[error("a batch of {found} changes: at most {max} are allowed")]
+    #[error("a batch of {found} changes is too large: the host allows at most {max}; split it")]
     Batch {
         /// How many changes there are.
         found: u64,
@@ -120,7 +140,9 @@ pub enum QuotaError {
         max: u64,
     },
     /// The table's slots are in use around where the key would go, as if keys had been chosen for it.
-    #[error("{found} slots in a row are in use where the key would go: at most {max} are allowed")]
+    #[error(
+        "the key cannot be set: {found} slots in a row are in use where it would go, the host allows at most {max}; choose another key"
+    )]
     Crowded {
         /// How many there are at least.
         found: u64,
@@ -134,16 +156,16 @@ pub enum QuotaError {
 #[non_exhaustive]
 pub enum RemoteError {
     /// The host does not write for this process.
-    #[error("the host does not write to its store for this process")]
+    #[error("the host does not write to its store for this process; allow it in the plugin's spec")]
     NotServed,
     /// Too many requests are under way: this one has not been sent.
-    #[error("there was no room for a request to the host in time")]
+    #[error("the request was not sent to the host: there was no room in time; try again")]
     Full,
     /// No answer came in time. The host may have carried the request out, or do so later.
-    #[error("no answer of the host came in time")]
+    #[error("the host has not answered in time; the change may have been made")]
     Timeout,
     /// The request is longer than a message can be: it has not been sent.
-    #[error("a request of {len} bytes: at most {max} are taken")]
+    #[error("a request of {len} bytes is too long: the host takes at most {max}")]
     TooLong {
         /// Its length in bytes.
         len: u64,
@@ -152,13 +174,15 @@ pub enum RemoteError {
     },
     /// The host is gone, or does not serve this process any more. It may have carried the request out
     /// before.
-    #[error("the host is gone, or does not serve this process any more")]
+    #[error("the host has ended, or does not serve this process any longer")]
     Gone,
     /// The host's answer is none that this version knows. It may have carried the request out.
-    #[error("the host's answer is not known here")]
+    #[error("the host's answer is unknown to this version of ringway; build both from one version")]
     UnknownAnswer,
     /// Others changed the key, time after time, between its being read and its being exchanged.
-    #[error("others changed the key during each of {attempts} attempts")]
+    #[error(
+        "other writers changed the key during each of {attempts} attempts; try again, or use `update`"
+    )]
     Contended {
         /// How often it was tried.
         attempts: u32,
@@ -173,7 +197,9 @@ pub enum RemoteError {
 #[non_exhaustive]
 pub enum HandleError {
     /// All reader records have owners that may be alive.
-    #[error("all {max} reader records are in use: whoever creates the store says how many it has")]
+    #[error(
+        "all {max} reader records of the store are in use by handles; drop some, or create the store with a larger `max_readers`"
+    )]
     TooManyReaders {
         /// How many there are; fixed when the store is created.
         max: u64,
@@ -188,7 +214,7 @@ pub enum HandleError {
 #[non_exhaustive]
 pub enum CheckError {
     /// An index does not say what the table and the blocks say, or a block is not whole.
-    #[error("the store is unsound: {what}")]
+    #[error("the store is damaged: {what}; restore it from a copy, or create it anew")]
     Unsound {
         /// The first thing that is not as it must be.
         what: &'static str,
@@ -203,7 +229,9 @@ pub enum CheckError {
 #[non_exhaustive]
 pub enum CompareError {
     /// The value has another version, or there is none.
-    #[error("the value's version is {found:?}")]
+    #[error(
+        "the value was not exchanged: its version is {found:?}, not the one expected; read it again"
+    )]
     Changed {
         /// The version of the value that is there.
         found: Option<u64>,
@@ -218,13 +246,15 @@ pub enum CompareError {
 #[non_exhaustive]
 pub enum AddError {
     /// The value is no `i64`.
-    #[error("the value is no i64: it has {found} bytes, or was set as one of another type")]
+    #[error(
+        "the value is not an i64: it has {found} bytes, or was set as one of another type; use another key"
+    )]
     NotAnInteger {
         /// How many bytes it has.
         found: u64,
     },
     /// The sum does not fit.
-    #[error("{value} + {added} does not fit an i64")]
+    #[error("the sum {value} + {added} does not fit into an i64; the value stays")]
     Overflow {
         /// The value that is there.
         value: i64,
@@ -241,15 +271,21 @@ pub enum AddError {
 #[non_exhaustive]
 pub enum TypedError {
     /// The value was set as one of another type.
-    #[error("the value is one of another type: tag {found:#x}, expected {expected:#x}")]
+    #[error(
+        "the value was set as one of another type than {asked}; read it as the type that it was set as, or as bytes (tag {found:#x}, expected {expected:#x})"
+    )]
     Type {
+        /// The type asked for.
+        asked: &'static str,
         /// The tag that the value has, part of its type's fingerprint.
         found: u32,
         /// The tag of the type asked for.
         expected: u32,
     },
     /// The type needs more alignment than values have.
-    #[error("the type needs alignment to {needed} bytes: values have 16")]
+    #[error(
+        "the type needs an alignment of {needed} bytes, values in a store have 16; store a type that needs less"
+    )]
     Alignment {
         /// What it needs.
         needed: usize,

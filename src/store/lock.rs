@@ -35,13 +35,13 @@ pub enum Acquired {
 #[non_exhaustive]
 pub enum LockRefusal {
     /// Somebody else has it, and the deadline has come.
-    #[error("somebody else had the lock until the deadline")]
+    #[error("another writer had the store's lock until the deadline; it may be stopped: try again")]
     Deadline,
     /// This thread has it.
-    #[error("this thread has the lock")]
+    #[error("this thread has the store's lock already; do not write inside an update")]
     Nested,
     /// It is no lock any more.
-    #[error("the lock cannot be used: error {0}")]
+    #[error("the store's lock cannot be used: system error {0}")]
     Unusable(i32),
 }
 
@@ -67,10 +67,14 @@ pub enum AcquireError {
     Lock(#[from] LockRefusal),
     /// What a dead writer left could not be brought in order. Nothing was changed; the next one tries
     /// again.
-    #[error("the store is damaged, and could not be recovered")]
+    #[error(
+        "the store is damaged, and could not be recovered; restore it from a copy, or create it anew"
+    )]
     Damaged,
     /// The process has forked since it opened the store.
-    #[error("this store belongs to the process that this one was forked from")]
+    #[error(
+        "this handle of the store belongs to the process that this one was forked from; open the store in this process"
+    )]
     Forked,
 }
 

@@ -44,10 +44,13 @@ pub struct Reader<M: Memory> {
 #[non_exhaustive]
 pub enum ReadRefusal {
     /// All pins of this reader are in use: drop some of what was read.
-    #[error("all {} pins of this reader are in use", reader::HELD_PINS)]
+    #[error(
+        "all {} pins of this store handle are in use; drop values that are no longer needed",
+        reader::HELD_PINS
+    )]
     OutOfPins,
     /// What was found is no table or no block, and still there at a second look.
-    #[error("the store is damaged")]
+    #[error("the store is damaged: a table or block is not what a writer leaves")]
     Damage,
 }
 

@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 use std::any::TypeId;
+use std::any::type_name;
 use std::cell::Cell;
 use std::fmt;
 use std::ops::Deref;
@@ -128,7 +129,7 @@ impl Store {
     ) -> Result<Option<Typed<'_, T>>, TypedError> {
         check_alignment::<T>()?;
         let Some(value) = self.get(key)? else { return Ok(None) };
-        check_tag(&value, const { tag_of(<Pod<T> as Codec>::FINGERPRINT) })?;
+        check_tag(&value, type_name::<T>(), const { tag_of(<Pod<T> as Codec>::FINGERPRINT) })?;
         if value.len() != size_of::<T>() {
             let (found, expected) = (value.len() as u64, size_of::<T>() as u64);
             return Err(DecodeError::Length { found, expected }.into());
@@ -194,7 +195,7 @@ impl Store {
     {
         check_alignment::<T::Archived>()?;
         let Some(value) = self.get(key)? else { return Ok(None) };
-        check_tag(&value, const { tag_of(<Archived<T> as Codec>::FINGERPRINT) })?;
+        check_tag(&value, type_name::<T>(), const { tag_of(<Archived<T> as Codec>::FINGERPRINT) })?;
         let known = Some((value.version(), TypeId::of::<T>()));
         // What is read by copying may have been written by anybody, under any version.
         let entry = match value.is_in_place() {
@@ -223,10 +224,10 @@ fn check_alignment<T>() -> Result<(), TypedError> {
     if needed as u64 > UNIT { Err(TypedError::Alignment { needed }) } else { Ok(()) }
 }
 
-fn check_tag(value: &Value<'_>, expected: u32) -> Result<(), TypedError> {
+fn check_tag(value: &Value<'_>, asked: &'static str, expected: u32) -> Result<(), TypedError> {
     match value.tag() {
         0 => Ok(()),
         found if found == expected => Ok(()),
-        found => Err(TypedError::Type { found, expected }),
+        found => Err(TypedError::Type { asked, found, expected }),
     }
 }

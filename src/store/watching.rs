@@ -30,13 +30,16 @@ const NAME_CHECK_NS: u64 = 1_000_000_000;
 #[non_exhaustive]
 pub enum WatchError {
     /// A key that no store can have.
-    #[error("a key of {found} bytes: must be from 1 to {}", MAX_KEY_BYTES)]
+    #[error(
+        "a key of {found} bytes cannot be watched: a key has from 1 to {} bytes",
+        MAX_KEY_BYTES
+    )]
     KeyLength {
         /// How long it is.
         found: u64,
     },
     /// [`WatchInterrupter::interrupt`] was called.
-    #[error("the wait was interrupted")]
+    #[error("the wait was ended by its interrupter")]
     Interrupted,
     /// The store's name means another store by now, or none: no new process changes this one.
     #[error("the store's name means another store by now, or none; open the name again")]

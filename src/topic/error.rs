@@ -13,10 +13,10 @@ use crate::error::Corruption;
 #[non_exhaustive]
 pub enum TopicRecvError {
     /// There is none now.
-    #[error("there is no publication")]
+    #[error("no publication is waiting")]
     Empty,
     /// None came in time.
-    #[error("no publication came in time")]
+    #[error("no publication came until the deadline")]
     Timeout,
     /// A publication that lay in the store has been removed from it before it was read: its publisher has
     /// needed the room, or has gone. It is counted; the next call receives the next one.
@@ -31,7 +31,9 @@ pub enum TopicRecvError {
     },
     /// A publication that is no value of the subscriber's type. It is counted; the next call receives
     /// the next one.
-    #[error("publication {number} of {publisher} is no value of the subscriber's type")]
+    #[error(
+        "publication {number} of {publisher} is not a value of the subscriber's type; build both from the same type"
+    )]
     Invalid {
         /// Whose it was.
         publisher: PublisherId,
@@ -39,7 +41,9 @@ pub enum TopicRecvError {
         number: u64,
     },
     /// The process has forked since it subscribed; the subscriber belongs to the parent.
-    #[error("this subscriber belongs to the process that this one was forked from")]
+    #[error(
+        "this subscriber belongs to the process that this one was forked from; subscribe in this process"
+    )]
     Forked,
 }
 

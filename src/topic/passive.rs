@@ -73,7 +73,7 @@ pub enum TopicReport<'a> {
 
 /// The thread could not be started. The subscriber is as it was.
 #[derive(Debug, Error)]
-#[error("a thread for callbacks could not be started: {source}")]
+#[error("the thread for a subscription's callbacks could not be started: {source}")]
 pub struct ListenError {
     /// Why not.
     pub source: io::Error,
@@ -87,10 +87,14 @@ pub struct ListenError {
 pub enum StopListeningError {
     /// A callback of its own has called this: the thread ends when that returns, and the subscription with
     /// it.
-    #[error("a callback cannot wait for itself")]
+    #[error(
+        "a callback cannot wait for the end of its own subscription; call this from another thread"
+    )]
     InCallback,
     /// The process has forked since; the thread is the parent's.
-    #[error("the thread is that of the process that this one was forked from")]
+    #[error(
+        "the subscription's thread belongs to the process that this one was forked from; subscribe in this process"
+    )]
     Forked,
 }
 

@@ -95,10 +95,12 @@ pub struct PublisherStats {
 #[non_exhaustive]
 pub enum PublishError {
     /// The process has forked since the publisher was made; it belongs to the parent.
-    #[error("this publisher belongs to the process that this one was forked from")]
+    #[error(
+        "this publisher belongs to the process that this one was forked from; make one in this process"
+    )]
     Forked,
     /// The value could not be serialised.
-    #[error("the value could not be serialised")]
+    #[error("the value could not be serialized: its type's Serialize failed, or memory ran out")]
     Serialise,
 }
 

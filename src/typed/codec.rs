@@ -21,7 +21,7 @@ use super::{Fingerprint, Schema, access};
 
 /// Why a value could not be encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("the value could not be serialised")]
+#[error("the value could not be serialized: its type's Serialize failed, or memory ran out")]
 pub struct EncodeError;
 
 /// Why bytes are no value.
@@ -29,7 +29,9 @@ pub struct EncodeError;
 #[non_exhaustive]
 pub enum DecodeError {
     /// As many bytes as no value of the type has.
-    #[error("{found} bytes where {expected} were expected")]
+    #[error(
+        "a value of {found} bytes, expected {expected}; build sender and receiver from the same type"
+    )]
     Length {
         /// How many there are.
         found: u64,
@@ -37,7 +39,9 @@ pub enum DecodeError {
         expected: u64,
     },
     /// Bytes that no value of the type has.
-    #[error("the bytes are not a valid value of the type asked for")]
+    #[error(
+        "the bytes are not a valid value of the type asked for; build sender and receiver from the same type"
+    )]
     Invalid,
 }
 

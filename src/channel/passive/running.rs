@@ -196,13 +196,19 @@ pub struct Callbacks<K: Kind = Bytes> {
 #[non_exhaustive]
 pub enum StopError<K: Kind = Bytes> {
     /// A callback has not returned by the deadline. It stops when that has.
-    #[error("a callback had not returned by the deadline")]
+    #[error(
+        "the dispatcher has not ended: a callback had not returned by the deadline; it ends when that returns, wait again with the handle in this error"
+    )]
     Timeout(Running<K>),
     /// Asked for by a callback, for which the dispatcher would wait. It stops when that has returned.
-    #[error("a callback cannot wait for its own end")]
+    #[error(
+        "a callback cannot wait for the end of the dispatcher that runs it; call this from another thread (the dispatcher ends when the callback returns)"
+    )]
     OwnThread,
     /// The process has forked since it was started; the dispatcher is the parent's.
-    #[error("the dispatcher belongs to the process that this one was forked from")]
+    #[error(
+        "the dispatcher belongs to the process that this one was forked from; open the channel anew in this process"
+    )]
     Forked,
 }
 

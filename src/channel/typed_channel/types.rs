@@ -3,6 +3,9 @@
 //! Whoever creates or attaches a channel has one among its options. What always holds: two sides
 //! agree only where each sends what the other receives; untyped agrees with untyped alone.
 
+use std::any::type_name;
+use std::fmt;
+
 use crate::error::SegmentError;
 use crate::segment::ChannelGeometry;
 use crate::typed::{Codec, Fingerprint};
@@ -17,19 +20,43 @@ use crate::typed::{Codec, Fingerprint};
 /// let types = ChannelTypes::of::<Pod<u64>, Pod<[u64; 2]>>();
 /// let options = ChannelOptions { types, ..ChannelOptions::default() };
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Clone, Copy)]
 pub struct ChannelTypes {
     sends: u64,
     receives: u64,
+    /// For errors only: two types with one fingerprint are the same.
+    names: [fn() -> &'static str; 2],
+}
+
+impl fmt::Debug for ChannelTypes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [sends, receives] = self.names.map(|name| name());
+        f.debug_struct("ChannelTypes").field("sends", &sends).field("receives", &receives).finish()
+    }
+}
+
+impl PartialEq for ChannelTypes {
+    fn eq(&self, other: &Self) -> bool {
+        (self.sends, self.receives) == (other.sends, other.receives)
+    }
+}
+
+impl Eq for ChannelTypes {}
+
+impl Default for ChannelTypes {
+    fn default() -> Self {
+        Self::UNTYPED
+    }
 }
 
 impl ChannelTypes {
     /// Messages of any type.
-    pub const UNTYPED: Self = Self { sends: 0, receives: 0 };
+    pub const UNTYPED: Self = Self { sends: 0, receives: 0, names: [|| "bytes"; 2] };
 
     /// What a side that sends `S` and receives `R` expects.
     pub const fn of<S: Codec, R: Codec>() -> Self {
-        Self { sends: S::FINGERPRINT, receives: R::FINGERPRINT }
+        let names = [type_name::<S::Value> as fn() -> &'static str, type_name::<R::Value>];
+        Self { sends: S::FINGERPRINT, receives: R::FINGERPRINT, names }
     }
 
     /// What the header of such a channel says where this is its creator (`side` 0) or the one who
@@ -53,7 +80,8 @@ impl ChannelTypes {
     ) -> Result<(), SegmentError> {
         let (found, expected) = (geometry.type_fingerprint, self.fingerprint(side));
         if found != expected {
-            return Err(SegmentError::Incompatible { field: "type", found, expected });
+            let [sends, receives] = self.names.map(|name| name());
+            return Err(SegmentError::Types { sends, receives, found, expected });
         }
         Ok(())
     }

@@ -25,16 +25,18 @@ pub enum LinkError {
     #[error("the host does not link processes: it must be built with `links()`")]
     NotServed,
     /// Nobody listens under this name.
-    #[error("nobody listens under the name {name:?}")]
+    #[error(
+        "no process listens under the name {name:?}; start its listener first, or check the name"
+    )]
     Unknown {
         /// The name.
         name: String,
     },
     /// Nobody listens for this ticket any more, or nobody ever has.
-    #[error("nobody listens for this ticket")]
+    #[error("no process listens for this ticket: it was used, or its listener has ended")]
     TicketGone,
     /// Somebody listens under this name already.
-    #[error("somebody listens under the name {name:?} already")]
+    #[error("a process listens under the name {name:?} already; choose another name")]
     Duplicate {
         /// The name.
         name: String,
@@ -50,7 +52,7 @@ pub enum LinkError {
         name: String,
     },
     /// A note that is too long.
-    #[error("a note of {len} bytes: at most {max} are taken")]
+    #[error("a note of {len} bytes is too long: at most {max} are taken")]
     Note {
         /// Its length.
         len: usize,
@@ -59,7 +61,7 @@ pub enum LinkError {
     },
     /// Who listens expects messages of other types.
     #[error(
-        "the listener's messages are of other types: fingerprint {found:#x}, not {expected:#x}"
+        "the listener's messages are of other types than this side's; build both from the same types (fingerprint {found:#x}, expected {expected:#x})"
     )]
     Types {
         /// Fingerprint of the listener's types.
@@ -68,25 +70,29 @@ pub enum LinkError {
         expected: u64,
     },
     /// This process has a link with that listener's inbox already.
-    #[error("this process is linked with that listener already, by link {id}")]
+    #[error(
+        "this process is linked with that listener already, by link {id}; use that link, or drop it first"
+    )]
     Linked {
         /// The link.
         id: u64,
     },
     /// It did not come about in time.
-    #[error("no link came about within {timeout:?}")]
+    #[error("the listener has not accepted the link within {timeout:?}; it may be busy or stopped")]
     Timeout {
         /// How long there was.
         timeout: Duration,
     },
     /// There was no room for the request in time: nothing has been asked for.
-    #[error("there was no room for a request to the host within {timeout:?}")]
+    #[error(
+        "the request was not sent to the host: there was no room within {timeout:?}; try again"
+    )]
     Full {
         /// How long there was.
         timeout: Duration,
     },
     /// One of the two has as many as a plugin can have.
-    #[error("too many {what}: at most {max}")]
+    #[error("this process has too many {what}, at most {max}; drop some first")]
     TooMany {
         /// Of what.
         what: &'static str,
@@ -94,23 +100,25 @@ pub enum LinkError {
         max: u64,
     },
     /// The other side has gone, or cannot attach.
-    #[error("the other side has gone, or cannot attach")]
+    #[error("the other side of the link has ended, or cannot attach the channel")]
     PartnerGone,
     /// The host is gone.
-    #[error("the host is gone")]
+    #[error("the host has ended")]
     HostGone,
     /// The host does not serve this process any more: it is ending, or this process has broken the
     /// rules.
-    #[error("the host does not serve this process any more")]
+    #[error("the host does not serve this process any longer")]
     Closed,
     /// The process has forked since.
-    #[error("this process was forked from the one that the host knows")]
+    #[error("the connection to the host belongs to the process that this one was forked from")]
     Forked,
     /// The two do not understand each other.
-    #[error("the host's answer cannot be understood")]
+    #[error(
+        "the host's answer cannot be understood; build host and plugin from one version of ringway"
+    )]
     UnknownAnswer,
     /// A system call failed.
-    #[error("{call}: {source}")]
+    #[error("{call} failed: {source}")]
     Os {
         /// Which call.
         call: &'static str,
@@ -118,7 +126,7 @@ pub enum LinkError {
         source: io::Error,
     },
     /// No channel can be as the options say, or this process could not attach it.
-    #[error("the channel: {0}")]
+    #[error("the link's channel cannot be used: {0}")]
     Attach(#[from] SegmentError),
 }
 

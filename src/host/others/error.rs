@@ -13,13 +13,15 @@ use crate::host::service::error::ServiceError;
 #[non_exhaustive]
 pub enum ControlError {
     /// The host has no plugin of that name, and had none lately.
-    #[error("the host has no plugin named {name:?}")]
+    #[error("the host has no plugin named {name:?}; list its plugins to see their names")]
     Unknown {
         /// The name.
         name: String,
     },
     /// The host program does not allow it: [`PluginSpec::may_control`](crate::host::PluginSpec::may_control).
-    #[error("this plugin may not {action} the plugin {name:?}")]
+    #[error(
+        "this plugin may not {action} the plugin {name:?}; the host must allow it with `may_control`"
+    )]
     NotPermitted {
         /// What was to be done.
         action: ControlAction,
@@ -27,7 +29,7 @@ pub enum ControlError {
         name: String,
     },
     /// The plugin has ended, or was told to; or it has no process that this could be done to.
-    #[error("the plugin {name:?} does not run")]
+    #[error("the plugin {name:?} does not run; start or restart it first")]
     NotRunning {
         /// The name.
         name: String,
@@ -41,10 +43,12 @@ pub enum ControlError {
         name: String,
     },
     /// The host is carrying out as many requests of this process as it does at a time, or has no thread for this one.
-    #[error("the host is carrying out too many requests of this kind")]
+    #[error("the host is carrying out too many requests of this kind; try again later")]
     Busy,
     /// The host has answered what this version does not understand.
-    #[error("the host's answer to operation {op:#x} is not one")]
+    #[error(
+        "the host's answer to operation {op:#x} cannot be understood; build host and plugin from one version"
+    )]
     Answer {
         /// The operation.
         op: u32,

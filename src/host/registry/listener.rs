@@ -32,16 +32,20 @@ pub struct ChannelListener {
 #[non_exhaustive]
 pub enum AcceptError {
     /// Nobody has opened the channel in time.
-    #[error("nobody has opened the channel within {timeout:?}")]
+    #[error("no process opened the channel within {timeout:?}")]
     Timeout {
         /// How long there was.
         timeout: Duration,
     },
     /// Nobody will: the host is gone, or ends, or does not serve this process any more.
-    #[error("nobody will open the channel: the host is gone, or serves this process no longer")]
+    #[error(
+        "no process will open the channel: the host has ended, or serves this process no longer"
+    )]
     Closed,
     /// The process has forked since.
-    #[error("this process was forked from the one that the host knows")]
+    #[error(
+        "the listener belongs to the process that this one was forked from; connect this process to the host by itself"
+    )]
     Forked,
 }
 

@@ -15,22 +15,26 @@ use crate::error::Corruption;
 #[non_exhaustive]
 pub enum ServiceError {
     /// The host serves nothing to this plugin.
-    #[error("the host serves nothing to this plugin")]
+    #[error(
+        "the host serves no requests of this plugin; build the host with a store, links or services"
+    )]
     NotServed,
     /// There was no room for the request in time: it has not been sent.
-    #[error("there was no room for a request to the host within {timeout:?}")]
+    #[error(
+        "the request was not sent to the host: there was no room within {timeout:?}; try again"
+    )]
     Full {
         /// How long there was.
         timeout: Duration,
     },
     /// No answer came in time. The host may have carried the request out, or do so later.
-    #[error("no answer of the host came within {timeout:?}")]
+    #[error("the host has not answered within {timeout:?}; the request may have been carried out")]
     Timeout {
         /// How long there was.
         timeout: Duration,
     },
     /// A request that is too long: it has not been sent.
-    #[error("a request of {len} bytes: at most {max} are taken")]
+    #[error("a request of {len} bytes is too long: the host takes at most {max}")]
     TooLong {
         /// Its length.
         len: u64,
@@ -38,7 +42,9 @@ pub enum ServiceError {
         max: u64,
     },
     /// The host does not know the operation.
-    #[error("the host knows no operation {op:#x}")]
+    #[error(
+        "the host knows no operation {op:#x}; build host and plugin from one version of ringway"
+    )]
     Unknown {
         /// The operation.
         op: u32,
@@ -50,17 +56,17 @@ pub enum ServiceError {
         op: u32,
     },
     /// The host has died. It may have carried the request out before.
-    #[error("the host is gone")]
+    #[error("the host has ended")]
     HostGone,
     /// The host does not serve this plugin any more: it is ending, or the plugin has broken the rules.
     /// It may have carried the request out before.
-    #[error("the host does not serve this plugin any more")]
+    #[error("the host does not serve this plugin any longer; its event says why")]
     Closed,
     /// The service channel is corrupt.
     #[error("the service channel is corrupt: {0}")]
     Corrupt(#[from] Corruption),
     /// The process has forked since it connected; the host knows the parent.
-    #[error("this process was forked from the one that the host serves")]
+    #[error("the connection to the host belongs to the process that this one was forked from")]
     Forked,
 }
 

@@ -24,7 +24,9 @@ pub const MAX_ATTEMPTS: u32 = 5;
 #[non_exhaustive]
 pub enum PullError {
     /// Every message that was copied had been overwritten meanwhile.
-    #[error("messages are overwritten faster than they are read")]
+    #[error(
+        "messages are overwritten faster than they are read; receive faster, or create the channel with a larger capacity"
+    )]
     Overrun,
     /// The producer wrote something impossible.
     #[error(transparent)]

@@ -19,13 +19,19 @@ use crate::store::watching::WatchInterrupter;
 #[non_exhaustive]
 pub enum ReactionStopError {
     /// Its callback, or another one of the same thread, has not returned in time.
-    #[error("a callback has not returned in time")]
+    #[error(
+        "the reaction has not ended: a callback has not returned in time; it ends when that returns"
+    )]
     Timeout,
     /// Called by a callback on the thread that would have to end it.
-    #[error("called from the thread that calls the callback")]
+    #[error(
+        "a callback cannot wait for the end of its own reaction; call this from another thread"
+    )]
     OwnThread,
     /// The process has forked since it was started; the thread is the parent's.
-    #[error("the reaction belongs to the process that this one was forked from")]
+    #[error(
+        "the reaction belongs to the process that this one was forked from; start one in this process"
+    )]
     Forked,
 }
 

@@ -45,16 +45,20 @@ pub enum ReactionError {
     #[error(transparent)]
     Watch(#[from] WatchError),
     /// There is no handle of the store for the thread.
-    #[error("a handle for the thread: {0}")]
+    #[error("the reaction's thread needs a handle of the store, which cannot be had: {0}")]
     Handle(#[from] HandleError),
     /// The dispatcher was made for another store, or for another mapping of this one.
-    #[error("the dispatcher is one of another store")]
+    #[error(
+        "the dispatcher was made for another store, or another mapping of this one; use one made with a clone of this handle"
+    )]
     OtherStore,
     /// The process has forked since the dispatcher was made; its thread is the parent's.
-    #[error("the dispatcher belongs to the process that this one was forked from")]
+    #[error(
+        "the dispatcher belongs to the process that this one was forked from; make one in this process"
+    )]
     Forked,
     /// There is no thread to be had.
-    #[error("starting the thread: {0}")]
+    #[error("the reaction's thread could not be started: {0}")]
     Thread(#[source] io::Error),
 }
 
