@@ -16,7 +16,7 @@ use common::plugin::{self, KILLED, NEVER, NOBODY, host, restarts};
 use common::process::{active, ask, has_ended, is_root, kinds, wait_for};
 use common::stray::{Stray, pidfd_of};
 use ringway::channel::Channel;
-use ringway::error::ExitReason;
+use ringway::error::{ExitReason, RecvTimeoutError};
 use ringway::host::{HandleError, Host, HostEventKind, Moment, PluginSpec, PluginState, Stdio};
 use ringway::store::StoreOptions;
 
@@ -65,6 +65,39 @@ fn wrapped(name: &str, role: &str, script: &str) -> PluginSpec {
 fn inner(active: &mut Channel) -> Stray {
     let pid = ask(active, "/proc/self").parse().unwrap();
     Stray(pidfd_of(pid))
+}
+
+/// The child of a plugin in the role `has-a-child`.
+fn child_of(active: &mut Channel) -> Stray {
+    let pid = loop {
+        match active.recv_timeout(NEVER) {
+            Ok(message) => break i32::from_ne_bytes(message[..].try_into().unwrap()),
+            Err(RecvTimeoutError::Restarted { .. }) => {}
+            Err(error) => panic!("{error}"),
+        }
+    };
+    Stray(pidfd_of(pid))
+}
+
+#[test]
+fn f66_the_whole_group_ends_with_terminate_after_the_grace() {
+    let host = host();
+    let spec = plugin::spec("parent", "has-a-child").grace(Duration::from_millis(100));
+    let handle = host.spawn(spec).unwrap();
+    let child = child_of(&mut active(&handle));
+    handle.terminate().unwrap();
+    assert!(has_ended(&child.0));
+}
+
+#[test]
+fn f66_the_whole_group_ends_when_its_leader_dies() {
+    let host = host();
+    let handle = host.spawn(plugin::spec("parent", "has-a-child").restart(restarts(3))).unwrap();
+    let mut active = active(&handle);
+    let child = child_of(&mut active);
+    handle.kill().unwrap();
+    assert!(has_ended(&child.0));
+    drop(child_of(&mut active));
 }
 
 #[test]

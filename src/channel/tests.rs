@@ -93,3 +93,20 @@ fn ends_that_were_dropped_are_closed_in_the_next_incarnation_too() {
         drop(plugin);
     }
 }
+
+/// The plugin's process has died; something that it has left behind has its end.
+#[test]
+fn f66_a_holder_of_a_dead_incarnation_s_channel_is_told() {
+    let (mut host, mut left) = pair();
+    host.send(b"last").unwrap();
+    left.send(b"unread").unwrap();
+    host.connection().leave();
+    let found = ends("recv", move || {
+        let last = left.recv().map(|message| message.to_owned()).unwrap();
+        let end = left.recv().map(|message| message.to_owned()).unwrap_err();
+        (last, end, left.send(b"anybody?").unwrap_err())
+    });
+    assert_eq!(&*found.0, b"last");
+    assert_eq!((found.1, found.2), (RecvError::Disconnected, SendError::Disconnected));
+    assert_eq!(&*host.recv_timeout(NEVER).unwrap(), b"unread", "the host's own end goes on");
+}

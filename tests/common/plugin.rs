@@ -208,6 +208,7 @@ pub fn run_role() {
         "watch-until-gone" => controlling::watch_until_gone(),
         "serve-functions" => calling::serve_functions(),
         "call-functions" => calling::call_functions(),
+        "has-a-child" => process_roles::has_a_child(),
         "links" => process_roles::answer_links(),
         "host-that-executes" => process_roles::host_that_executes(),
         "host-with-a-keeper" => process_roles::host_with_a_keeper(),

@@ -1,6 +1,7 @@
 //! What the tests of plugin processes share: roles, and questions about processes.
 
 use std::fs;
+use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{self, Command};
@@ -21,6 +22,20 @@ pub fn answer_links() {
         active.send(target.unwrap_or_else(|error| error.to_string()).as_bytes()).unwrap();
     }
     process::exit(0);
+}
+
+/// Has a child that runs no library and ignores SIGTERM, and tells its number.
+pub fn has_a_child() {
+    let plugin = Plugin::connect().unwrap();
+    let (mut active, _passive) = plugin.take_channels().unwrap();
+    // The shell tells that it ignores the signal, and then becomes what sleeps.
+    let script = "trap '' TERM; echo; exec sleep 600";
+    let mut child = Command::new("/bin/sh");
+    let mut child = child.args(["-c", script]).stdout(process::Stdio::piped()).spawn().unwrap();
+    let mut told = [0];
+    child.stdout.as_mut().unwrap().read_exact(&mut told).unwrap();
+    active.send(&child.id().to_ne_bytes()).unwrap();
+    let _ = child.wait();
 }
 
 /// A host with a plugin that executes another program.
