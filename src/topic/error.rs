@@ -40,6 +40,15 @@ pub enum TopicRecvError {
         /// Its number.
         number: u64,
     },
+    /// A publisher has ended the link because this subscriber was slow. Everything that was in its ring
+    /// has been received. Told once; other publishers are heard on. Subscribe again to hear this one.
+    #[error(
+        "{publisher} has ended the link to this subscriber, whose ring was full; subscribe again to go on"
+    )]
+    CutOff {
+        /// Who.
+        publisher: PublisherId,
+    },
     /// The process has forked since it subscribed; the subscriber belongs to the parent.
     #[error(
         "this subscriber belongs to the process that this one was forked from; subscribe in this process"
@@ -80,4 +89,26 @@ pub struct Departed {
     pub received: u64,
     /// Publications of it that were lost.
     pub lost: u64,
+}
+
+/// Why there is nothing to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Nothing {
+    Timeout,
+    /// Somebody has rung.
+    Rung,
+    /// A publisher has [cut this subscriber off](Departure::CutOff).
+    CutOff(PublisherId),
+    Forked,
+}
+
+impl Nothing {
+    /// What a receiving call returns; `none` where nothing has come.
+    pub(super) fn into_error(self, none: TopicRecvError) -> TopicRecvError {
+        match self {
+            Self::Timeout | Self::Rung => none,
+            Self::CutOff(publisher) => TopicRecvError::CutOff { publisher },
+            Self::Forked => TopicRecvError::Forked,
+        }
+    }
 }

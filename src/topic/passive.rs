@@ -15,9 +15,9 @@ use std::thread::{self, JoinHandle, ThreadId};
 use thiserror::Error;
 
 use super::arrivals::NewPublishers;
-use super::error::{Departed, TopicRecvError};
+use super::error::{Departed, Nothing, TopicRecvError};
 use super::publication::Publication;
-use super::subscriber::{Nothing, Subscriber};
+use super::subscriber::Subscriber;
 use crate::callback::{CallbackResult, quietly, text_of};
 use crate::os::fork;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use super::KeepAlive;
 use super::arrivals::{Arrival, NewPublishers};
-use super::error::{Departed, Departure, TopicRecvError};
+use super::error::{Departed, Departure, Nothing, TopicRecvError};
 use super::options::SubscribeOptions;
-use super::publication::{OwnedPublication, Payload, Publication};
+use super::publication::{OwnedPublication, Payload, Publication, PublisherId};
 use super::source::{Arrived, Malformed, Source};
 use super::wire::{Record, SubscriberNote, tag};
 use crate::channel::{Channel, ChannelOptions, Found, Receiver, Selector, Sender};
@@ -69,15 +69,6 @@ pub struct SubscriberStats {
 enum Next {
     Ring { token: usize, record: ring::Record, arrived: Arrived, trailer: usize },
     Stored { token: usize, arrived: Arrived, key: Vec<u8>, version: u64, len_bytes: u64 },
-}
-
-/// Why there is nothing to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Nothing {
-    Timeout,
-    /// Somebody has rung.
-    Rung,
-    Forked,
 }
 
 impl Subscriber {
@@ -169,9 +160,9 @@ impl Subscriber {
     pub fn recv(&mut self) -> Result<Publication<'_>, TopicRecvError> {
         let next = loop {
             match self.find(Deadline::NEVER, false) {
-                Err(Nothing::Forked) => return Err(TopicRecvError::Forked),
-                Err(_) => {}
                 Ok(next) => break next,
+                Err(Nothing::Timeout | Nothing::Rung) => {}
+                Err(nothing) => return Err(nothing.into_error(TopicRecvError::Timeout)),
             }
         };
         self.take(next)
@@ -184,8 +175,7 @@ impl Subscriber {
     pub fn try_recv(&mut self) -> Result<Publication<'_>, TopicRecvError> {
         match self.find(Deadline::at_ns(0), false) {
             Ok(next) => self.take(next),
-            Err(Nothing::Forked) => Err(TopicRecvError::Forked),
-            Err(_) => Err(TopicRecvError::Empty),
+            Err(nothing) => Err(nothing.into_error(TopicRecvError::Empty)),
         }
     }
 
@@ -198,8 +188,7 @@ impl Subscriber {
         let deadline = Deadline::at_ns(monotonic_ns().saturating_add(timeout_ns));
         match self.find(deadline, false) {
             Ok(next) => self.take(next),
-            Err(Nothing::Forked) => Err(TopicRecvError::Forked),
-            Err(_) => Err(TopicRecvError::Timeout),
+            Err(nothing) => Err(nothing.into_error(TopicRecvError::Timeout)),
         }
     }
 
@@ -252,7 +241,11 @@ impl Subscriber {
                     }
                 }
                 Found::Error(_, RecvError::Forked) => return Err(Nothing::Forked),
-                Found::Error(token, error) => self.lose(token, error),
+                Found::Error(token, error) => {
+                    if let Some(publisher) = self.lose(token, error) {
+                        return Err(Nothing::CutOff(publisher));
+                    }
+                }
             }
             // Whoever can be rung is also told of departures at once.
             if until_rung && !self.departed.is_empty() {
@@ -322,7 +315,7 @@ impl Subscriber {
                 self.selector.lend(token, &record);
                 return next;
             }
-            Err(Malformed) => self.depart(token, |_| Departure::Malformed),
+            Err(Malformed) => drop(self.depart(token, |_| Departure::Malformed)),
         }
         None
     }
@@ -359,24 +352,30 @@ impl Subscriber {
         }
     }
 
-    /// A publisher's ring has nothing more.
+    /// A publisher's ring has nothing more. Returns the publisher where it has cut this subscriber off.
     #[cold]
-    fn lose(&mut self, token: usize, error: RecvError) {
-        self.depart(token, |source| match error {
+    fn lose(&mut self, token: usize, error: RecvError) -> Option<PublisherId> {
+        let (publisher, departure) = self.depart(token, |source| match error {
             RecvError::Corrupt(corruption) => Departure::Corrupt(corruption),
             _ => source.departure(),
-        });
+        })?;
+        (departure == Departure::CutOff).then_some(publisher)
     }
 
-    fn depart(&mut self, token: usize, how: impl FnOnce(&Source) -> Departure) {
+    /// Removes a publisher, where the token is one's. Returns which, and how it has gone.
+    fn depart(
+        &mut self,
+        token: usize,
+        how: impl FnOnce(&Source) -> Departure,
+    ) -> Option<(PublisherId, Departure)> {
         drop(self.selector.remove(token));
-        if let Some(source) = self.sources.get_mut(token).and_then(Option::take) {
-            let departure = how(&source);
-            if self.departed.len() == MAX_DEPARTURES {
-                self.departed.pop_front();
-            }
-            self.departed.push_back(source.depart(departure));
+        let source = self.sources.get_mut(token).and_then(Option::take)?;
+        let (publisher, departure) = (source.publisher, how(&source));
+        if self.departed.len() == MAX_DEPARTURES {
+            self.departed.pop_front();
         }
+        self.departed.push_back(source.depart(departure));
+        Some((publisher, departure))
     }
 
     /// The next publisher that has gone, each once. They are found when something is received; while

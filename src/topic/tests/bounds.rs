@@ -228,3 +228,17 @@ fn f91_empty_publications_use_up_the_store_budget() {
     }
     assert_eq!((store.len().unwrap(), payloads.expired), (8, 92));
 }
+
+#[test]
+fn f92_disconnected_subscriber_gets_an_error_once() {
+    let (mut publisher, mut subscriber) = pair(BackpressurePolicy::Disconnect);
+    while publisher.publish(b"news").unwrap().subscribers > 0 {}
+    let error = loop {
+        if let Err(error) = subscriber.recv_timeout(NEVER) {
+            break error;
+        }
+    };
+    assert!(matches!(error, TopicRecvError::CutOff { publisher } if publisher.get() == 1));
+    assert_eq!(subscriber.take_departed().unwrap().departure, Departure::CutOff);
+    assert_eq!(subscriber.try_recv().unwrap_err(), TopicRecvError::Empty);
+}
