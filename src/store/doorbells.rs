@@ -1,19 +1,26 @@
 //! Doorbells: how a writer tells watchers that something has changed, and what it notes for them.
 //!
-//! The core rings inside its operations, behind the store that changes a key; handles wake after they have let
-//! go of the lock; watchers look at bells and notes.
-//! What always holds: the truth is the version of a key, and the bell only says when to look; a bell is rung behind
-//! the change, or by recovery; a deletion is noted before it happens, so that no key comes and goes unseen.
+//! The core rings inside its operations, behind the store that changes a key. Handles wake sleepers after they
+//! have released the lock. Watchers look at bells and notes.
+//!
+//! Invariants: the version of a key is the truth, and the bell only says when to look. A bell is rung behind
+//! the change, or by recovery. A deletion is noted before it happens, so that no key comes and goes unseen.
+//! Participants sleep only on words of the private part, which no untrusted process can map.
 //!
 //! # A bell
 //!
-//! | word | meaning | who changes it |
-//! |---|---|---|
-//! | generation | how often it was rung | holder of the lock |
-//! | waiting | 1 = somebody sleeps on the generation, or is about to | watchers store 1 before they sleep; who rings swaps 0 in, and wakes |
+//! | word | part | meaning | who changes it |
+//! |---|---|---|---|
+//! | generation | private | how often the bell was rung | holder of the lock |
+//! | its copy | public | the same | holder of the lock |
+//! | waiting | private | who sleeps, or is about to: participants on the generation, read-only processes on its copy | sleepers, and the host for read-only processes, set their bit; the ringer swaps 0 in, and wakes |
 //!
-//! Nobody takes an announcement back, because others may be sleeping on the same bell: one that is left over costs
-//! a writer one system call.
+//! A read-only process can steal wakes of the copy, or make each wake of it fail. That delays read-only processes,
+//! which look at intervals as well. A wake there ends after a fixed number of sleepers, and its errors are
+//! ignored, so that it costs the writer a bounded time.
+//!
+//! An announcement is not taken back, because others may be sleeping on the same bell. One that is left over
+//! costs a writer one system call.
 //!
 //! # Notes of deletions
 //!
@@ -24,7 +31,7 @@
 use super::StoreGeometry;
 use crate::layout::store::generation;
 use crate::layout::store::note::{self, NOTES};
-use crate::layout::store::private::bell::{BUCKETS, GENERATION, WAITING};
+use crate::layout::store::private::bell::{BUCKETS, GENERATION, PUBLIC, TRUSTED, WAITING};
 use crate::memory::{Memory, Ordering};
 
 /// Number of the bell that is rung whenever any key has changed.
@@ -41,23 +48,79 @@ pub(super) fn exists(number: u32) -> bool {
     number <= EVERYTHING
 }
 
-/// Whether somebody has announced himself at a bell since it was rung last.
-pub(super) fn is_awaited(memory: &impl Memory, geometry: &StoreGeometry, bell: u32) -> bool {
-    memory.load_u32(geometry.bell(bell) + WAITING, Ordering::Relaxed) != 0
+/// How many sleepers one ring wakes on a word that untrusted processes can map. They decide how many
+/// sleep there, and each costs the writer time. Others wake by themselves at the end of their slice.
+const MAX_PUBLIC_WAKES: u32 = 64;
+
+/// Whether the host has announced a read-only process at a bell that was not rung since.
+pub(super) fn is_announced(memory: &impl Memory, geometry: &StoreGeometry, bell: u32) -> bool {
+    memory.load_u32(geometry.bell(bell) + WAITING, Ordering::Relaxed) & PUBLIC != 0
+}
+
+/// Announces at a bell that these sleep there, or are about to.
+///
+/// Where the bit is set already, nothing has to be stored. Its ringer swaps it out before it moves the
+/// generation: a sleeper that has seen the generation before either is woken, or does not fall asleep.
+pub(super) fn announce(memory: &impl Memory, geometry: &StoreGeometry, bell: u32, sleepers: u32) {
+    let word = geometry.bell(bell) + WAITING;
+    // Relaxed: the fence orders it before the look. Its partner is the load in `ring`.
+    let mut found = memory.load_u32(word, Ordering::Relaxed);
+    while found & sleepers != sleepers {
+        let new = found | sleepers;
+        match memory.compare_exchange_u32(word, found, new, Ordering::Relaxed) {
+            Ok(_) => break,
+            Err(now) => found = now,
+        }
+    }
+    memory.full_fence();
+}
+
+/// A set of bells.
+#[derive(Debug, Default)]
+struct Bells {
+    buckets: u128,
+    everything: bool,
+}
+
+impl Bells {
+    #[inline]
+    fn add(&mut self, bell: u32, is_in: bool) {
+        match bell {
+            EVERYTHING => self.everything |= is_in,
+            _ => self.buckets |= u128::from(is_in) << bell,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        !self.everything && self.buckets == 0
+    }
+
+    /// Takes them all out.
+    fn take(&mut self) -> impl Iterator<Item = u32> {
+        let Self { mut buckets, everything } = std::mem::take(self);
+        let buckets = std::iter::from_fn(move || {
+            let bell = buckets.trailing_zeros();
+            buckets &= buckets.wrapping_sub(1);
+            (bell < u128::BITS).then_some(bell)
+        });
+        everything.then_some(EVERYTHING).into_iter().chain(buckets)
+    }
 }
 
 /// The bells that were rung and at which somebody waits, to be woken without the lock.
 #[derive(Debug)]
 pub(super) struct Rung {
     geometry: StoreGeometry,
-    buckets: u128,
-    everything: bool,
+    /// Where participants sleep.
+    trusted: Bells,
+    /// Where processes sleep that map the public part only.
+    public: Bells,
 }
 
 impl Rung {
     /// None so far, of a store of these measures.
     pub(super) fn new(geometry: StoreGeometry) -> Self {
-        Self { geometry, buckets: 0, everything: false }
+        Self { geometry, trusted: Bells::default(), public: Bells::default() }
     }
 
     /// A key with this hash has changed. A full fence lies behind the change: that of
@@ -70,10 +133,10 @@ impl Rung {
 
     #[inline]
     fn ring_one(&mut self, memory: &impl Memory, bell: u32) {
-        let awaited = ring(memory, &self.geometry, bell);
-        match bell {
-            EVERYTHING => self.everything |= awaited,
-            _ => self.buckets |= u128::from(awaited) << bell,
+        let sleepers = ring(memory, &self.geometry, bell);
+        if sleepers != 0 {
+            self.trusted.add(bell, sleepers & TRUSTED != 0);
+            self.public.add(bell, sleepers & PUBLIC != 0);
         }
     }
 
@@ -95,25 +158,18 @@ impl Rung {
     /// Wakes whoever waits. Nothing but two comparisons where nobody does.
     #[inline]
     pub(super) fn wake(&mut self, memory: &impl Memory) {
-        if self.everything || self.buckets != 0 {
+        if !self.trusted.is_empty() || !self.public.is_empty() {
             self.wake_sleepers(memory);
         }
     }
 
     #[cold]
     fn wake_sleepers(&mut self, memory: &impl Memory) {
-        let wake = |bell| {
+        for bell in self.trusted.take() {
             memory.wake_u32(self.geometry.bell(bell) + GENERATION, u32::MAX);
-            // Those that map the public part only.
-            memory.wake_u32(generation::of_bell(bell.into()), u32::MAX);
-        };
-        if std::mem::take(&mut self.everything) {
-            wake(EVERYTHING);
         }
-        while self.buckets != 0 {
-            let bell = self.buckets.trailing_zeros();
-            self.buckets &= self.buckets - 1;
-            wake(bell);
+        for bell in self.public.take() {
+            memory.wake_u32(generation::of_bell(bell.into()), MAX_PUBLIC_WAKES);
         }
     }
 }
@@ -125,17 +181,19 @@ pub(super) fn fence(memory: &impl Memory) {
     memory.full_fence();
 }
 
-/// Rings one bell; whether somebody is to be woken.
+/// Rings one bell. Returns who is to be woken: bits of [`WAITING`].
 ///
 /// The announcement is taken back before the generation moves. So who has seen the new generation announces
 /// himself behind that, and whose announcement is taken finds the generation moved, or is asleep and
 /// woken.
 #[inline]
-fn ring(memory: &impl Memory, geometry: &StoreGeometry, number: u32) -> bool {
+fn ring(memory: &impl Memory, geometry: &StoreGeometry, number: u32) -> u32 {
     let bell = geometry.bell(number);
-    // Relaxed: the fence orders it behind the change. Its partner is the store in `Watcher::wait`.
-    let awaited = memory.load_u32(bell + WAITING, Ordering::Relaxed) != 0
-        && memory.swap_u32(bell + WAITING, 0, Ordering::Relaxed) != 0;
+    // Relaxed: the fence orders it behind the change. Its partner is the exchange in `announce`.
+    let sleepers = match memory.load_u32(bell + WAITING, Ordering::Relaxed) {
+        0 => 0,
+        _ => memory.swap_u32(bell + WAITING, 0, Ordering::Relaxed),
+    };
     let generation = memory.load_u32(bell + GENERATION, Ordering::Relaxed);
     // Release pairs with the Acquire in `Watcher::generation`: who sees the new generation sees the
     // change, and announces itself behind the swap.
@@ -143,7 +201,7 @@ fn ring(memory: &impl Memory, geometry: &StoreGeometry, number: u32) -> bool {
     // The copy for those that map the public part only; pairs with the same Acquire.
     let copy = generation::of_bell(number.into());
     memory.store_u32(copy, generation.wrapping_add(1), Ordering::Release);
-    awaited
+    sleepers
 }
 
 /// Notes that a value is about to be deleted. Nothing has to be taken back where it is not: who finds

@@ -97,6 +97,8 @@ mod cut_tests;
 mod directory;
 mod doorbells;
 mod error;
+#[cfg(all(test, not(loom)))]
+mod futex_tests;
 mod geometry;
 mod grow;
 #[cfg(not(loom))]

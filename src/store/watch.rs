@@ -24,9 +24,10 @@
 //! intervals, [`POLL_NS`] if nothing else is said.
 
 use super::StoreGeometry;
+use super::doorbells;
 use super::interest::{Interest, Truth};
 use super::journal;
-use crate::layout::store::private::bell::WAITING;
+use crate::layout::store::private::bell::TRUSTED;
 use crate::memory::{Deadline, Memory, Ordering};
 use crate::wakeup::MAX_SLEEP_NS;
 
@@ -58,11 +59,9 @@ pub(crate) trait Bed {
     fn sleep(&mut self, word: u64, expected: u32, deadline: Deadline);
 }
 
-/// Says at a bell that somebody is about to sleep there.
+/// Announces at a bell that this participant is about to sleep there.
 pub(crate) fn announce(memory: &impl Memory, geometry: &StoreGeometry, bell: u32) {
-    // Relaxed: the fence orders it before the look. Its partner is the load in `doorbells`.
-    memory.store_u32(geometry.bell(bell) + WAITING, 1, Ordering::Relaxed);
-    memory.full_fence();
+    doorbells::announce(memory, geometry, bell, TRUSTED);
 }
 
 /// A bed in memory, for tests and models.

@@ -2,11 +2,13 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
+use super::block::hash;
 use super::interest::{Interest, OneKey, Prefix};
 use super::journal::{Journal, Operation};
 use super::reader::Reader;
 use super::watch::{Change, Plain, Watcher};
 use super::{CopyingReader, Core, Owner, StoreGeometry, doorbells};
+use crate::layout::store::private::bell::{PUBLIC, TRUSTED};
 use crate::memory::{Deadline, HeapMemory, Memory, Ordering};
 
 struct Rig {
@@ -220,8 +222,20 @@ fn a_writer_wakes_nobody_where_nobody_watches() {
         Ok(None)
     );
     (600..900).for_each(|number| _ = change(&mut rig.core, number));
-    // One for those that sleep in the private part, one for those that cannot.
-    assert_eq!(memory.wakes(), 2);
+    assert_eq!(memory.wakes(), 1, "nobody was announced who maps the public part only");
+}
+
+#[test]
+fn f48_public_copy_is_woken_only_for_an_announced_process() {
+    let mut rig = rig();
+    let memory = rig.core.memory.clone();
+    let bell = doorbells::of(hash(b"k", rig.geometry.seed()));
+    for (sleepers, wakes) in [(TRUSTED, 1), (PUBLIC, 1), (TRUSTED | PUBLIC, 2)] {
+        let before = memory.wakes();
+        doorbells::announce(&memory, &rig.geometry, bell, sleepers);
+        (0..300).for_each(|number| _ = change(&mut rig.core, number));
+        assert_eq!(memory.wakes() - before, wakes, "{sleepers}");
+    }
 }
 
 #[test]

@@ -50,8 +50,17 @@ pub mod bell {
     pub const BYTES: u64 = 8;
     /// `u32`: how often it was rung.
     pub const GENERATION: u64 = 0;
-    /// `u32`: whether somebody sleeps on the generation.
+    /// `u32`, bits: who sleeps, or is about to.
+    ///
+    /// | bit | meaning | set by | cleared by |
+    /// |---|---|---|---|
+    /// | [`TRUSTED`] | somebody sleeps on the generation here | the sleeper | who rings: swaps 0 in |
+    /// | [`PUBLIC`] | somebody sleeps on the copy in the public part | the host, for a read-only process | the same |
     pub const WAITING: u64 = 4;
+    /// Participants that map this part.
+    pub const TRUSTED: u32 = 1;
+    /// Processes that map the public part only.
+    pub const PUBLIC: u32 = 2;
     /// Where the last one ends.
     pub const END: u64 = FIRST + BUCKETS * BYTES;
 

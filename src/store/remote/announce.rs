@@ -7,10 +7,10 @@
 use std::time::Duration;
 
 use super::request::Malformed;
+use crate::layout::store::private::bell::PUBLIC;
 use crate::store::doorbells;
 use crate::store::error::WriteError;
 use crate::store::handle::Store;
-use crate::store::watch;
 
 /// At how many bells one process may have itself announced at a time. Each costs writers one system call.
 pub(crate) const MAX_STANDING: usize = 64;
@@ -35,13 +35,13 @@ impl Announced {
         let (memory, geometry, _) = store.watched();
         if !self.bells.contains(&bell) {
             // Where it was rung since, the announcement is gone.
-            self.bells.retain(|bell| doorbells::is_awaited(memory, geometry, *bell));
+            self.bells.retain(|bell| doorbells::is_announced(memory, geometry, *bell));
             if self.bells.len() >= MAX_STANDING {
                 return Ok(false);
             }
             self.bells.push(bell);
         }
-        watch::announce(memory, geometry, bell);
+        doorbells::announce(memory, geometry, bell, PUBLIC);
         Ok(true)
     }
 
@@ -56,7 +56,7 @@ impl Announced {
         patience: Duration,
     ) -> Result<(), WriteError> {
         let (memory, geometry, _) = store.watched();
-        self.bells.retain(|bell| doorbells::is_awaited(memory, geometry, *bell));
+        self.bells.retain(|bell| doorbells::is_announced(memory, geometry, *bell));
         if self.bells.is_empty() {
             return Ok(());
         }

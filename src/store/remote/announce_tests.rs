@@ -24,7 +24,7 @@ fn bells() -> std::ops::RangeInclusive<u32> {
 
 fn awaited(store: &Store) -> Vec<u32> {
     let (memory, geometry, _) = store.watched();
-    bells().filter(|bell| doorbells::is_awaited(memory, geometry, *bell)).collect()
+    bells().filter(|bell| doorbells::is_announced(memory, geometry, *bell)).collect()
 }
 
 fn announce(announced: &mut Announced, store: &Store, number: u32) -> bool {
