@@ -146,9 +146,11 @@ fn until_asleep(thread: libc::pid_t) {
 /// The mutex's first word, in which the C library keeps its holder, and whether somebody waits.
 #[cfg(target_env = "gnu")]
 fn lock_word(mapping: &Mapping) -> &AtomicU32 {
-    // SAFETY: inside the mapping, which is borrowed; a multiple of four; used as an atomic by the C
-    // library and here.
-    unsafe { AtomicU32::from_ptr(mapping.base().add(OFFSET as usize).cast().as_ptr()) }
+    // SAFETY: inside the mapping.
+    let word = unsafe { mapping.base().add(OFFSET as usize) };
+    // SAFETY: in the mapping, which is borrowed; a multiple of four; used as an atomic by the C library
+    // and here.
+    unsafe { AtomicU32::from_ptr(word.cast().as_ptr()) }
 }
 
 /// A sleeper that queues first gets the one wake of `unlock`. The waiter behind it gets the mutex all the
