@@ -23,6 +23,8 @@ use ringway::host::{Host, Plugin, PluginSpec, Restart};
 use ringway::store::{self, Store, StoreOptions};
 
 type Outcome = Result<(), Box<dyn Error>>;
+/// One part of the job; whether its threads move to another processor.
+type Part = fn(bool) -> Outcome;
 
 /// Longer than anything takes.
 const LONG: Duration = Duration::from_secs(10);
@@ -41,7 +43,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     prepare(&arguments);
     let pin = arguments.iter().any(|argument| argument == "--pin-late");
-    let parts: [(&str, fn(bool) -> Outcome); 4] = [
+    let parts: [(&str, Part); 4] = [
         ("named channel", named),
         ("anonymous channel", anonymous),
         ("store", store),
@@ -207,13 +209,13 @@ fn anonymous(pin: bool) -> Outcome {
     let number = descriptor.as_raw_fd();
     let mut command = again("anonymous");
     command.env("RINGWAY_SMOKE_FD", number.to_string());
-    // SAFETY: one system call on a number.
-    unsafe {
-        command.pre_exec(move || {
-            libc::fcntl(number, libc::F_SETFD, 0);
-            Ok(())
-        });
-    }
+    let inherit = move || {
+        // SAFETY: the call takes numbers.
+        unsafe { libc::fcntl(number, libc::F_SETFD, 0) };
+        Ok(())
+    };
+    // SAFETY: the hook makes one system call and allocates nothing.
+    unsafe { command.pre_exec(inherit) };
     let _peer = Ended(command.spawn()?);
     drop(descriptor);
     round_trip(&mut first, pin)
