@@ -12,7 +12,9 @@
 //! 0           segment header, 128 bytes                    creator, once, before anybody attaches
 //! 128         side 0 (creator): line                       side 0 only
 //! 256         side 1 (attacher): line                      side 1 only
-//! 384..1024   reserved, zero
+//! 384         side 0: processors, 128 bytes                side 0 only
+//! 512         side 1: processors, 128 bytes                side 1 only
+//! 640..1024   reserved, zero
 //! 1024        ring 0 control, 1024 bytes (side 0 → 1)      see below
 //! 2048        ring 1 control, 1024 bytes (side 1 → 0)      see below
 //! 3072..4096  reserved, zero
@@ -42,9 +44,21 @@
 //! +8   u32 process id            +12  u32 how many times the side has been attached; a futex word
 //! +16  u64 start time of the process in clock ticks
 //! +24  u64 its pid namespace     +32  u64 hash of the boot id that it was attached in
+//! +40  u64 process token         +48  u64 token of the process that this side has flushed
+//! +56  u32 how this side wakes
 //! ```
-//! Everything but the state is written before the state says *attached*, by the process that takes
-//! the side. From `+16` on it is for segments with a name; zero in others.
+//! Up to `+32`, everything but the state is written before the state says *attached*, by the process
+//! that takes the side; the words from `+16` to `+32` are for segments with a name, and zero in others.
+//!
+//! The words from `+40` on belong to `memory::fences`, and are zero where both sides always fence:
+//!
+//! | word | values | when its side writes it |
+//! |---|---|---|
+//! | process token | 0, then a number that no other process has | once it is registered for membarrier, behind its processors |
+//! | flushed | 0, or a process token of the peer | once a thread has run on each processor that either side may use |
+//! | how it wakes | `FENCES`, `RELIES_ON_GLOBAL`, `RELIES_ON_PRIVATE` | before its wakes do without a fence |
+//!
+//! A side's processors are a bit each, the lowest first: those that its process may use.
 //!
 //! # A file's claims
 //!
@@ -76,6 +90,7 @@
 //! +384  u64 tail               a hint for tools, never read by the protocol; producer
 //! +392  producer's counters    producer; `tail` and they may lag by some messages
 //! +440  u64 dropped            messages that a policy dropped for want of room; producer
+//! +448  u64 missed             announcements that the consumer did not see; producer
 //! +640  consumer's event       192 bytes; where wakeups are events, else zero: a `raw_sync` event on
 //!                              which a waiting consumer sleeps; the creator initialises it
 //! +832  producer's event       192 bytes; as above, for a waiting producer
@@ -145,7 +160,7 @@ pub mod segment {
     pub const CAPACITY_BYTES: [u64; 2] = [48, 56];
     /// `u32`, alignment of payloads in bytes: 8, 16, 32 or 64.
     pub const PAYLOAD_ALIGN: u64 = 64;
-    /// `u32`, who fences: 1 = the sleeper, by membarrier; 2 = both, by a real fence.
+    /// `u32`, who may leave fences out: 1 = a waker that has been flushed; 2 = nobody.
     pub const FENCE_MODE: u64 = 68;
     /// Fingerprint of the messages' type; 0 where there is none.
     pub const TYPE_FINGERPRINT: u64 = 72;
@@ -204,6 +219,23 @@ pub mod side {
     pub const PID_NAMESPACE: u64 = 24;
     /// `u64`: hash of the boot id when the side was attached; 0 = unknown.
     pub const BOOT: u64 = 32;
+    /// `u64`: a number that no other process has, once this side is registered for membarrier.
+    pub const TOKEN: u64 = 40;
+    /// `u64`: token of the peer's process whose registration this side has completed; 0 = none.
+    pub const FLUSHED: u64 = 48;
+    /// `u32`: [`FENCES`], [`RELIES_ON_GLOBAL`] or [`RELIES_ON_PRIVATE`].
+    pub const WAKES: u64 = 56;
+    /// Where the processors of each side stand.
+    pub const CPUS: [u64; 2] = [384, 512];
+    /// Length of a side's processors; a process that may use others as well stays with fences.
+    pub const CPUS_BYTES: u64 = 128;
+
+    /// The side executes a fence between its news and its look for sleepers.
+    pub const FENCES: u32 = 0;
+    /// It does not: a sleeper must issue the global barrier.
+    pub const RELIES_ON_GLOBAL: u32 = 1;
+    /// It does not: both sides are in one process, and a sleeper must issue the private barrier.
+    pub const RELIES_ON_PRIVATE: u32 = 2;
 
     /// Nobody has attached this side yet.
     pub const ABSENT: u32 = 0;
@@ -260,6 +292,8 @@ pub mod ring {
     pub const CONSUMER_PARTIALS: u64 = 296;
     /// `u64`: replies that nobody waited for any more.
     pub const CONSUMER_STRAY_REPLIES: u64 = 304;
+    /// `u64`: announcements of the consumer that the producer did not see.
+    pub const CONSUMER_MISSED: u64 = 312;
     /// `u64`, lossy rings: number of the first message neither taken nor lost.
     pub const SETTLED: u64 = HEAD;
     /// Lossy rings: two pairs of `u64`, a number and how many messages before it were lost.
@@ -280,6 +314,8 @@ pub mod ring {
     pub const PRODUCER_HIGH_WATER: u64 = 432;
     /// `u64`: messages that the producer dropped because the ring had no room.
     pub const PRODUCER_DROPPED: u64 = 440;
+    /// `u64`: announcements of the producer that the consumer did not see.
+    pub const PRODUCER_MISSED: u64 = 448;
     /// `u64`, lossy rings: the producer may be writing anything before this position.
     pub const INTENT: u64 = 512;
     /// `u64`, lossy rings: first record that lies within a capacity of the intent.
@@ -346,15 +382,16 @@ const _: () = {
     assert!(segment::CHECKSUM + 8 == segment::HEADER_BYTES);
     assert!(segment::HEADER_BYTES <= side::LINE[0]);
     assert!(side::LINE[1] + LINE_BYTES <= ring::CONTROL[0]);
-    assert!(side::BOOT + 8 <= LINE_BYTES);
+    assert!(side::WAKES + 4 <= LINE_BYTES);
+    assert!(side::LINE[1] + LINE_BYTES <= side::CPUS[0]);
+    assert!(side::CPUS[0] + side::CPUS_BYTES <= side::CPUS[1]);
+    assert!(side::CPUS[1] + side::CPUS_BYTES <= ring::CONTROL[0]);
     assert!(claim::SIDE[0] + claim::SIDES_BYTES == claim::GATE && claim::GATE < i64::MAX as u64);
     assert!(2 * MAX_CAPACITY_BYTES + 2 * CHANNEL_DATA < claim::SIDE[0]);
     assert!(ring::CONTROL[0] + ring::CONTROL_BYTES <= ring::CONTROL[1]);
     assert!(ring::CONTROL[1] + ring::CONTROL_BYTES <= CHANNEL_DATA);
     assert!(ring::LANDMARKS + 8 * ring::LANDMARK_COUNT <= ring::CONTROL_BYTES);
-    assert!(
-        ring::LOSSES[0] > ring::CONSUMER_STRAY_REPLIES && ring::LOSSES[1] == ring::LOSSES[0] + 16
-    );
+    assert!(ring::LOSSES[0] > ring::CONSUMER_MISSED && ring::LOSSES[1] == ring::LOSSES[0] + 16);
     assert!((ring::LOSSES[1] + 8) / LINE_BYTES == ring::SETTLED / LINE_BYTES);
     assert!(ring::INTENT / LINE_BYTES == ring::LANDMARKS / LINE_BYTES);
     assert!(ring::LANDMARKS + 8 * ring::LANDMARK_COUNT <= ring::CONSUMER_EVENT);
@@ -363,8 +400,8 @@ const _: () = {
     assert!((ring::CONSUMER_EVENT | ring::PRODUCER_EVENT).is_multiple_of(CACHE_LINE_BYTES));
     assert!(ring::CONSUMER_CLOSED < LINE_BYTES);
     assert!(ring::PRODUCER_WAITING / LINE_BYTES == ring::SPACE_WANTED / LINE_BYTES);
-    assert!(ring::HEAD / LINE_BYTES == ring::CONSUMER_STRAY_REPLIES / LINE_BYTES);
-    assert!(ring::TAIL / LINE_BYTES == ring::PRODUCER_DROPPED / LINE_BYTES);
+    assert!(ring::HEAD / LINE_BYTES == ring::CONSUMER_MISSED / LINE_BYTES);
+    assert!(ring::TAIL / LINE_BYTES == ring::PRODUCER_MISSED / LINE_BYTES);
     assert!(ring_data_shift(64) < RING_SLACK_BYTES);
     assert!(record::DATA != 0 && record::PADDING != 0);
 };

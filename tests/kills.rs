@@ -145,7 +145,7 @@ fn produce(arena: &Arena, seed: u64) -> ! {
                 let until = Deadline::at_ns(arena.memory.now_ns() + 2_000_000);
                 let waiting = ring::CONTROL[0] + ring::PRODUCER_WAITING;
                 let room = || producer.has_room(head_needed).unwrap_or(true).then_some(());
-                waiter.wait(&arena.memory, waiting, until, room, || ());
+                waiter.wait(&arena.memory, waiting, until, room, |_| ());
             }
             Err(_) => arena.violation(violation::CORRUPT, last),
         }
@@ -248,7 +248,7 @@ fn consume(arena: &Arena, seed: u64) -> ! {
                 let until = Deadline::at_ns(arena.memory.now_ns() + 2_000_000);
                 let waiting = ring::CONTROL[0] + ring::CONSUMER_WAITING;
                 let news = || (!matches!(consumer.peek(), Ok(None))).then_some(());
-                waiter.wait(&arena.memory, waiting, until, news, || ());
+                waiter.wait(&arena.memory, waiting, until, news, |_| ());
             }
             Err(_) => arena.violation(violation::CORRUPT, checker.last.unwrap_or(0)),
         }

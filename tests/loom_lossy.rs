@@ -21,7 +21,7 @@ type Consumer = LossyConsumer<ModelMemory>;
 /// A ring that has been used before: every word holds what could be an old header.
 fn ring(capacity_bytes: u64) -> (ModelMemory, LossyGeometry) {
     let control = (ring::SETTLED..=ring::LOSSES[1] + 8)
-        .chain(ring::TAIL..=ring::PRODUCER_DROPPED)
+        .chain(ring::TAIL..=ring::PRODUCER_MISSED)
         .chain(ring::INTENT..=ring::RETIRED)
         .chain(ring::LANDMARKS..ring::LANDMARKS + 8 * ring::LANDMARK_COUNT)
         .filter(|word| word.is_multiple_of(8));

@@ -26,8 +26,8 @@ fn ring_at(blocks: u64, start: u64) -> (ModelMemory, SlotGeometry) {
     ];
     let control = [ring::SPACE_WANTED]
         .into_iter()
-        .chain((ring::HEAD..=ring::CONSUMER_WAKEUPS).step_by(8))
-        .chain((ring::TAIL..=ring::PRODUCER_DROPPED).step_by(8));
+        .chain((ring::HEAD..=ring::CONSUMER_MISSED).step_by(8))
+        .chain((ring::TAIL..=ring::PRODUCER_MISSED).step_by(8));
     let data = (DATA..DATA + capacity).step_by(8);
     let memory = ModelMemory::new(DATA + capacity, halves, control.chain(data));
     let geometry = SlotGeometry::new(&memory, 0, DATA, capacity, SLOT_BYTES).expect("geometry");

@@ -25,7 +25,7 @@ fn recv(consumer: &mut Consumer<ModelMemory>) -> Option<Record> {
         record.map(Some).or(closed.then_some(None))
     };
     Waiter::new(WaitStrategy::Park, false)
-        .wait(&memory, CONSUMER_WAITING, Deadline::NEVER, peek, || ())
+        .wait(&memory, CONSUMER_WAITING, Deadline::NEVER, peek, |_| ())
         .expect("there is no deadline")
 }
 
@@ -45,7 +45,7 @@ fn send(producer: &mut Producer<ModelMemory>, n: u16, len: usize) -> bool {
             (closed || room).then_some(closed)
         };
         let closed = Waiter::new(WaitStrategy::Park, false)
-            .wait(&memory, PRODUCER_WAITING, Deadline::NEVER, ready, || ())
+            .wait(&memory, PRODUCER_WAITING, Deadline::NEVER, ready, |_| ())
             .expect("there is no deadline");
         if closed {
             return false;

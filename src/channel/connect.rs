@@ -23,11 +23,15 @@ pub(super) fn connect(
 ) -> Result<Arc<Connection>, SegmentError> {
     let (memory, geometry) = (segment.memory(), segment.geometry());
     check_kinds(geometry, expected)?;
-    let connection = Arc::new(Connection::new(memory.clone(), rings(memory, geometry)?, side));
+    let rings = rings(memory, geometry)?;
+    // No third process can take a side later.
+    let memory = memory.clone().of_side(side, true);
+    let connection = Arc::new(Connection::new(memory, rings, side));
     // First of all: the ends write to the segment as they attach.
     if !connection.claim_side(process::id()) {
         return Err(SegmentError::AlreadyAttached);
     }
+    connection.memory().announce_fences();
     Ok(connection)
 }
 
@@ -39,10 +43,12 @@ pub(super) fn connect(
 pub(super) fn connect_named(segment: &Arc<NamedSegment>) -> Result<Arc<Connection>, SegmentError> {
     let (memory, geometry) = (segment.memory(), segment.geometry());
     let rings = rings(memory, geometry)?;
+    let memory = memory.clone().of_side(segment.side(), false);
     let connection = Arc::new_cyclic(|weak| {
         let stranger = Stranger::new(Arc::clone(segment), weak.clone());
-        Connection::new(memory.clone(), rings, segment.side()).watched_by(Box::new(stranger))
+        Connection::new(memory, rings, segment.side()).watched_by(Box::new(stranger))
     });
+    connection.memory().announce_fences();
     connection.announce();
     connection.look_first();
     Ok(connection)

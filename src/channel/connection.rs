@@ -241,7 +241,8 @@ impl<M: Memory> Connection<M> {
         let mut producer = Producer::attach(new.memory.clone(), *new.outgoing())?;
         let consumer = Consumer::attach(new.memory.clone(), *new.incoming())?;
         self.peer.store(peer::SUCCEEDED, Ordering::Release);
-        self.memory.heavy_fence();
+        // Messages would be lost without it, so it is the one that reaches every thread of ours.
+        self.memory.process_fence();
         let mut report = CarryReport::default();
         let mut rest = Consumer::attach(self.memory.clone(), *self.outgoing());
         let carried = rest.as_mut().map_err(|corruption| *corruption).and_then(|rest| {

@@ -1,8 +1,12 @@
 //! Whether two ends share their only processor.
 //!
-//! The blocking ends ask before they spin. What always holds: an end publishes its own processor and
-//! compares; a peer that lies about its own makes this end spin or sleep at the wrong time, within
+//! The blocking ends ask before they spin. Invariants: an end publishes its own processor and
+//! compares it with the peer's; a wrong answer makes an end spin or sleep at the wrong time, within
 //! its deadlines, and nothing else.
+//!
+//! Threads are pinned, released and moved after their ends were made. An end that sees itself on
+//! another processor than it has published asks the system at once; otherwise it asks in every
+//! [`WAITS_BETWEEN_LOOKS`]th wait, so that a wrong answer lasts for less than a millisecond of sleeps.
 
 use crate::memory::{Memory, Ordering};
 
@@ -13,29 +17,32 @@ pub(super) struct CpuHint {
     own: u32,
     own_word: u64,
     peer_word: u64,
-    sleeps: u32,
+    waits: u32,
 }
 
-/// Threads are rarely pinned anew: ask the system at the first sleep, and then at every so many.
-const SLEEPS_BETWEEN_LOOKS: u32 = 256;
+/// Waits that a hint is believed for while nothing contradicts it.
+const WAITS_BETWEEN_LOOKS: u32 = 16;
 
 impl CpuHint {
     /// For an end whose hint lies at `own_word`, and its peer's at `peer_word`.
     pub(super) fn new(memory: &impl Memory, own_word: u64, peer_word: u64) -> Self {
-        let mut hint = Self { own: 0, own_word, peer_word, sleeps: 0 };
-        hint.refresh(memory);
+        let mut hint = Self { own: 0, own_word, peer_word, waits: 0 };
+        hint.ask(memory);
         hint
     }
 
-    /// After a sleep: asks the system again, now and then, because threads are pinned and moved.
-    pub(super) fn slept(&mut self, memory: &impl Memory) {
-        if self.sleeps.is_multiple_of(SLEEPS_BETWEEN_LOOKS) {
-            self.refresh(memory);
+    /// Before a wait: brings the hint up to date. Whether both ends can run only on the same one
+    /// processor.
+    pub(super) fn refresh(&mut self, memory: &impl Memory) -> bool {
+        self.waits = self.waits.wrapping_add(1);
+        let moved = self.own != 0 && memory.current_cpu() != self.own;
+        if moved || self.waits.is_multiple_of(WAITS_BETWEEN_LOOKS) {
+            self.ask(memory);
         }
-        self.sleeps = self.sleeps.wrapping_add(1);
+        self.is_shared(memory)
     }
 
-    fn refresh(&mut self, memory: &impl Memory) {
+    fn ask(&mut self, memory: &impl Memory) {
         let own = memory.only_cpu();
         if own != self.own {
             self.own = own;
@@ -43,7 +50,7 @@ impl CpuHint {
         }
     }
 
-    /// Whether both can run only on the same one processor.
+    /// Whether both can run only on the same one processor, as far as is known.
     #[inline]
     pub(super) fn is_shared(&self, memory: &impl Memory) -> bool {
         self.own != 0 && memory.load_u32(self.peer_word, Ordering::Relaxed) == self.own

@@ -1,5 +1,5 @@
-//! Deadlines hold against a peer that ends every wait by changing the word that is waited for; and
-//! how long a sleep without a barrier is.
+//! Deadlines hold against a peer that ends every wait by changing the word that is waited for; what a
+//! wait does once its deadline has passed; and how long sleeps are.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,8 +9,8 @@ use crate::error::{RecvTimeoutError, SendTimeoutError};
 use crate::layout::{ChannelLayout, ring};
 use crate::memory::{Deadline, HeapMemory, Memory, Ordering};
 use crate::ring::{Consumer, RingGeometry};
-use crate::sync::{AtomicU32, Mutex};
-use crate::wakeup::{MAX_SHARED_SLEEP_NS, MAX_SLEEP_NS, WaitStrategy, Waiter};
+use crate::sync::{AtomicU32, AtomicU64, Mutex};
+use crate::wakeup::{LONGEST_SLEEP_NS, MAX_SLEEP_NS, Parked, WaitStrategy, Waiter};
 
 /// Memory in which one word has another value at every look.
 #[derive(Debug, Clone)]
@@ -23,6 +23,16 @@ struct Flipping {
     heavy_fences: Arc<AtomicU32>,
     /// Until when each sleep was to last; they end at once.
     sleeps: Arc<Mutex<Vec<u64>>>,
+    /// Whether heavy fences may miss a processor.
+    may_miss: bool,
+    /// A clock of its own, where it is not 0: each look and each sleep takes its time.
+    clock_ns: Arc<AtomicU64>,
+    /// Stores of words that say who sleeps, for what, and where.
+    stores: Arc<AtomicU32>,
+    /// Looks at the clock, and questions about processors.
+    questions: Arc<AtomicU32>,
+    /// The processor of the calling thread, plus one, and its only one, plus one.
+    cpu: Arc<[AtomicU32; 2]>,
 }
 
 impl Memory for Flipping {
@@ -39,6 +49,7 @@ impl Memory for Flipping {
         self.heap.load_u32(offset, order)
     }
     fn store_u32(&self, offset: u64, value: u32, order: Ordering) {
+        self.count_store(offset);
         self.heap.store_u32(offset, value, order);
     }
     fn swap_u32(&self, offset: u64, value: u32, order: Ordering) -> u32 {
@@ -67,6 +78,7 @@ impl Memory for Flipping {
         self.heap.load_u64(offset, order)
     }
     fn store_u64(&self, offset: u64, value: u64, order: Ordering) {
+        self.count_store(offset);
         self.heap.store_u64(offset, value, order);
     }
     fn swap_u64(&self, offset: u64, value: u64, order: Ordering) -> u64 {
@@ -98,11 +110,28 @@ impl Memory for Flipping {
         self.heap.heavy_fence();
     }
     fn pause(&self) {}
+    fn fence_is_certain(&self) -> bool {
+        !self.may_miss
+    }
+    fn only_cpu(&self) -> u32 {
+        self.questions.fetch_add(1, Ordering::Relaxed);
+        self.cpu[1].load(Ordering::Relaxed)
+    }
+    fn current_cpu(&self) -> u32 {
+        self.cpu[0].load(Ordering::Relaxed)
+    }
     fn now_ns(&self) -> u64 {
-        self.heap.now_ns()
+        self.questions.fetch_add(1, Ordering::Relaxed);
+        match self.clock_ns.load(Ordering::Relaxed) {
+            0 => self.heap.now_ns(),
+            _ => self.clock_ns.fetch_add(100, Ordering::Relaxed),
+        }
     }
     fn wait_u32(&self, _offset: u64, _expected: u32, deadline: Deadline) {
         self.sleeps.lock().expect("no panic").push(deadline.as_ns());
+        if self.clock_ns.load(Ordering::Relaxed) != 0 {
+            self.clock_ns.store(deadline.as_ns(), Ordering::Relaxed);
+        }
     }
     fn wake_u32(&self, offset: u64, count: u32) {
         self.heap.wake_u32(offset, count);
@@ -110,10 +139,28 @@ impl Memory for Flipping {
 }
 
 impl Flipping {
+    fn count_store(&self, offset: u64) {
+        let words = [ring::CONSUMER_WAITING, ring::PRODUCER_WAITING, ring::SPACE_WANTED];
+        if words.contains(&(offset % ring::CONTROL_BYTES)) {
+            self.stores.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     fn new(len_bytes: u64, word: u64) -> Self {
         let heap = HeapMemory::new(len_bytes);
-        let (looks, heavy_fences) = (Arc::default(), Arc::default());
-        Self { heap, word, drained: None, looks, heavy_fences, sleeps: Arc::default() }
+        Self {
+            heap,
+            word,
+            drained: None,
+            looks: Arc::default(),
+            heavy_fences: Arc::default(),
+            sleeps: Arc::default(),
+            may_miss: false,
+            clock_ns: Arc::default(),
+            stores: Arc::default(),
+            questions: Arc::default(),
+            cpu: Arc::default(),
+        }
     }
 }
 
@@ -166,27 +213,165 @@ fn a_sender_of_pieces_keeps_its_deadline_while_room_comes_just_in_time() {
     sender.send_timeout(&[0; 121], Duration::ZERO).expect("a ring full is sent all the same");
 }
 
-/// Two sides that share their only processor need no barrier; but only the first sleep believes that
-/// they do, and it is a short one.
+/// What a wait has done to its memory.
+#[derive(Debug, PartialEq, Eq, Clone, Copy, Default)]
+struct Done {
+    fences: u32,
+    sleeps: usize,
+    stores: u32,
+    questions: u32,
+}
+
+fn done(memory: &Flipping) -> Done {
+    Done {
+        fences: memory.heavy_fences.swap(0, Ordering::Relaxed),
+        sleeps: std::mem::take(&mut *memory.sleeps.lock().expect("no panic")).len(),
+        stores: memory.stores.swap(0, Ordering::Relaxed),
+        questions: memory.questions.swap(0, Ordering::Relaxed),
+    }
+}
+
 #[test]
-fn only_the_first_sleep_of_a_wait_does_without_a_barrier() {
-    let memory = Flipping::new(64, u64::MAX);
+fn f57_a_passed_deadline_only_looks() {
+    let (mut sender, mut receiver) = ends(u64::MAX);
+    while sender.try_send(&[0; 100]).is_ok() {}
+    let memory = receiver.connection.memory().clone();
+    done(&memory);
+    let found = receiver.recv_timeout(Duration::ZERO).map(|m| m.len());
+    assert_eq!(found, Err(RecvTimeoutError::Timeout));
+    assert_eq!(done(&memory), Done::default());
+    let sent = sender.send_timeout(&[0; 100], Duration::ZERO);
+    assert_eq!(sent, Err(SendTimeoutError::Timeout));
+    assert_eq!(done(&memory), Done::default());
+    // A deadline that lies in the past takes the clock, and nothing else.
+    let past = Deadline::at_ns(1);
+    assert!(receiver.recv_deadline(past).is_err());
+    assert!(sender.send_deadline(0, &[0; 100], past).is_err());
+    let Done { fences, sleeps, stores, .. } = done(&memory);
+    assert_eq!((fences, sleeps, stores), (0, 0, 0));
+    // And through the waiter itself, whatever its strategy.
+    for strategy in [WaitStrategy::Park, WaitStrategy::SpinThenPark, WaitStrategy::Spin] {
+        let mut looks = 0;
+        let found = Waiter::new(strategy, true).wait(
+            &memory,
+            ring::CONTROL[0],
+            Deadline::PASSED,
+            || {
+                looks += 1;
+                None::<()>
+            },
+            |_| (),
+        );
+        assert_eq!((found, looks, done(&memory)), (None, 1, Done::default()));
+    }
+}
+
+/// Sleeps, in turn, of a wait that finds something after so many of them, in milliseconds.
+fn slices(memory: &Flipping, waiter: &mut Waiter, wanted: usize) -> (Vec<u64>, u32, u32) {
+    let (mut sleeps, mut missed) = (0, 0);
+    done(memory);
+    memory.clock_ns.store(1, Ordering::Relaxed);
+    let begun = std::cell::RefCell::new(Vec::new());
+    let ready = || {
+        // Looked at behind each sleep, before the next one.
+        (memory.sleeps.lock().expect("no panic").len() == wanted).then_some(())
+    };
+    let found = waiter.wait(memory, 0, Deadline::NEVER, ready, |what| match what {
+        Parked::Sleeps => {
+            sleeps += 1;
+            begun.borrow_mut().push(memory.clock_ns.load(Ordering::Relaxed));
+        }
+        Parked::Missed => missed += 1,
+    });
+    assert_eq!((found, sleeps), (Some(()), wanted));
+    let ends = std::mem::take(&mut *memory.sleeps.lock().expect("no panic"));
+    // Rounded: the wait reads the clock a little before it tells of the sleep.
+    let begun = begun.into_inner();
+    let lengths =
+        ends.iter().zip(begun).map(|(end, begun)| (end - begun).div_ceil(1_000_000)).collect();
+    (lengths, missed, memory.heavy_fences.swap(0, Ordering::Relaxed))
+}
+
+#[test]
+fn f46_a_wait_announces_itself_once_and_sleeps_longer_each_time() {
+    let mut memory = Flipping::new(64, u64::MAX);
+    let mut waiter = Waiter::new(WaitStrategy::Park, true);
+    let (lengths, _, fences) = slices(&memory, &mut waiter, 5);
+    assert_eq!((lengths, fences), (vec![250, 1000, 4000, 4000, 4000], 1));
+    memory.may_miss = true;
+    let stores = memory.stores.swap(0, Ordering::Relaxed);
+    assert_eq!(stores, 2, "announced, and taken back");
+    let (lengths, _, fences) = slices(&memory, &mut waiter, 6);
+    assert_eq!((lengths, fences), (vec![1, 16, 250, 1000, 4000, 4000], 1));
+    waiter.set_longest_sleep(MAX_SLEEP_NS);
+    assert_eq!(slices(&memory, &mut waiter, 5).0, [1, 16, 250, 250, 250]);
+    waiter.set_longest_sleep(LONGEST_SLEEP_NS);
+    // Somebody takes the announcement back and dies: announced anew each time, from the shortest on.
+    memory.word = 0;
+    memory.looks.store(0, Ordering::Relaxed);
+    let (lengths, _, fences) = slices(&memory, &mut waiter, 3);
+    // The word reads 0, 1, 0: a new wait after the first sleep, another slice after the second.
+    assert_eq!((lengths, fences), (vec![1, 1, 16], 2));
+}
+
+#[test]
+fn f46_a_missed_announcement_is_counted() {
+    let mut memory = Flipping::new(64, u64::MAX);
+    memory.may_miss = true;
     let mut waiter = Waiter::new(WaitStrategy::Park, false);
+    memory.clock_ns.store(1, Ordering::Relaxed);
+    let missed = std::cell::Cell::new(0);
+    // There is news when the first sleep has run out.
+    let ready = || (!memory.sleeps.lock().expect("no panic").is_empty()).then_some(());
+    let note = |what| missed.set(missed.get() + u32::from(what == Parked::Missed));
+    assert_eq!(waiter.wait(&memory, 0, Deadline::NEVER, ready, note), Some(()));
+    assert_eq!(missed.get(), 1);
+}
+
+/// An end whose thread is pinned, released or moved after it was made: how often it asks the system,
+/// and what it believes.
+#[test]
+fn f56_a_thread_that_is_pinned_or_moved_later_is_noticed() {
+    let memory = Flipping::new(64, u64::MAX);
+    let (own, peer) = (0, 4);
+    let set = |current: u32, only: u32| {
+        memory.cpu[0].store(current, Ordering::Relaxed);
+        memory.cpu[1].store(only, Ordering::Relaxed);
+    };
+    set(1, 1);
+    memory.store_u32(peer, 1, Ordering::Relaxed);
+    let mut hint = super::cpu::CpuHint::new(&memory, own, peer);
+    assert!(hint.refresh(&memory));
+    // Moved to another processor: noticed at once, and the peer can read it.
+    set(2, 2);
+    assert!(!hint.refresh(&memory));
+    assert_eq!(memory.heap.load_u32(own, Ordering::Relaxed), 2);
+    // The peer follows: no question is needed.
+    memory.store_u32(peer, 2, Ordering::Relaxed);
+    assert!(hint.refresh(&memory));
+    // Released, and still on the same processor: noticed within 16 waits.
+    set(2, 0);
+    assert!((0..16).any(|_| !hint.refresh(&memory)));
+    // Pinned to the peer's, where it happens to run.
+    set(2, 2);
+    assert!((0..16).any(|_| hint.refresh(&memory)));
+    // Believed meanwhile: one question in 16 waits.
+    memory.questions.store(0, Ordering::Relaxed);
+    for _ in 0..160 {
+        hint.refresh(&memory);
+    }
+    assert_eq!(memory.questions.load(Ordering::Relaxed), 10);
+}
+
+/// Whatever the hint says, a sleeper executes its heavy fence and sleeps as long as another.
+#[test]
+fn f56_no_wakeup_rests_on_a_hint() {
+    let mut memory = Flipping::new(64, u64::MAX);
+    memory.may_miss = true;
+    let mut waiter = Waiter::new(WaitStrategy::SpinThenPark, true);
     for shares_cpu in [true, false] {
         waiter.set_shares_cpu(shares_cpu);
-        memory.heavy_fences.store(0, Ordering::Relaxed);
-        // Before and after each of two sleeps, and before the third.
-        let mut looks = 0;
-        let ready = || {
-            looks += 1;
-            (looks == 5).then_some(())
-        };
-        assert_eq!(waiter.wait(&memory, 0, Deadline::NEVER, ready, || ()), Some(()));
-        let barriers = memory.heavy_fences.load(Ordering::Relaxed);
-        let sleeps = std::mem::take(&mut *memory.sleeps.lock().expect("no panic"));
-        assert_eq!((barriers, sleeps.len()), (if shares_cpu { 2 } else { 3 }, 2));
-        // The clock only goes forward, so the second sleep is later by what it is longer, or more.
-        let longer = if shares_cpu { MAX_SLEEP_NS - MAX_SHARED_SLEEP_NS } else { 0 };
-        assert!(sleeps[1] - sleeps[0] >= longer);
+        let (lengths, _, fences) = slices(&memory, &mut waiter, 2);
+        assert_eq!((lengths, fences), (vec![1, 16], 1), "{shares_cpu}");
     }
 }

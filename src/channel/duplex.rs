@@ -16,7 +16,7 @@ use crate::error::{
     SendTimeoutError, TryRecvError, TrySendError,
 };
 use crate::layout::side;
-use crate::memory::{Deadline, Memory, Ordering};
+use crate::memory::{Deadline, FenceMode, Memory, Ordering};
 use crate::segment::{AnonymousSegment, ChannelGeometry, NamedSegment};
 use crate::wakeup::MAX_SLEEP_NS;
 
@@ -126,6 +126,12 @@ impl Channel {
         self.connection().is_current()
     }
 
+    /// Whether the wakes of both sides do without a fence at this moment; see [`FenceMode`]. It begins
+    /// with [`FenceMode::Real`] and changes soon after both sides have attached, where it does.
+    pub fn fence_mode(&self) -> FenceMode {
+        self.connection().memory().current_fence_mode()
+    }
+
     /// Waits until somebody has attached the other side; on a named channel also after a peer has
     /// closed or died, until the next one comes.
     ///
@@ -147,12 +153,13 @@ impl Channel {
                 return Err(Error::Superseded);
             }
             if state == PeerState::Attached || !may_come {
+                memory.see_to_fences();
                 return Ok(());
             }
-            let now = memory.now_ns();
-            if now >= deadline.as_ns() {
+            if deadline.has_passed(memory) {
                 return Err(Error::Timeout(timeout));
             }
+            let now = memory.now_ns();
             // Slices, because a peer that dies between its store and its wake wakes nobody.
             let slice = deadline.min(Deadline::at_ns(now.saturating_add(MAX_SLEEP_NS)));
             // What its successor will change: a dead one shows that it is attached already.

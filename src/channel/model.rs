@@ -156,6 +156,7 @@ fn two_rings(
             line + side::POISONED,
             line + side::PID,
             line + side::ATTACHES,
+            line + side::WAKES,
             control + ring::CONSUMER_WAITING,
             control + ring::CONSUMER_CLOSED,
             control + ring::PRODUCER_WAITING,
@@ -167,10 +168,13 @@ fn two_rings(
         let line = side::LINE[index];
         [control + ring::SPACE_WANTED]
             .into_iter()
-            .chain([side::START_TIME, side::PID_NAMESPACE, side::BOOT].map(|word| line + word))
-            .chain((control + ring::HEAD..=control + ring::CONSUMER_STRAY_REPLIES).step_by(8))
+            .chain(
+                [side::START_TIME, side::PID_NAMESPACE, side::BOOT, side::TOKEN, side::FLUSHED]
+                    .map(|word| line + word),
+            )
+            .chain((control + ring::HEAD..=control + ring::CONSUMER_MISSED).step_by(8))
             .chain((control + ring::LOSSES[0]..=control + ring::LOSSES[1] + 8).step_by(8))
-            .chain((control + ring::TAIL..=control + ring::PRODUCER_DROPPED).step_by(8))
+            .chain((control + ring::TAIL..=control + ring::PRODUCER_MISSED).step_by(8))
             .chain((control + ring::INTENT..=control + ring::RETIRED).step_by(8))
             .chain((control + ring::LANDMARKS..).step_by(8).take(ring::LANDMARK_COUNT as usize))
             .chain((data[index]..data[index] + capacity_bytes).step_by(8))

@@ -393,8 +393,12 @@ impl<M: Memory> Drop for Sender<M> {
     }
 }
 
-/// The deadline that lies `timeout` from now; never, where that is beyond the clock.
+/// The deadline that lies `timeout` from now; never, where that is beyond the clock. A timeout of zero
+/// has passed, and needs no clock.
 pub(super) fn deadline_after<M: Memory>(memory: &M, timeout: Duration) -> Deadline {
+    if timeout.is_zero() {
+        return Deadline::PASSED;
+    }
     let timeout_ns = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
     Deadline::at_ns(memory.now_ns().saturating_add(timeout_ns))
 }

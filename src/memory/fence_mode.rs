@@ -1,19 +1,22 @@
-//! Which side of a channel pays for the fence that a sleeper and its waker need.
+//! Whether a waker may leave out the fence between its news and its look for a sleeper.
 //!
-//! Segments write it in their header; [`MappedMemory`](super::MappedMemory) fences accordingly.
-//! What always holds: both sides of a channel use the same mode, and a process that uses the
-//! asymmetric one is registered for it.
+//! A channel's creator writes it in the header; `memory::fences` finds out, for each side, whether and
+//! when the permission can be used.
+//! Invariants: a process that maps a segment with the asymmetric mode for writing has registered for
+//! membarrier.
 
 use crate::os::{affinity, fork, membarrier};
 
-/// Who pays for the fence between "I sleep" and "is anybody asleep?". Fixed when a channel is
-/// created, and written in its header.
+/// Who executes the fence between "I sleep" and "is anybody asleep?". What is allowed is fixed when a
+/// channel is created; [`Channel::fence_mode`](crate::channel::Channel::fence_mode) says what holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum FenceMode {
-    /// The sleeper, by `membarrier`. Both processes are registered for it.
+    /// The sleeper, by `membarrier`, once each process has made sure that the other's barriers reach
+    /// it: a short-lived thread visits every processor that either process may use. Until then, and
+    /// where that fails, both sides.
     Asymmetric = 1,
-    /// Both sides, each by a fence of its own.
+    /// Both sides, each by a fence of its own. No processor is visited.
     Real = 2,
 }
 

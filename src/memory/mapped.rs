@@ -12,12 +12,13 @@ use std::sync::Arc;
 use super::copy::Copier;
 #[cfg(feature = "raw-sync-event")]
 use super::event::Events;
+use super::fences::Fences;
 use super::{Deadline, FenceMode, Memory, Ordering};
 use crate::os::affinity;
 use crate::os::clock::monotonic_ns;
 use crate::os::mapping::Mapping;
-use crate::os::{fork, futex, membarrier};
-use crate::sync::{AtomicU32, AtomicU64, compiler_fence, full_fence, spin_loop};
+use crate::os::{fork, futex};
+use crate::sync::{AtomicU32, AtomicU64, full_fence, spin_loop};
 
 /// Memory that other processes map as well; clones share it.
 #[derive(Clone, Debug)]
@@ -32,6 +33,7 @@ pub struct MappedMemory {
     /// The fork generation that attached it.
     generation: u64,
     fence_mode: FenceMode,
+    pub(super) fences: Fences,
     copier: Copier,
     /// What sleepers wait on instead of futexes.
     #[cfg(feature = "raw-sync-event")]
@@ -76,17 +78,12 @@ impl MappedMemory {
             stores: End::at(if mapping.is_writable() { len_bytes } else { 0 }),
             generation,
             fence_mode,
+            fences: Fences::default(),
             copier: Copier::detect(),
             #[cfg(feature = "raw-sync-event")]
             events: None,
             mapping,
         }
-    }
-
-    /// The same memory with other fences.
-    #[must_use]
-    pub fn with_fence_mode(self, fence_mode: FenceMode) -> Self {
-        Self { fence_mode, ..self }
     }
 
     /// The same memory, whose waiting words are slept on by events: new ones, or those that the
@@ -116,7 +113,7 @@ impl MappedMemory {
         false
     }
 
-    /// Who fences.
+    /// Who may leave fences out, as the creator has decided.
     pub fn fence_mode(&self) -> FenceMode {
         self.fence_mode
     }
@@ -311,21 +308,25 @@ impl Memory for MappedMemory {
 
     #[inline]
     fn light_fence(&self) {
-        match self.fence_mode {
-            // Pairs with the barrier in `heavy_fence` of the peer, which reaches this processor.
-            FenceMode::Asymmetric => compiler_fence(Ordering::SeqCst),
-            // Pairs with the fence in `heavy_fence` of the peer.
-            FenceMode::Real => full_fence(),
+        if self.fences.light() {
+            self.see_to_fences();
         }
     }
 
     fn heavy_fence(&self) {
-        // A barrier that fails (a filter of system calls, say) leaves a fence: the peer's store may
-        // then be missed, and the sleeper finds it at the end of its time slice.
-        if self.fence_mode == FenceMode::Asymmetric {
-            let _ = membarrier::barrier();
-        }
+        self.see_to_fences();
+        // Pairs with the full fence in the peer's `light_fence`; with one that is the compiler's
+        // only, the barrier does.
         full_fence();
+        self.barriers().issue();
+    }
+
+    fn fence_is_certain(&self) -> bool {
+        !self.barriers().may_miss()
+    }
+
+    fn process_fence(&self) {
+        self.fence_own_threads();
     }
 
     /// On x86-64 one exchange: it is a locked instruction, which waits until the store is visible and lets no
@@ -335,7 +336,7 @@ impl Memory for MappedMemory {
     #[inline]
     fn store_fenced_u64(&self, offset: u64, value: u64) {
         self.swap_u64(offset, value, Ordering::SeqCst);
-        compiler_fence(Ordering::SeqCst);
+        crate::sync::compiler_fence(Ordering::SeqCst);
     }
 
     #[inline]
@@ -373,6 +374,10 @@ impl Memory for MappedMemory {
         affinity::only_cpu().map_or(0, |cpu| cpu + 1)
     }
 
+    fn current_cpu(&self) -> u32 {
+        affinity::current_cpu().map_or(0, |cpu| cpu + 1)
+    }
+
     #[inline]
     fn now_ns(&self) -> u64 {
         monotonic_ns()
@@ -398,4 +403,4 @@ impl Memory for MappedMemory {
 
 #[cfg(test)]
 #[path = "mapped_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -75,15 +75,23 @@ fn words_and_bytes_are_the_same_memory() {
     assert_eq!(memory.compare_exchange_u32(40, 7, 9, relaxed), Err(8));
 }
 
+/// Who stores and looks.
+#[derive(Clone, Copy)]
+pub(in crate::memory) enum Side {
+    Waker = 0,
+    Sleeper = 128,
+}
+
 /// The Dekker pattern, many times: stores the round in one word and looks for it in the other.
-/// Returns the rounds in which the other side's store was missed.
-fn store_and_look(
+/// Returns the rounds in which the other side's store was missed. Uses what lies behind byte 1024.
+pub(in crate::memory) fn store_and_look(
     memory: &MappedMemory,
-    ours: u64,
-    theirs: u64,
+    side: Side,
     fence: fn(&MappedMemory),
 ) -> Vec<u32> {
-    const READY: u64 = 1024;
+    const READY: u64 = 2048;
+    const WORDS: u64 = 1024;
+    let (ours, theirs) = (side as u64, 128 - side as u64);
     let mut missed = Vec::new();
     for round in 1..20_000 {
         memory.store_u32(READY + ours, round, Ordering::Release);
@@ -97,27 +105,37 @@ fn store_and_look(
         // Lines that both sides write keep the next store waiting in the processor's buffer,
         // for longer than one side may have started before the other.
         for line in 0..40 {
-            memory.store_u32(2048 + line * 128, round, Ordering::Relaxed);
+            memory.store_u32(3072 + line * 128, round, Ordering::Relaxed);
         }
-        memory.store_u32(ours, round, Ordering::Relaxed);
+        memory.store_u32(WORDS + ours, round, Ordering::Relaxed);
         fence(memory);
-        if memory.load_u32(theirs, Ordering::Relaxed) < round {
+        if memory.load_u32(WORDS + theirs, Ordering::Relaxed) < round {
             missed.push(round);
         }
     }
     missed
 }
 
+/// Both sides in this process, of which neither fences once each has seen the other; and with fences.
 #[test]
-fn of_two_threads_that_store_and_look_at_least_one_sees_the_other() {
-    for mode in [FenceMode::Real, FenceMode::detect()] {
-        let memory = memory().with_fence_mode(mode);
+fn f46_of_two_threads_at_least_one_sees_the_other() {
+    for permitted in [FenceMode::Real, FenceMode::detect()] {
+        let file = memfd::create(LEN_BYTES).unwrap();
+        let mapping = Arc::new(Mapping::read_write(&file, LEN_BYTES).unwrap());
+        let generation = fork::generation().unwrap();
+        let memory = MappedMemory::from_mapping(mapping, permitted, generation);
+        let [waker, sleeper] = [0, 1].map(|side| memory.clone().of_side(side, true));
+        waker.announce_fences();
+        sleeper.announce_fences();
+        assert_eq!(waker.current_fence_mode(), permitted);
+        assert_eq!(sleeper.current_fence_mode(), permitted);
+        assert!(sleeper.fence_is_certain());
         let (hot, rare) = std::thread::scope(|scope| {
-            let hot = scope.spawn(|| store_and_look(&memory, 0, 128, Memory::light_fence));
-            let rare = store_and_look(&memory, 128, 0, Memory::heavy_fence);
+            let hot = scope.spawn(|| store_and_look(&waker, Side::Waker, Memory::light_fence));
+            let rare = store_and_look(&sleeper, Side::Sleeper, Memory::heavy_fence);
             (hot.join().unwrap(), rare)
         });
         let both = hot.iter().filter(|round| rare.binary_search(round).is_ok()).count();
-        assert_eq!(both, 0, "{mode:?}: rounds in which both missed the other's store");
+        assert_eq!(both, 0, "{permitted:?}: rounds in which both missed the other's store");
     }
 }

@@ -18,6 +18,10 @@ mod event;
 #[cfg(not(loom))]
 mod fence_mode;
 #[cfg(not(loom))]
+mod fences;
+#[cfg(not(loom))]
+mod flush;
+#[cfg(not(loom))]
 mod heap;
 #[cfg(not(loom))]
 mod mapped;
@@ -30,6 +34,8 @@ pub use crate::sync::Ordering;
 pub use crash::{Crash, CrashImage, CrashMemory, Store};
 #[cfg(not(loom))]
 pub use fence_mode::FenceMode;
+#[cfg(not(loom))]
+pub(crate) use fences::Barriers;
 #[cfg(not(loom))]
 pub use heap::HeapMemory;
 #[cfg(not(loom))]
@@ -62,10 +68,14 @@ impl Deadline {
         self.0
     }
 
-    /// Whether it has come, by this memory's clock. Does not look at the clock where it never comes.
+    /// A deadline that has passed: who waits until then looks once.
+    pub const PASSED: Self = Self(0);
+
+    /// Whether it has come, by this memory's clock. Does not look at the clock where it never comes,
+    /// or has passed from the start.
     #[inline]
     pub fn has_passed(self, memory: &impl Memory) -> bool {
-        self != Self::NEVER && memory.now_ns() >= self.0
+        self == Self::PASSED || self != Self::NEVER && memory.now_ns() >= self.0
     }
 
     /// The earlier of the two.
@@ -166,12 +176,13 @@ pub trait Memory: Clone {
     /// The hot side of an asymmetric fence: between its own store and its load of the other side's
     /// word.
     ///
-    /// Together with [`heavy_fence`](Self::heavy_fence) on the other side it guarantees that at
-    /// least one of the two sides sees the other's store (the Dekker pattern).
+    /// Together with [`heavy_fence`](Self::heavy_fence) on the other side it makes at least one of the
+    /// two sides see the other's store (the Dekker pattern): always where
+    /// [`fence_is_certain`](Self::fence_is_certain), and nearly always where not.
     fn light_fence(&self);
-    /// The rare side of an asymmetric fence; see [`light_fence`](Self::light_fence).
+    /// The rare side of an asymmetric fence; see [`light_fence`](Self::light_fence). Orders everything
+    /// of this thread.
     fn heavy_fence(&self);
-
     /// Orders every earlier access before every later one, on this processor and in every fence mode.
     ///
     /// Two threads that each store a word, call this, and load the other's word do not both miss the other's
@@ -186,6 +197,17 @@ pub trait Memory: Clone {
     fn store_fenced_u64(&self, offset: u64, value: u64) {
         self.store_u64(offset, value, Ordering::Release);
         self.full_fence();
+    }
+
+    /// Whether the heavy fence of this side, as it is at this moment, never fails to reach the other
+    /// side's light fence.
+    fn fence_is_certain(&self) -> bool {
+        true
+    }
+    /// The rare side against the light fences of this process's own threads. Never fails to reach
+    /// them.
+    fn process_fence(&self) {
+        self.heavy_fence();
     }
 
     /// Keeps everything before it before every later store, payload included: what is announced
@@ -208,6 +230,12 @@ pub trait Memory: Clone {
     /// The one processor that the calling thread may run on, plus one; 0 where it may run on
     /// several. Two sides that share their only processor must not spin.
     fn only_cpu(&self) -> u32 {
+        0
+    }
+
+    /// The processor that the calling thread runs on at this moment, plus one; 0 where that is not
+    /// known.
+    fn current_cpu(&self) -> u32 {
         0
     }
 

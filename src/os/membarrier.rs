@@ -1,9 +1,12 @@
-//! `membarrier`: a fence in every running thread of every process that has registered for it.
+//! `membarrier`: a fence in every running thread of the processes that have registered for it.
 //!
-//! Segments register when they attach to an asymmetrically fenced channel; the sleeping side issues
-//! the barrier through [`Memory::heavy_fence`](crate::memory::Memory::heavy_fence).
-//! What always holds: after [`register`] has returned `Ok` in a process, the barriers that other
-//! processes issue reach its threads.
+//! `memory::fences` registers a process and issues the barriers.
+//! Invariants: after [`register`] has returned `Ok`, the private barrier reaches every running thread
+//! of this process, and this process takes part in the global one.
+//!
+//! The global barrier has a gap: it skips a processor that was idle with this process's memory still
+//! loaded when the process registered, until that processor has run another process. So a global
+//! barrier decides about time only, and only after a flush; see `memory::fences`.
 
 use std::io;
 
@@ -11,21 +14,28 @@ use super::fork;
 use crate::sync::{AtomicU64, Ordering};
 
 const CMD_QUERY: libc::c_int = 0;
+const CMD_GLOBAL: libc::c_int = 1 << 0;
 const CMD_GLOBAL_EXPEDITED: libc::c_int = 1 << 1;
 const CMD_REGISTER_GLOBAL_EXPEDITED: libc::c_int = 1 << 2;
+const CMD_PRIVATE_EXPEDITED: libc::c_int = 1 << 3;
+const CMD_REGISTER_PRIVATE_EXPEDITED: libc::c_int = 1 << 4;
 
 fn membarrier(command: libc::c_int) -> io::Result<libc::c_long> {
     // SAFETY: none of the commands above takes a pointer.
     super::check(unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) })
 }
 
-/// Whether the kernel has the expedited global barrier.
+/// Whether the kernel has both expedited barriers.
 pub(crate) fn is_supported() -> bool {
-    let needed = (CMD_GLOBAL_EXPEDITED | CMD_REGISTER_GLOBAL_EXPEDITED) as libc::c_long;
+    let needed = CMD_GLOBAL_EXPEDITED
+        | CMD_REGISTER_GLOBAL_EXPEDITED
+        | CMD_PRIVATE_EXPEDITED
+        | CMD_REGISTER_PRIVATE_EXPEDITED;
+    let needed = libc::c_long::from(needed);
     membarrier(CMD_QUERY).is_ok_and(|commands| commands & needed == needed)
 }
 
-/// Registers this process, once; later calls cost a load.
+/// Registers this process for both barriers, once; later calls cost a load.
 ///
 /// A forked child has been seen to inherit the registration, but nothing promises it, so it
 /// registers anew: the kernel answers at once where that was not needed.
@@ -41,15 +51,22 @@ pub(crate) fn register(generation: u64) -> io::Result<()> {
     if !is_supported() {
         return Err(io::ErrorKind::Unsupported.into());
     }
+    membarrier(CMD_REGISTER_PRIVATE_EXPEDITED)?;
     membarrier(CMD_REGISTER_GLOBAL_EXPEDITED)?;
     REGISTERED.store(generation, Ordering::Relaxed);
     Ok(())
 }
 
-/// A full fence in this thread and in every running thread of every registered process.
-#[inline]
-pub(crate) fn barrier() -> io::Result<()> {
+/// A full fence in this thread and in the running threads of every registered process, but for the
+/// gap that the module describes.
+pub(crate) fn global_barrier() -> io::Result<()> {
     membarrier(CMD_GLOBAL_EXPEDITED).map(drop)
+}
+
+/// A full fence in this thread and in every running thread of this process, which has registered.
+pub(crate) fn private_barrier() -> io::Result<()> {
+    // Without the expedited form, the slow one, which reaches every thread of the machine.
+    membarrier(CMD_PRIVATE_EXPEDITED).or_else(|_| membarrier(CMD_GLOBAL)).map(drop)
 }
 
 #[cfg(test)]
@@ -60,8 +77,9 @@ mod tests {
     const CMD_GET_REGISTRATIONS: libc::c_int = 1 << 9;
 
     fn is_registered() -> bool {
-        let bit = CMD_REGISTER_GLOBAL_EXPEDITED as libc::c_long;
-        membarrier(CMD_GET_REGISTRATIONS).is_ok_and(|registrations| registrations & bit != 0)
+        let bits = CMD_REGISTER_GLOBAL_EXPEDITED | CMD_REGISTER_PRIVATE_EXPEDITED;
+        let bits = libc::c_long::from(bits);
+        membarrier(CMD_GET_REGISTRATIONS).is_ok_and(|registrations| registrations & bits == bits)
     }
 
     /// Whether this kernel has the barrier and can say who is registered.
@@ -75,11 +93,12 @@ mod tests {
             return;
         }
         register(fork::generation().unwrap()).unwrap();
-        barrier().unwrap();
+        global_barrier().unwrap();
+        private_barrier().unwrap();
         assert!(is_registered());
         assert!(child_says(|| {
             register(fork::generation().unwrap()).unwrap();
-            is_registered() && barrier().is_ok()
+            is_registered() && global_barrier().is_ok() && private_barrier().is_ok()
         }));
     }
 }

@@ -27,6 +27,8 @@ pub struct ConsumerStats {
     pub dropped_partial: u64,
     /// Replies that nobody waited for any more.
     pub dropped_replies: u64,
+    /// Sleeps that ran out while there was news: the other side had not seen that this one sleeps.
+    pub missed: u64,
 }
 
 /// The reading end.
@@ -92,6 +94,7 @@ impl<M: Memory> Consumer<M> {
             wakeups_sent: count(ring::CONSUMER_WAKEUPS),
             dropped_partial: count(ring::CONSUMER_PARTIALS),
             dropped_replies: count(ring::CONSUMER_STRAY_REPLIES),
+            missed: count(ring::CONSUMER_MISSED),
         };
         let max_record_bytes = geometry.max_record_bytes();
         Ok(Self {
@@ -425,9 +428,15 @@ impl<M: Memory> Consumer<M> {
         self.stats
     }
 
-    pub(crate) fn count_sleep(&mut self) {
-        self.stats.sleeps = self.stats.sleeps.wrapping_add(1);
+    /// Counts the sleeps of a wait, and the announcements that the other side did not see.
+    pub(crate) fn count_parked(&mut self, [sleeps, missed]: [u32; 2]) {
+        if sleeps | missed == 0 {
+            return;
+        }
+        self.stats.sleeps = self.stats.sleeps.wrapping_add(sleeps.into());
         self.store_count(ring::CONSUMER_SLEEPS, self.stats.sleeps);
+        self.stats.missed = self.stats.missed.wrapping_add(missed.into());
+        self.store_count(ring::CONSUMER_MISSED, self.stats.missed);
     }
 
     pub(crate) fn count_wakeup(&mut self) {

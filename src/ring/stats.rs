@@ -24,6 +24,8 @@ pub struct ProducerStats {
     /// Messages that were not sent because the ring had no room and the sender's policy was to drop
     /// them: [`SendPolicy::DropNewest`](crate::channel::SendPolicy::DropNewest).
     pub dropped: u64,
+    /// Sleeps that ran out while there was news: the other side had not seen that this one sleeps.
+    pub missed: u64,
 }
 
 impl ProducerStats {
@@ -39,6 +41,7 @@ impl ProducerStats {
             sleeps: count(ring::PRODUCER_SLEEPS),
             wakeups_sent: count(ring::PRODUCER_WAKEUPS),
             dropped: count(ring::PRODUCER_DROPPED),
+            missed: count(ring::PRODUCER_MISSED),
         }
     }
 }

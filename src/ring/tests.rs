@@ -168,9 +168,9 @@ fn f17_sleeps_and_wakeups_wrap() {
         memory.store_u64(word, u64::MAX, Ordering::Relaxed);
     }
     let (mut producer, mut consumer) = ends(&memory, geometry);
-    producer.count_sleep();
+    producer.count_parked([1, 0]);
     producer.count_wakeup();
-    consumer.count_sleep();
+    consumer.count_parked([1, 0]);
     consumer.count_wakeup();
     assert_eq!(words.map(|word| memory.load_u64(word, Ordering::Relaxed)), [0; 4]);
 }

@@ -42,6 +42,10 @@ pub(crate) fn read(memory: &impl Memory, of_side: usize) -> SideLine {
 /// ignored.
 pub(crate) fn attach(memory: &impl Memory, of_side: usize, who: &SideLine) {
     let line = side::LINE[of_side];
+    // What a former process knew of the peer's wakes and its own is over: this one fences.
+    memory.store_u32(line + side::WAKES, side::FENCES, Ordering::Relaxed);
+    memory.store_u64(line + side::TOKEN, 0, Ordering::Relaxed);
+    memory.store_u64(line + side::FLUSHED, 0, Ordering::Relaxed);
     memory.store_u32(line + side::PID, who.pid, Ordering::Relaxed);
     memory.store_u64(line + side::START_TIME, who.start_time, Ordering::Relaxed);
     memory.store_u64(line + side::PID_NAMESPACE, who.pid_namespace, Ordering::Relaxed);

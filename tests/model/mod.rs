@@ -18,8 +18,8 @@ pub fn ring(capacity_bytes: u64, start: u64) -> (ModelMemory, RingGeometry) {
     ];
     let control = [ring::SPACE_WANTED]
         .into_iter()
-        .chain((ring::HEAD..=ring::CONSUMER_STRAY_REPLIES).step_by(8))
-        .chain((ring::TAIL..=ring::PRODUCER_DROPPED).step_by(8));
+        .chain((ring::HEAD..=ring::CONSUMER_MISSED).step_by(8))
+        .chain((ring::TAIL..=ring::PRODUCER_MISSED).step_by(8));
     let data = (DATA..DATA + capacity_bytes).step_by(8);
     let len_bytes = DATA + capacity_bytes + ringway::layout::RING_SLACK_BYTES;
     let memory = ModelMemory::new(len_bytes, halves, control.chain(data));

@@ -268,12 +268,15 @@ impl<M: Memory> LossyReceiver<M> {
     /// Sleeps until there is a message or something else to look at. False at the deadline.
     #[cold]
     fn wait(&mut self, seen: Seen, deadline: Deadline) -> bool {
+        if deadline.has_passed(self.connection.memory()) {
+            return false;
+        }
         let Self { consumer, connection, waiter, cpu, .. } = self;
         consumer.publish_counts();
         let (memory, geometry) = (connection.memory(), *consumer.geometry());
         let closed = geometry.control(ring::PRODUCER_CLOSED);
-        waiter.set_shares_cpu(cpu.is_shared(memory));
-        let sleeps = Cell::new(0_u32);
+        waiter.set_shares_cpu(cpu.refresh(memory));
+        let mut parked = [0_u32; 2];
         let news = waiter.wait(
             memory,
             geometry.control(ring::CONSUMER_WAITING),
@@ -287,14 +290,9 @@ impl<M: Memory> LossyReceiver<M> {
                     || memory.load_u32(closed, Ordering::Relaxed) != seen.closed)
                     .then_some(())
             },
-            || sleeps.set(sleeps.get() + 1),
+            |what| parked[what as usize] += 1,
         );
-        for _ in 0..sleeps.get() {
-            consumer.count_sleep();
-        }
-        if sleeps.get() > 0 {
-            cpu.slept(memory);
-        }
+        consumer.count_parked(parked);
         news.is_some()
     }
 

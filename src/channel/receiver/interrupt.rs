@@ -127,6 +127,6 @@ impl Receiver {
         };
         let waiting = consumer.geometry().control(ring::CONSUMER_WAITING);
         let memory = connection.memory();
-        waiter.wait(memory, waiting, Deadline::NEVER, decided, || ()).flatten()
+        waiter.wait(memory, waiting, Deadline::NEVER, decided, |_| ()).flatten()
     }
 }

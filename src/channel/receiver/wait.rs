@@ -5,8 +5,6 @@
 //! holds: a wait ends when what the look before it acted upon has changed, and no more than a ring
 //! full is believed of a dead peer.
 
-use std::cell::Cell;
-
 use super::call::is_stuck;
 use super::{Receiver, cpu_hint};
 use crate::channel::connection::peer;
@@ -17,6 +15,7 @@ use crate::error::{Corruption, RecvError};
 use crate::layout::ring;
 use crate::memory::{Deadline, Memory, Ordering};
 use crate::ring::{Record, RecordKind};
+use crate::wakeup::{LONGEST_SLEEP_NS, MAX_SLEEP_NS};
 
 /// Looks at the ring before a wait begins: as long as an answer takes from another processor.
 const POLLS: u32 = 128;
@@ -238,6 +237,9 @@ impl<M: Memory> Receiver<M> {
         at: u64,
         interrupted: impl Fn() -> bool,
     ) -> Result<bool, RecvError> {
+        if deadline.has_passed(self.connection.memory()) {
+            return Ok(false);
+        }
         let Self { consumer, connection, waiter, cpu, closed_since, .. } = self;
         consumer.publish_counts();
         let (memory, geometry) = (connection.memory(), *consumer.geometry());
@@ -250,8 +252,11 @@ impl<M: Memory> Receiver<M> {
             }
             _ => deadline,
         };
-        waiter.set_shares_cpu(cpu.is_shared(memory));
-        let sleeps = Cell::new(0_u32);
+        waiter.set_shares_cpu(cpu.refresh(memory));
+        // Nobody wakes for what `is_stuck` looks for.
+        let is_ahead = at != consumer.position();
+        waiter.set_longest_sleep(if is_ahead { MAX_SLEEP_NS } else { LONGEST_SLEEP_NS });
+        let mut parked = [0_u32; 2];
         let news = waiter.wait(
             memory,
             geometry.control(ring::CONSUMER_WAITING),
@@ -267,14 +272,9 @@ impl<M: Memory> Receiver<M> {
                     || interrupted())
                 .then_some(())
             },
-            || sleeps.set(sleeps.get() + 1),
+            |what| parked[what as usize] += 1,
         );
-        for _ in 0..sleeps.get() {
-            consumer.count_sleep();
-        }
-        if sleeps.get() > 0 {
-            cpu.slept(memory);
-        }
+        consumer.count_parked(parked);
         // The grace of a closed sender may be over before the deadline: look once more.
         Ok(news.is_some() || until != deadline)
     }

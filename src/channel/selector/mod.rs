@@ -69,6 +69,9 @@ pub struct Selector {
     woken: Vec<u64>,
     /// Tokens of slots that are about to sleep; kept for its memory.
     drowsy: Vec<usize>,
+    /// Tokens of slots that sleep, and whose announcement the peer may not have seen; see `sleepers`.
+    unsure: Vec<usize>,
+    unsure_at_ns: u64,
     /// When to glance at sleepers next, and at which first.
     glance_at_ns: u64,
     glance_from: usize,
@@ -152,6 +155,8 @@ impl Selector {
             waits: 0,
             woken: Vec::new(),
             drowsy: Vec::new(),
+            unsure: Vec::new(),
+            unsure_at_ns: 0,
             glance_at_ns: 0,
             glance_from: 0,
             generation: 0,
@@ -195,6 +200,7 @@ impl Selector {
         self.awake.reserve(awake);
         self.due.reserve(due);
         self.drowsy.reserve(self.len);
+        self.unsure.reserve(missing(self.unsure.len()));
         // Each may be reported twice, stale reports included.
         self.woken.reserve(2 * self.len);
         if self.is_ours() {
@@ -209,6 +215,7 @@ impl Selector {
         self.live -= usize::from(!slot.is_ended());
         self.awake.retain(|awake| *awake != token);
         self.due.retain(|due| *due != token);
+        self.unsure.retain(|unsure| *unsure != token);
         if let Some(sleep) = slot.sleep() {
             if self.is_ours() {
                 // Before the receiver, and with it the memory, may go away.
@@ -265,6 +272,9 @@ impl Selector {
     /// `timeout` where there is nothing. Returns how many events it handed out: 0 after the timeout,
     /// or at once where every receiver has ended.
     ///
+    /// With a timeout of zero it looks once at each receiver that is awake, puts none to sleep and makes
+    /// no system call, unless somebody has the [descriptor](Self::readiness).
+    ///
     /// What a peer sends that keeps to the protocol is found at once, and so is its death. What one
     /// sends that does not wake is found within two seconds: within as many slices of 250 ms as there
     /// are times 128 receivers, and never more than eight.
@@ -302,7 +312,7 @@ impl Selector {
         let (mut idle_rounds, mut idle_since_ns, mut now_ns) = (0, started_ns, started_ns);
         loop {
             self.rouse(now_ns);
-            let events = self.round(budget, alone, &mut each);
+            let events = self.round(budget, alone, timeout_ns > 0, &mut each);
             now_ns = monotonic_ns();
             if events > 0 || self.is_finished() || now_ns >= deadline.as_ns() {
                 self.leave();
@@ -320,11 +330,12 @@ impl Selector {
         }
     }
 
-    /// One turn over all receivers that are awake.
+    /// One turn over all receivers that are awake. Puts quiet ones to sleep if the caller has time.
     fn round(
         &mut self,
         budget: usize,
         alone: usize,
+        has_time: bool,
         each: &mut impl FnMut(usize, Event<'_>, Behind) -> ControlFlow<()>,
     ) -> usize {
         let lingers = self.awake.len() <= alone;
@@ -352,7 +363,7 @@ impl Selector {
         if let Some(first) = self.awake.pop_front() {
             self.awake.push_back(first);
         }
-        if idle > 0 && self.awake.len() > CROWD && self.watch.is_lasting() {
+        if has_time && idle > 0 && self.awake.len() > CROWD && self.watch.is_lasting() {
             self.put_to_sleep(IDLE_ROUNDS);
         }
         events
@@ -409,10 +420,12 @@ impl Selector {
             self.watch_is_fixed = true;
             self.has_descriptor = false;
             self.woken.clear();
+            self.unsure.clear();
             self.awake.clear();
             for (token, slot) in self.slots.iter_mut().enumerate() {
                 if let Some(slot) = slot.as_mut().filter(|slot| !slot.is_ended()) {
                     slot.state = State::Awake;
+                    slot.is_unsure = false;
                     self.awake.push_back(token);
                 }
             }

@@ -1,21 +1,26 @@
 //! Putting receivers to sleep, and waking them.
 //!
 //! The selector calls it before and after its rounds.
-//! What always holds: a slot is asleep only after it was announced, fenced and looked at, in that
-//! order, with nothing found; whatever wakes it takes the announcement back.
+//! Invariants: a slot is asleep only after it was announced, fenced and looked at, in that order, with
+//! nothing found; whatever wakes it takes the announcement back.
+//!
+//! Where the barrier may have missed a processor (`wakeup`), the slots that it was for are looked at
+//! once more after a millisecond. By then their announcements and their news are visible everywhere.
 
 use std::mem;
 
 use super::Selector;
 use super::slot::{Sleep, Slot, State};
 use super::watch::{POLL_NS, Word};
-use crate::memory::{Deadline, Memory};
+use crate::memory::{Barriers, Deadline, MappedMemory, Memory};
 use crate::os::clock::monotonic_ns;
 use crate::wakeup::MAX_SLEEP_NS;
 
 /// Sleepers that are glanced at in every slice of time; of more than eight times as many, an eighth
 /// is. A glance costs several lines that are in no cache any more.
 const GLANCES: usize = 128;
+/// After how long slots are looked at again whose announcement may not have been seen.
+const SECOND_LOOK_NS: u64 = 1_000_000;
 
 impl Selector {
     /// Wakes the slots whose words were woken, those that are due, and those that have changed.
@@ -39,9 +44,24 @@ impl Selector {
                 self.wake_early(token);
             }
         }
+        if !self.unsure.is_empty() && now_ns >= self.unsure_at_ns {
+            self.look_again();
+        }
         if now_ns >= self.glance_at_ns {
             self.glance_at_ns = now_ns.saturating_add(MAX_SLEEP_NS);
             self.glance();
+        }
+    }
+
+    /// The second look at slots whose announcement may not have been seen.
+    fn look_again(&mut self) {
+        while let Some(token) = self.unsure.pop() {
+            let Some(slot) = &mut self.slots[token] else { continue };
+            slot.is_unsure = false;
+            if slot.sleep().is_some_and(|sleep| !slot.is_quiet(sleep.seen)) {
+                slot.count_missed();
+                self.wake_early(token);
+            }
         }
     }
 
@@ -85,7 +105,10 @@ impl Selector {
         }
         let due = self.due.iter().filter_map(|token| self.slots[*token].as_ref()?.sleep());
         let slice = Deadline::at_ns(now_ns.saturating_add(MAX_SLEEP_NS));
-        let until = due.map(|sleep| sleep.due).fold(deadline.min(slice), Deadline::min);
+        let mut until = due.map(|sleep| sleep.due).fold(deadline.min(slice), Deadline::min);
+        if !self.unsure.is_empty() {
+            until = until.min(Deadline::at_ns(self.unsure_at_ns));
+        }
         self.watch.wait(until, &mut self.woken);
     }
 
@@ -93,7 +116,6 @@ impl Selector {
     /// more, and hands those that have nothing to the watch.
     pub(super) fn put_to_sleep(&mut self, idle_rounds: u32) {
         let mut drowsy = mem::take(&mut self.drowsy);
-        let mut fenced = [false; 2];
         for _ in 0..self.awake.len() {
             let Some(token) = self.awake.pop_front() else { break };
             let Some(slot) = &self.slots[token] else { continue };
@@ -101,18 +123,11 @@ impl Selector {
                 self.awake.push_back(token);
                 continue;
             }
-            // As in wakeup::park: announce, fence, look, sleep.
+            // As in `Waiter::park`: announce, fence, look, sleep.
             slot.announce(true);
             drowsy.push(token);
         }
-        for token in &drowsy {
-            let Some(slot) = &self.slots[*token] else { continue };
-            let (memory, _) = slot.word();
-            let seen = &mut fenced[(memory.fence_mode() as usize) % 2];
-            if !mem::replace(seen, true) {
-                memory.heavy_fence();
-            }
-        }
+        let may_miss = self.fence_for(&drowsy);
         for token in drowsy.drain(..) {
             let Some(slot) = &mut self.slots[token] else { continue };
             let Some((seen, due)) = slot.look() else {
@@ -127,6 +142,9 @@ impl Selector {
                 false => due,
             };
             slot.count_sleep();
+            if may_miss && !mem::replace(&mut slot.is_unsure, true) {
+                self.unsure.push(token);
+            }
             let id = u64::from(self.waits) << 32 | token as u64;
             self.waits = self.waits.wrapping_add(1);
             slot.state = State::Asleep(Sleep { id, seen, due });
@@ -137,6 +155,23 @@ impl Selector {
             }
         }
         self.drowsy = drowsy;
+    }
+
+    /// Fences behind the announcements of these slots. Whether a barrier may have missed a processor.
+    fn fence_for(&mut self, tokens: &[usize]) -> bool {
+        let slots = &self.slots;
+        let memories = || tokens.iter().filter_map(|token| Some(slots[*token].as_ref()?.word().0));
+        let Some(first) = memories().next() else { return false };
+        memories().for_each(MappedMemory::see_to_fences);
+        // As in `heavy_fence`, once for all of them.
+        first.full_fence();
+        let barriers =
+            memories().map(MappedMemory::barriers).fold(Barriers::default(), Barriers::and);
+        barriers.issue();
+        if barriers.may_miss() {
+            self.unsure_at_ns = monotonic_ns().saturating_add(SECOND_LOOK_NS);
+        }
+        barriers.may_miss()
     }
 
     /// Before a call returns: has everything waited for that is asleep, and where somebody has the
@@ -151,6 +186,9 @@ impl Selector {
         self.watch.flush(&mut self.woken);
         if self.has_descriptor {
             self.watch.signal(false);
+            if !self.unsure.is_empty() {
+                self.watch.signal_after(SECOND_LOOK_NS);
+            }
             if !self.awake.is_empty() || !self.woken.is_empty() {
                 self.watch.signal(true);
             }

@@ -27,6 +27,8 @@ pub(super) struct Slot {
     pub(super) state: State,
     /// Corruption has been told, and a successor may still come.
     spoilt: bool,
+    /// Whether it stands in the selector's list of those to look at again soon.
+    pub(super) is_unsure: bool,
     /// Rounds since it last had something.
     pub(super) idle_rounds: u32,
 }
@@ -55,7 +57,7 @@ pub(super) struct Sleep {
 
 impl Slot {
     pub(super) fn new(receiver: Receiver) -> Self {
-        Self { receiver, state: State::Awake, spoilt: false, idle_rounds: 0 }
+        Self { receiver, state: State::Awake, spoilt: false, is_unsure: false, idle_rounds: 0 }
     }
 
     pub(super) fn is_ended(&self) -> bool {
@@ -183,8 +185,16 @@ impl Slot {
     /// Before it sleeps.
     pub(super) fn count_sleep(&mut self) {
         let receiver = &mut self.receiver;
-        receiver.consumer.count_sleep();
-        receiver.cpu.slept(receiver.consumer.memory());
+        receiver.consumer.count_parked([1, 0]);
+        receiver.cpu.refresh(receiver.consumer.memory());
+    }
+
+    /// After a look at a slot that sleeps has found something of which nobody woke it.
+    pub(super) fn count_missed(&mut self) {
+        let (memory, word) = self.word();
+        // Relaxed: a count.
+        let missed = memory.load_u32(word, Ordering::Relaxed) == ANNOUNCED;
+        self.receiver.consumer.count_parked([0, missed.into()]);
     }
 
     /// Whether polling for it can pay off.

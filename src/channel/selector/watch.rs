@@ -136,6 +136,15 @@ impl Watch {
             Self::Watchers(watchers) => watchers.signal(now),
         }
     }
+
+    /// Makes the descriptor readable after this time, which is shorter than a slice.
+    pub(super) fn signal_after(&mut self, after_ns: u64) {
+        match self {
+            Self::Futexes(_) => {}
+            Self::Ring(ring) => ring.signal_after(after_ns),
+            Self::Watchers(watchers) => watchers.signal_after(after_ns),
+        }
+    }
 }
 
 /// All words in one system call, handed over anew each time; nothing is waited for in between.
@@ -171,13 +180,16 @@ pub(super) struct Ring {
     new: Vec<Word>,
     /// The descriptor will become readable after a slice.
     ticks: bool,
+    /// And before that, for a second look.
+    ticks_soon: bool,
     /// The descriptor is readable for no word's sake.
     raised: bool,
 }
 
 impl Ring {
     pub(super) fn new() -> io::Result<Self> {
-        Ok(Self { uring: Uring::new()?, new: Vec::new(), ticks: false, raised: false })
+        let uring = Uring::new()?;
+        Ok(Self { uring, new: Vec::new(), ticks: false, ticks_soon: false, raised: false })
     }
 
     fn submit(&mut self, until: Option<Deadline>, woken: &mut Vec<u64>) {
@@ -202,6 +214,7 @@ impl Ring {
         while let Some(id) = self.uring.completed() {
             match id {
                 TICK => self.ticks = false,
+                SOON => self.ticks_soon = false,
                 NOBODY => self.raised = false,
                 _ => woken.push(id),
             }
@@ -224,7 +237,15 @@ impl Ring {
             self.ticks = self.uring.complete_after(TICK, MAX_SLEEP_NS).is_ok();
         }
     }
+
+    fn signal_after(&mut self, after_ns: u64) {
+        if !self.ticks_soon {
+            self.ticks_soon = self.uring.complete_after(SOON, after_ns).is_ok();
+        }
+    }
 }
 
 /// The number of the completion that comes after a slice.
 const TICK: u64 = NOBODY - 1;
+/// The number of the one before that.
+const SOON: u64 = NOBODY - 2;

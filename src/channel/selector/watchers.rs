@@ -82,6 +82,8 @@ struct List {
     words: Vec<Word>,
     /// Whether the selector wants to be woken after every slice.
     ticks: bool,
+    /// And once before that, after so long.
+    soon_ns: Option<u64>,
     stop: bool,
 }
 
@@ -197,6 +199,10 @@ impl Watchers {
             event.raise();
         }
     }
+
+    pub(super) fn signal_after(&mut self, after_ns: u64) {
+        self.watchers[0].shared.tell(|list| list.soon_ns = Some(after_ns));
+    }
 }
 
 impl Drop for Watchers {
@@ -242,10 +248,13 @@ impl Shared {
                 ids.push(id);
                 fired.add(&mut ids);
             }
-            let (version, ticks) = {
+            let (version, ticks, soon_ns) = {
                 let mut list = lock(&self.list);
                 if list.stop {
                     return;
+                }
+                if result == Woken::TimedOut {
+                    list.soon_ns = None;
                 }
                 if result == Woken::LookAgain {
                     list.words.retain(|word| {
@@ -259,12 +268,13 @@ impl Shared {
                 words.clear();
                 words.extend(list.words.iter().cloned());
                 // Relaxed: changed under this lock.
-                (self.version.load(Ordering::Relaxed), list.ticks)
+                (self.version.load(Ordering::Relaxed), list.ticks, list.soon_ns)
             };
             if !ids.is_empty() || ticks && result == Woken::TimedOut {
                 fired.add(&mut ids);
             }
             let slice_ns = if ticks { MAX_SLEEP_NS } else { LONG_SLEEP_NS };
+            let slice_ns = soon_ns.unwrap_or(slice_ns);
             let until = Deadline::at_ns(monotonic_ns().saturating_add(slice_ns));
             let watched: [_; futex::MAX_WAIT_MANY] = array::from_fn(|index| {
                 match index.checked_sub(1).and_then(|index| words.get(index)) {

@@ -4,8 +4,6 @@
 //! (fork, death, hand-over, a closed receiver), and sleeping for room. What always holds: a wait ends
 //! when what the attempt before it acted upon has changed.
 
-use std::cell::Cell;
-
 use super::{Sender, cpu_hint};
 use crate::channel::connection::peer;
 use crate::error::{Corruption, SendError};
@@ -196,6 +194,9 @@ impl<M: Memory> Sender<M> {
         seen: Seen,
         deadline: Deadline,
     ) -> Result<bool, SendError> {
+        if deadline.has_passed(self.connection.memory()) {
+            return Ok(false);
+        }
         let Self { producer, connection, waiter, cpu, closed_since, .. } = self;
         if connection.poisoned_by_peer() {
             producer.poison(Corruption::ByPeer);
@@ -214,8 +215,8 @@ impl<M: Memory> Sender<M> {
         // Receiver::wake_waiting_producer.
         memory.store_u64(geometry.control(ring::SPACE_WANTED), head_needed, Ordering::Relaxed);
         let waiting = geometry.control(ring::PRODUCER_WAITING);
-        waiter.set_shares_cpu(cpu.is_shared(memory));
-        let sleeps = Cell::new(0_u32);
+        waiter.set_shares_cpu(cpu.refresh(memory));
+        let mut parked = [0_u32; 2];
         let news = waiter.wait(
             memory,
             waiting,
@@ -229,14 +230,9 @@ impl<M: Memory> Sender<M> {
                     || memory.load_u32(closed, Ordering::Relaxed) != seen.closed)
                     .then_some(Ok(())),
             },
-            || sleeps.set(sleeps.get() + 1),
+            |what| parked[what as usize] += 1,
         );
-        for _ in 0..sleeps.get() {
-            producer.count_sleep();
-        }
-        if sleeps.get() > 0 {
-            cpu.slept(memory);
-        }
+        producer.count_parked(parked);
         match news {
             Some(Ok(())) => Ok(true),
             Some(Err(corruption)) => {

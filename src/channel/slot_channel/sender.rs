@@ -169,6 +169,9 @@ impl<T, M: Memory> SlotSender<T, M> {
         seen: Seen,
         deadline: Deadline,
     ) -> Result<bool, SendError> {
+        if deadline.has_passed(self.connection.memory()) {
+            return Ok(false);
+        }
         self.believe_poison()?;
         let Self { producer, connection, waiter, cpu, .. } = self;
         let (memory, geometry) = (connection.memory(), *producer.geometry());
@@ -176,8 +179,8 @@ impl<T, M: Memory> SlotSender<T, M> {
         // Relaxed: the fence that follows our announcement orders it; its partner is the load in
         // SlotReceiver::wake_waiting_producer.
         memory.store_u64(geometry.control(ring::SPACE_WANTED), head_needed, Ordering::Relaxed);
-        waiter.set_shares_cpu(cpu.is_shared(memory));
-        let sleeps = Cell::new(0_u32);
+        waiter.set_shares_cpu(cpu.refresh(memory));
+        let mut parked = [0_u32; 2];
         let news = waiter.wait(
             memory,
             geometry.control(ring::PRODUCER_WAITING),
@@ -190,14 +193,9 @@ impl<T, M: Memory> SlotSender<T, M> {
                     || memory.load_u32(closed, Ordering::Relaxed) != seen.closed)
                     .then_some(Ok(())),
             },
-            || sleeps.set(sleeps.get() + 1),
+            |what| parked[what as usize] += 1,
         );
-        for _ in 0..sleeps.get() {
-            producer.count_sleep();
-        }
-        if sleeps.get() > 0 {
-            cpu.slept(memory);
-        }
+        producer.count_parked(parked);
         match news {
             Some(Ok(())) => Ok(true),
             Some(Err(corruption)) => {

@@ -47,6 +47,8 @@ pub struct LossyConsumerStats {
     pub overruns: u64,
     /// Times this end went to sleep.
     pub sleeps: u64,
+    /// Sleeps that ran out while there was news: the other side had not seen that this one sleeps.
+    pub missed: u64,
 }
 
 /// What the next message's number may be.
@@ -91,6 +93,7 @@ pub struct LossyConsumer<M> {
     bytes: u64,
     overruns: u64,
     sleeps: u64,
+    missed: u64,
     /// `next` when counts were last published.
     counted: u64,
 }
@@ -107,6 +110,7 @@ impl<M: Memory> LossyConsumer<M> {
         settled.mend(&memory, &geometry);
         let count = |word| memory.load_u64(geometry.control(word), Ordering::Relaxed);
         let (bytes, sleeps) = (count(ring::CONSUMER_BYTES), count(ring::CONSUMER_SLEEPS));
+        let missed = count(ring::CONSUMER_MISSED);
         // Acquire: pairs with the Release stores in LossyProducer::announce.
         let word = |word| memory.load_u64(geometry.control(word), Ordering::Acquire);
         // In this order, because the producer stores it the other way round: the position is no
@@ -130,6 +134,7 @@ impl<M: Memory> LossyConsumer<M> {
             bytes,
             overruns: 0,
             sleeps,
+            missed,
             counted: settled.next,
             memory,
             geometry,
@@ -361,10 +366,16 @@ impl<M: Memory> LossyConsumer<M> {
         store(ring::CONSUMER_BYTES, self.bytes);
     }
 
-    pub(crate) fn count_sleep(&mut self) {
-        self.sleeps = self.sleeps.wrapping_add(1);
-        let word = self.geometry.control(ring::CONSUMER_SLEEPS);
-        self.memory.store_u64(word, self.sleeps, Ordering::Relaxed);
+    /// Counts the sleeps of a wait, and the announcements that the producer did not see.
+    pub(crate) fn count_parked(&mut self, [sleeps, missed]: [u32; 2]) {
+        if sleeps | missed == 0 {
+            return;
+        }
+        self.sleeps = self.sleeps.wrapping_add(sleeps.into());
+        self.missed = self.missed.wrapping_add(missed.into());
+        let word = |word| self.geometry.control(word);
+        self.memory.store_u64(word(ring::CONSUMER_SLEEPS), self.sleeps, Ordering::Relaxed);
+        self.memory.store_u64(word(ring::CONSUMER_MISSED), self.missed, Ordering::Relaxed);
     }
 
     /// The producer is known to be dead: whatever it had committed lies before what it has announced
@@ -406,6 +417,7 @@ impl<M: Memory> LossyConsumer<M> {
             bytes: self.bytes,
             overruns: self.overruns,
             sleeps: self.sleeps,
+            missed: self.missed,
         }
     }
 

@@ -53,6 +53,7 @@ impl<M: Memory> SlotConsumer<M> {
             bytes: count(ring::CONSUMER_BYTES),
             sleeps: count(ring::CONSUMER_SLEEPS),
             wakeups_sent: count(ring::CONSUMER_WAKEUPS),
+            missed: count(ring::CONSUMER_MISSED),
             ..ConsumerStats::default()
         };
         let (per_block, counted) = (geometry.per_block, stats.messages);
@@ -243,9 +244,15 @@ impl<M: Memory> SlotConsumer<M> {
         self.stats
     }
 
-    pub(crate) fn count_sleep(&mut self) {
-        self.stats.sleeps = self.stats.sleeps.wrapping_add(1);
+    /// Counts the sleeps of a wait, and the announcements that the other side did not see.
+    pub(crate) fn count_parked(&mut self, [sleeps, missed]: [u32; 2]) {
+        if sleeps | missed == 0 {
+            return;
+        }
+        self.stats.sleeps = self.stats.sleeps.wrapping_add(sleeps.into());
         self.store_count(ring::CONSUMER_SLEEPS, self.stats.sleeps);
+        self.stats.missed = self.stats.missed.wrapping_add(missed.into());
+        self.store_count(ring::CONSUMER_MISSED, self.stats.missed);
     }
 
     pub(crate) fn count_wakeup(&mut self) {

@@ -246,10 +246,16 @@ impl<M: Memory> SlotProducer<M> {
         self.stats
     }
 
-    pub(crate) fn count_sleep(&mut self) {
+    /// Counts the sleeps of a wait, and the announcements that the other side did not see.
+    pub(crate) fn count_parked(&mut self, [sleeps, missed]: [u32; 2]) {
+        if sleeps == 0 {
+            return;
+        }
         self.publish_counts();
-        self.stats.sleeps = self.stats.sleeps.wrapping_add(1);
+        self.stats.sleeps = self.stats.sleeps.wrapping_add(sleeps.into());
         self.store_count(ring::PRODUCER_SLEEPS, self.stats.sleeps);
+        self.stats.missed = self.stats.missed.wrapping_add(missed.into());
+        self.store_count(ring::PRODUCER_MISSED, self.stats.missed);
     }
 
     pub(crate) fn count_wakeup(&mut self) {
