@@ -1,71 +1,138 @@
 //! What a plugin hears from its host: that it is to stop.
 //!
-//! Every thread of the plugin may ask [`Plugin`](super::Plugin), which asks here. What always holds:
-//! one thread at a time reads the control ring, the others wait for what it finds; a stop that was
-//! found once is found for ever.
+//! Every thread of the plugin may ask [`Plugin`](super::Plugin), which asks here. Invariants: one
+//! thread, which ends with the listener, reads the control ring; a stop that was found once is found
+//! for ever; asking takes no lock and makes no system call.
 
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::control::{StopCause, StopNotice, TAG_STOP};
-use crate::channel::Receiver;
-use crate::error::RecvTimeoutError;
+use crate::channel::{Ended, Message, Receiver, Report, Running};
 
 /// The plugin's end of the control ring.
 #[derive(Debug)]
 pub(super) struct Listener {
-    heard: Mutex<Heard>,
+    heard: Arc<Heard>,
+    /// The thread that reads; it stops when this is dropped.
+    _running: Running,
+}
+
+#[derive(Debug, Default)]
+struct Heard {
+    stop: OnceLock<StopNotice>,
+    /// For those who wait.
+    lock: Mutex<()>,
     changed: Condvar,
 }
 
-#[derive(Debug)]
-struct Heard {
-    /// `None` while a thread reads it.
-    receiver: Option<Receiver>,
-    stop: Option<StopNotice>,
+impl Heard {
+    fn hear(&self, notice: StopNotice) {
+        // The first one counts.
+        let _ = self.stop.set(notice);
+        // Behind the notice: a thread that found none before it took the lock is waiting now.
+        drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner));
+        self.changed.notify_all();
+    }
 }
 
 impl Listener {
-    pub(super) fn new(receiver: Receiver) -> Self {
-        let heard = Mutex::new(Heard { receiver: Some(receiver), stop: None });
-        Self { heard, changed: Condvar::new() }
+    /// Starts to read.
+    ///
+    /// # Errors
+    /// The thread could not be started.
+    pub(super) fn new(receiver: Receiver) -> io::Result<Self> {
+        let heard = Arc::<Heard>::default();
+        let (on_stop, on_end) = (Arc::clone(&heard), Arc::clone(&heard));
+        let running = receiver
+            .passive()
+            .thread_name("ringway-control")
+            .stuck_after(None)
+            // What this version does not know is skipped.
+            .on(
+                |message: &Message<'_>| message.tag() == TAG_STOP,
+                move |message: &Message<'_>| {
+                    if let Some(notice) = StopNotice::of(message) {
+                        on_stop.hear(notice);
+                    }
+                },
+            )
+            .report(move |report| match report {
+                Report::Ended(Ended::Stopped) => {}
+                Report::Ended(_) => on_end.hear(StopNotice {
+                    cause: StopCause::HostGone,
+                    notice: Duration::ZERO,
+                    grace: Duration::ZERO,
+                }),
+                _ => {}
+            })
+            .start()
+            .map_err(|error| error.source)?;
+        Ok(Self { heard, _running: running })
+    }
+
+    /// The stop, if there was one.
+    #[inline]
+    pub(super) fn stop(&self) -> Option<StopNotice> {
+        self.heard.stop.get().copied()
     }
 
     /// Waits for a stop, for at most `timeout`.
     pub(super) fn wait(&self, timeout: Duration) -> Option<StopNotice> {
         let begun = Instant::now();
-        let left = || timeout.saturating_sub(begun.elapsed());
-        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut last = false;
-        while heard.stop.is_none() && !last {
-            // One look behind the deadline, also where there is no time at all.
-            last = left().is_zero();
-            let Some(mut receiver) = heard.receiver.take() else {
-                let waited = self.changed.wait_timeout(heard, left());
-                heard = waited.unwrap_or_else(PoisonError::into_inner).0;
-                continue;
-            };
-            drop(heard);
-            let stop = read(&mut receiver, left());
-            heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-            heard.receiver = Some(receiver);
-            heard.stop = stop;
-            self.changed.notify_all();
+        let mut guard = self.heard.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let left = timeout.saturating_sub(begun.elapsed());
+            if self.stop().is_some() || left.is_zero() {
+                return self.stop();
+            }
+            let waited = self.heard.changed.wait_timeout(guard, left);
+            guard = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        heard.stop
     }
 }
 
-/// One message, or the lack of one.
-fn read(receiver: &mut Receiver, timeout: Duration) -> Option<StopNotice> {
-    match receiver.recv_timeout(timeout) {
-        // What this version does not know is skipped.
-        Ok(message) if message.tag() == TAG_STOP => StopNotice::of(&message),
-        Ok(_) | Err(RecvTimeoutError::Timeout) => None,
-        Err(_) => Some(StopNotice {
-            cause: StopCause::HostGone,
-            notice: Duration::ZERO,
-            grace: Duration::ZERO,
-        }),
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::channel::{Channel, ChannelOptions};
+
+    /// Reached only when the test has failed.
+    const NEVER: Duration = Duration::from_secs(60);
+
+    fn listener() -> (Channel, Listener) {
+        let (host, plugin) = Channel::pair(&ChannelOptions::default()).unwrap();
+        (host, Listener::new(plugin.split().1).unwrap())
+    }
+
+    /// The control ring is read by a thread of its own: a stop is found by whoever only asks, and asking
+    /// touches no ring.
+    #[test]
+    fn f58_whoever_only_asks_finds_a_stop() {
+        let (mut host, listener) = listener();
+        assert_eq!(listener.stop(), None);
+        assert_eq!(listener.wait(Duration::ZERO), None);
+        host.sender().send_tagged(TAG_STOP + 1, b"of a later version").unwrap();
+        let words = [1_u64, 2, 3];
+        host.sender().send_tagged(TAG_STOP, bytemuck::bytes_of(&words)).unwrap();
+        let begun = Instant::now();
+        while listener.stop().is_none() && begun.elapsed() < NEVER {
+            std::thread::yield_now();
+        }
+        assert_eq!(listener.stop().unwrap().cause, StopCause::Restart);
+        drop(host);
+        assert_eq!(listener.wait(NEVER).unwrap().cause, StopCause::Restart, "the first one counts");
+    }
+
+    #[test]
+    fn f58_a_host_that_is_gone_is_a_stop_and_ends_every_wait() {
+        let (host, listener) = listener();
+        let found = std::thread::scope(|scope| {
+            let waiting = [(); 2].map(|()| scope.spawn(|| listener.wait(NEVER)));
+            drop(host);
+            waiting.map(|thread| thread.join().unwrap().unwrap().cause)
+        });
+        assert_eq!(found, [StopCause::HostGone; 2]);
     }
 }

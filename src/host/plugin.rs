@@ -25,6 +25,7 @@ use crate::os::doorbell;
 use crate::os::process::take_inherited;
 use crate::store::Store;
 use crate::sync::{AtomicU32, Ordering};
+use crate::wakeup::WaitStrategy;
 
 /// Exit code of a plugin that was ended because it outlived its host.
 pub const EXIT_CODE_HOST_GONE: i32 = 113;
@@ -99,7 +100,10 @@ impl Plugin {
             Channel::attach_unchecked_types(fd, options)
                 .map_err(|source| ConnectError::Segment { what, source })
         };
-        let mut control = attach("control", control)?;
+        // A thread of this process sleeps on it, whatever the plugin's own waits are like.
+        let parked = ChannelOptions { wait: WaitStrategy::Park, ..options.clone() };
+        let mut control = Channel::attach_unchecked_types(control, &parked)
+            .map_err(|source| ConnectError::Segment { what: "control", source })?;
         let active = attach("active", active)?;
         let passive = attach("passive", passive)?;
         let service = service.map(|fd| attach("service", fd)).transpose()?;
@@ -119,7 +123,7 @@ impl Plugin {
         let channels = Some((active, passive));
         let (control, receiver) = control.split();
         let state = Mutex::new(State { control, bell, channels, ready: false, asked: false });
-        let listener = Listener::new(receiver);
+        let listener = Listener::new(receiver).map_err(os("starting a thread"))?;
         let rpc = OnceLock::new();
         let name = announced.name;
         Ok(Self { name, state, listener, service, links, store, payloads, grace, rpc })
@@ -175,9 +179,11 @@ impl Plugin {
         self.state().request(control::TAG_END_ME, reason)
     }
 
-    /// Whether the host has told this process to stop, and why. Does not wait.
+    /// Whether the host has told this process to stop, and why. Costs an atomic load: a thread of this
+    /// library reads what the host says. Fit for a real-time thread, and for every round of a loop.
+    #[inline]
     pub fn stop_requested(&self) -> Option<StopNotice> {
-        self.listener.wait(Duration::ZERO)
+        self.listener.stop()
     }
 
     /// Waits until the host tells this process to stop, or is gone, for at most `timeout`; from then
