@@ -1,8 +1,9 @@
 //! Learning of deaths: one thread per process waits on the pidfds of all peers.
 //!
 //! The host watches its plugins with it, and a plugin its host; each says what is to be done when
-//! the process has died (mark channels, wake sleepers, restart).
-//! What always holds: what was registered runs at most once, after the process has died, and not
+//! the process has died (mark channels, wake sleepers, restart). The thread also unmaps segments that
+//! were left behind at a restart (`os::unmap`).
+//! Invariants: what was registered runs at most once, after the process has died, and not
 //! any more once its [`WatchToken`] has been dropped before the death was noticed.
 //!
 //! A death is noticed when the kernel has torn the process down, which takes longer the more memory
@@ -22,6 +23,7 @@ use crate::os::clock::monotonic_ns;
 use crate::os::epoll::Epoll;
 use crate::os::fork;
 use crate::os::timer::Timer;
+use crate::os::unmap;
 
 /// What to do when a process has died. Runs on the supervisor's thread, so it must be short.
 pub(crate) type OnDeath = Box<dyn FnOnce() + Send>;
@@ -36,6 +38,8 @@ const ASK_EVERY_NS: u64 = 40_000_000;
 const ASK_SLOWLY_EVERY_NS: u64 = 2_000_000_000;
 /// The timer's token; watches begin with 1.
 const TIMER: u64 = 0;
+/// The token of mappings that wait to be unmapped.
+const UNMAP: u64 = u64::MAX;
 
 /// Keeps a watch alive: dropping it ends the watch and closes its descriptor.
 ///
@@ -102,6 +106,7 @@ static CURRENT: Mutex<Option<Arc<Supervisor>>> = Mutex::new(None);
 struct Supervisor {
     epoll: Epoll,
     timer: Timer,
+    unmap: Arc<OwnedFd>,
     /// The fork generation that its thread runs in.
     generation: u64,
     watches: Mutex<Watches>,
@@ -172,9 +177,15 @@ impl Supervisor {
         }
         let (epoll, timer) = (Epoll::new()?, Timer::new()?);
         epoll.add(timer.as_fd(), TIMER)?;
-        let supervisor = Arc::new(Self { epoll, timer, generation, watches: Mutex::default() });
+        let unmap = unmap::serve(generation)?;
+        epoll.add(unmap.as_fd(), UNMAP)?;
+        let watches = Mutex::default();
+        let supervisor = Arc::new(Self { epoll, timer, unmap, generation, watches });
         let running = Arc::clone(&supervisor);
-        thread::Builder::new().name("ringway-supervisor".into()).spawn(move || running.run())?;
+        thread::Builder::new()
+            .name("ringway-supervisor".into())
+            .spawn(move || running.run())
+            .inspect_err(|_| unmap::stop())?;
         Ok(Arc::clone(current.insert(supervisor)))
     }
 
@@ -259,12 +270,22 @@ impl Supervisor {
                 tokens.swap_remove(at);
                 tokens.extend(self.ask_all());
             }
+            let unmaps = tokens.iter().position(|token| *token == UNMAP);
+            if let Some(at) = unmaps {
+                tokens.swap_remove(at);
+            }
             for &id in &tokens {
                 if let Some(Watch { means, on_death }) = self.take(id) {
                     // First, so that nothing is held any more once the death has been told.
                     drop(means);
                     on_death();
                 }
+            }
+            // Behind the deaths, which are urgent.
+            if unmaps.is_some() {
+                // Does not fail: the descriptor is open, and was added.
+                let _ = self.epoll.add_again(self.unmap.as_fd(), UNMAP);
+                unmap::unmap_all();
             }
         }
     }

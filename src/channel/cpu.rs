@@ -42,6 +42,11 @@ impl CpuHint {
         self.is_shared(memory)
     }
 
+    /// Publishes what is known in the memory of a next incarnation, whose words lie at the same places.
+    pub(super) fn publish(&self, memory: &impl Memory) {
+        memory.store_u32(self.own_word, self.own, Ordering::Relaxed);
+    }
+
     fn ask(&mut self, memory: &impl Memory) {
         let own = memory.only_cpu();
         if own != self.own {

@@ -9,11 +9,13 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use super::{Channel, ChannelOptions};
-use crate::error::{ExitReason, RecvError, RecvTimeoutError, SendError};
+use super::{Channel, ChannelOptions, Selector};
+use crate::error::{
+    ExitReason, RecvError, RecvTimeoutError, SendError, TryRecvError, TrySendError,
+};
 use crate::layout::ring;
 use crate::memory::{Memory, Ordering};
-use crate::os::tests::child_says;
+use crate::os::tests::{child_says, without_system_calls};
 
 /// Longer than anything takes; reached only by a test that has failed.
 const NEVER: Duration = Duration::from_secs(30);
@@ -109,4 +111,60 @@ fn f66_a_holder_of_a_dead_incarnation_s_channel_is_told() {
     assert_eq!(&*found.0, b"last");
     assert_eq!((found.1, found.2), (RecvError::Disconnected, SendError::Disconnected));
     assert_eq!(&*host.recv_timeout(NEVER).unwrap(), b"unread", "the host's own end goes on");
+}
+
+/// The first calls after a restart leave the old segment behind: the caller makes no system call that
+/// unmaps it.
+#[test]
+fn f59_the_first_call_after_a_restart_unmaps_nothing() {
+    crate::supervisor::start().unwrap();
+    let options = ChannelOptions { capacity_bytes: 4 << 20, ..ChannelOptions::default() };
+    let pair = || Channel::pair(&options).unwrap();
+    let ((host, plugin), (new_host, mut new_plugin)) = (pair(), pair());
+    let (old, new) = (Arc::clone(host.connection()), new_host.into_successor());
+    old.peer_died(ExitReason::Unknown, true);
+    old.succeed(new, false).unwrap();
+    drop((old, plugin));
+    let (mut sender, mut receiver) = host.split();
+    let done = without_system_calls(move || {
+        let told = |result| matches!(result, Err(TrySendError::Restarted { .. }));
+        let told = told(sender.try_send(b"first")) && sender.try_send(b"first").is_ok();
+        let found = matches!(receiver.try_recv(), Err(TryRecvError::Restarted { .. }));
+        let empty = receiver.try_recv().is_err();
+        // They go with their thread.
+        std::mem::forget((sender, receiver));
+        told && found && empty
+    });
+    assert_eq!(done, Some(true), "a system call, or a wrong result");
+    assert_eq!(&*new_plugin.recv_timeout(NEVER).unwrap(), b"first");
+}
+
+/// A wait whose deadline has passed, and every call that does not wait, make no system call.
+#[test]
+fn f57_a_passed_deadline_makes_no_system_call() {
+    let (mut host, mut plugin) = pair();
+    let mut selector = Selector::new();
+    let (_other, other) = pair();
+    selector.add(other.split().1);
+    let pending = host.begin_call(b"nobody answers").unwrap();
+    // Whatever is made at the first call: buffers, the selector's own.
+    while host.try_send(&[0; 1000]).is_ok() {}
+    while plugin.try_recv().is_ok() {}
+    while host.try_send(&[0; 1000]).is_ok() {}
+    selector.poll(8, Duration::ZERO, |_, _| ());
+    let done = without_system_calls(move || {
+        let mut right = true;
+        for _ in 0..1000 {
+            right &= matches!(host.recv_timeout(Duration::ZERO), Err(RecvTimeoutError::Timeout));
+            right &= host.try_recv().is_err();
+            right &= host.send_timeout(&[0; 1000], Duration::ZERO).is_err();
+            right &= host.wait_for_peer(Duration::ZERO).is_ok();
+            right &= host.finish_call(&pending, Duration::ZERO).is_err();
+            right &= selector.poll(8, Duration::ZERO, |_, _| ()) == 0;
+        }
+        std::mem::forget((host, pending, selector));
+        right
+    });
+    assert_eq!(done, Some(true), "a system call, or a wrong result");
+    drop(plugin);
 }

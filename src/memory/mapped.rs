@@ -339,6 +339,10 @@ impl Memory for MappedMemory {
         crate::sync::compiler_fence(Ordering::SeqCst);
     }
 
+    fn retire(&self) {
+        self.mapping.retire();
+    }
+
     #[inline]
     fn stop_speculation(&self) {
         // SAFETY: the instruction needs SSE2, which x86-64 has, and touches no memory.

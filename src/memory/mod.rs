@@ -224,6 +224,10 @@ pub trait Memory: Clone {
         crate::sync::acquire_fence();
     }
 
+    /// Says that this memory's users are about to drop it, and must not wait until the system has freed
+    /// it.
+    fn retire(&self) {}
+
     /// Tells the processor (or the model) that this thread is spinning.
     fn pause(&self);
 

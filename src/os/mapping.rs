@@ -1,18 +1,20 @@
 //! A mapped file: owns the mapping, populates it, unmaps it when dropped.
 //!
 //! [`MappedMemory`](crate::memory::MappedMemory) reads and writes through it.
-//! What always holds: every page was there when the mapping was handed out, so that the lack of
-//! memory is an error here and not a signal later; no reference into it is ever made here.
+//! Invariants: every page was there when the mapping was handed out, so that the lack of memory is an
+//! error here and not a signal later; no reference into it is ever made here; one that was retired is
+//! unmapped by the supervisor's thread, where there is one.
 
 use std::fs::File;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
 
-use super::{dumps, os};
+use super::{dumps, os, unmap};
 use crate::error::SegmentError;
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// Smallest page of any machine; touching more often than needed is only slower.
 const SMALLEST_PAGE_BYTES: usize = 4096;
@@ -20,8 +22,20 @@ const SMALLEST_PAGE_BYTES: usize = 4096;
 /// A populated mapping of a whole file, shared with everybody who maps it.
 #[derive(Debug)]
 pub(crate) struct Mapping {
-    raw: MmapRaw,
+    raw: ManuallyDrop<MmapRaw>,
     writable: bool,
+    /// 1 once nobody will use it for much longer.
+    retired: AtomicU32,
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: taken once, here; nothing uses it afterwards.
+        let raw = unsafe { ManuallyDrop::take(&mut self.raw) };
+        if *self.retired.get_mut() != 0 {
+            unmap::hand_over(raw);
+        }
+    }
 }
 
 impl Mapping {
@@ -50,7 +64,8 @@ impl Mapping {
             // Where it fails, a core dump is longer.
             let _ = raw.advise(Advice::DontDump);
         }
-        let mapping = Self { raw, writable };
+        let raw = ManuallyDrop::new(raw);
+        let mapping = Self { raw, writable, retired: AtomicU32::new(0) };
         mapping.populate()?;
         Ok(mapping)
     }
@@ -97,6 +112,12 @@ impl Mapping {
     /// Keeps the pages from being swapped out.
     pub(crate) fn lock(&self) -> io::Result<()> {
         self.raw.lock()
+    }
+
+    /// Says that its users are about to drop it, and must not wait for the kernel to unmap it.
+    pub(crate) fn retire(&self) {
+        // Relaxed: read by the last user, whose `Arc` orders it.
+        self.retired.store(1, Ordering::Relaxed);
     }
 
     /// Whether it may be written.

@@ -4,7 +4,7 @@
 //! (fork, death, hand-over, a closed receiver), and sleeping for room. What always holds: a wait ends
 //! when what the attempt before it acted upon has changed.
 
-use super::{Sender, cpu_hint};
+use super::Sender;
 use crate::channel::connection::peer;
 use crate::error::{Corruption, SendError};
 use crate::layout::ring;
@@ -156,10 +156,11 @@ impl<M: Memory> Sender<M> {
         while self.connection.peer() == peer::SUCCEEDED {
             let reason = self.connection.reason();
             let Some((connection, producer)) = self.connection.take_producer() else { return };
+            self.connection.memory().retire();
             self.connection = connection;
             self.producer = producer;
             self.known = peer::ALIVE;
-            self.cpu = cpu_hint(&self.producer);
+            self.cpu.publish(self.producer.memory());
             self.closed_since = None;
             self.untold = Some(reason);
             self.attention = true;
