@@ -44,7 +44,10 @@ impl CpuHint {
 
     /// Publishes what is known in the memory of a next incarnation, whose words lie at the same places.
     pub(super) fn publish(&self, memory: &impl Memory) {
-        memory.store_u32(self.own_word, self.own, Ordering::Relaxed);
+        // A fresh word says 0.
+        if self.own != 0 {
+            memory.store_u32(self.own_word, self.own, Ordering::Relaxed);
+        }
     }
 
     fn ask(&mut self, memory: &impl Memory) {

@@ -5,6 +5,33 @@
 //! for its plugins. What always holds: every wait has its deadline, every error is typed, and
 //! nothing that the peer writes is believed before it has been checked.
 //!
+//! # Real-time threads
+//!
+//! A call is *fit* where it takes no memory, no lock that another thread may hold for long, and makes no
+//! system call but the wake of a thread that sleeps. `tests/realtime.rs` counts allocations and lets the
+//! kernel end a thread that makes another call.
+//!
+//! | calls | fit |
+//! |---|---|
+//! | `Sender`: `try_send`, `try_send_tagged`, `try_send_vectored`, `try_reserve`, `send_pod`, `batch` and their commits, where there is room | yes |
+//! | `Sender::offer` with `SendPolicy::Fail` or `DropNewest` | yes |
+//! | `Sender`: `send`, `send_timeout`, `reserve`, `SendPolicy::Block`, `BlockFor` | they wait for room, and sleep; they take no memory |
+//! | `Sender::send_archived` | no: the archive grows with its value |
+//! | `Receiver`: `try_recv`, `recv_into`, `recv_pod`, `recv_batch`, `skip`, `release` where there is a message; any timeout of zero | yes, after [`Receiver::reserve`] |
+//! | `Receiver`: `recv`, `recv_timeout` | they wait, and sleep; they take no memory after [`Receiver::reserve`] |
+//! | `Receiver`: `recv_owned`, `recv_archived`, `reserve` | no |
+//! | `Channel::call`, `finish_call` | they wait; replies that come out of turn take memory |
+//! | `SlotSender`, `SlotReceiver`, `LossySender`, `LossyReceiver`: `try_` calls | yes; a lossy receiver's buffer grows to its longest message |
+//! | `Selector::poll` with a timeout of zero, without a descriptor | yes |
+//! | `Plugin::stop_requested`, `stats`, `peer_state` | yes |
+//! | everything that opens, creates, attaches, splits, closes or drops an end | no |
+//!
+//! Three rare events are outside of that. The first call after the peer has attached may start the thread
+//! that flushes ([`FenceMode`](crate::memory::FenceMode)): [`Channel::wait_for_peer`] does it earlier, and
+//! `FenceMode::Real` leaves it out. The first call after a restart takes locks that the supervisor holds
+//! for as long as a hand-over takes; the old segment is unmapped by the supervisor. The first call
+//! that finds another process in a stranger's place opens its pidfd.
+//!
 //! | file | what it holds |
 //! |---|---|
 //! | `connection` | one incarnation of a channel as one side sees it; death, hand-over |
@@ -87,9 +114,9 @@ pub use lossy::{LossyChannel, LossyEnd, LossyOptions};
 pub use lossy::{LossyMessage, LossyReceiver, LossySender};
 pub use message::{Message, OwnedMessage};
 pub use policy::{Offered, SendPolicy};
-pub use receiver::Receiver;
 #[cfg(not(loom))]
 pub(crate) use receiver::{Ahead, Behind};
+pub use receiver::{KEPT_BYTES, Receiver};
 pub use sender::Sender;
 pub use slot_channel::{SlotIter, SlotReceiver, SlotSender, SlotSenderBatch};
 

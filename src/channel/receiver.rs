@@ -25,6 +25,7 @@ use crate::wakeup::{self, Waiter};
 
 #[cfg(not(loom))]
 mod ahead;
+mod buffers;
 mod call;
 mod decode;
 mod digest;
@@ -34,6 +35,8 @@ mod wait;
 
 #[cfg(not(loom))]
 pub(crate) use ahead::{Ahead, Behind};
+pub use buffers::KEPT_BYTES;
+use buffers::Keeps;
 #[cfg(not(loom))]
 pub(super) use call::Reply;
 use digest::Aside;
@@ -57,6 +60,8 @@ pub struct Receiver<M: Memory = SharedMemory> {
     /// When the sender of a plugin that may be restarted was first seen closed.
     closed_since: Option<u64>,
     buffer: AlignedVec<64>,
+    /// What its buffers keep.
+    keeps: Keeps,
     /// Messages received when this end last found none.
     polled_at: u64,
     /// Messages that lie in memory of their own.
@@ -91,6 +96,7 @@ impl<M: Memory> Receiver<M> {
             last_position: None,
             closed_since: None,
             buffer: AlignedVec::new(),
+            keeps: Keeps::default(),
             polled_at: 0,
             aside,
             calls,
@@ -288,15 +294,6 @@ impl<M: Memory> Receiver<M> {
         &self.buffer[..len]
     }
 
-    /// The buffer grows with the longest record seen, which is at most half the ring.
-    #[cold]
-    fn grow(&mut self, len: usize) {
-        let len = len.next_power_of_two().max(256);
-        if self.buffer.len() < len {
-            self.buffer.resize(len, 0);
-        }
-    }
-
     /// Bytes of the message fetched last.
     pub(super) fn fetched(&self, record: &Record) -> &[u8] {
         match self.elsewhere(record) {
@@ -359,7 +356,10 @@ impl<M: Memory> Receiver<M> {
             Some(record) => Ok(record),
             None => match self.look_behind(self.consumer.position())? {
                 Look::Again => self.attempt()?.ok_or(TryRecvError::Empty),
-                Look::Wait(_) => Err(TryRecvError::Empty),
+                Look::Wait(_) => {
+                    self.keeps.found_nothing(&mut self.buffer, &mut self.aside);
+                    Err(TryRecvError::Empty)
+                }
             },
         }
     }

@@ -66,6 +66,21 @@ impl Assembly {
         self.buffer.len()
     }
 
+    /// Makes room for messages of this length, so that none of them takes memory.
+    pub fn reserve(&mut self, len: usize) {
+        if self.buffer.len() < len {
+            self.buffer.resize(room_for(len), 0);
+        }
+    }
+
+    /// Gives the memory back if it is more than this, and no message is being put together. What was
+    /// returned last is gone then.
+    pub fn shrink(&mut self, bound_bytes: usize) {
+        if self.buffer.len() > bound_bytes && !self.is_partial() {
+            self.buffer = AlignedVec::new();
+        }
+    }
+
     /// The message of this length that [`absorb`](Self::absorb) returned last, until the next call
     /// of it.
     pub fn message(&self, len: usize) -> &[u8] {
@@ -181,10 +196,13 @@ impl Assembly {
         let skip = if self.arrived == 0 { word_bytes } else { 0 };
         let start = self.arrived.saturating_sub(word_bytes) as usize;
         let end = (self.arrived + len - word_bytes) as usize;
-        if self.buffer.len() < end {
-            self.buffer.resize(end.next_power_of_two().max(256), 0);
-        }
+        self.reserve(end);
         consumer.copy_piece(record, skip, &mut self.buffer[start..end]);
         self.arrived += len;
     }
+}
+
+/// How large a buffer becomes for a message of this length.
+pub(crate) fn room_for(len: usize) -> usize {
+    len.next_power_of_two().max(256)
 }

@@ -106,6 +106,7 @@ mod stats;
 mod tests;
 mod words;
 
+pub(crate) use assembly::room_for;
 pub use assembly::{Assembly, Whole};
 pub use batch::Batch;
 pub(crate) use batch::BatchDraft;

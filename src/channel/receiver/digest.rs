@@ -91,6 +91,17 @@ impl Aside {
         }
     }
 
+    /// Gives back every buffer that is larger than this and in which no message waits.
+    pub(super) fn shrink(&mut self, bound_bytes: usize) {
+        self.spare.retain(|buffer| buffer.len() <= bound_bytes);
+        if self.ready.is_none() {
+            self.private.assembly.shrink(bound_bytes);
+            if self.private.current.len() > bound_bytes {
+                self.private.current = AlignedVec::new();
+            }
+        }
+    }
+
     /// Puts a message at the end of the queue.
     pub(super) fn enqueue(&mut self, whole: Whole, bytes: AlignedVec<64>) {
         self.queued_bytes += queued_bytes(&whole);
@@ -184,6 +195,7 @@ impl<M: Memory> Receiver<M> {
     /// Copies a piece, and gives its room back at once: the message may be longer than the ring.
     /// Returns the message when it is whole.
     pub(super) fn absorb(&mut self, record: &Record) -> Result<Option<Whole>, Corruption> {
+        self.keeps.used();
         let whole = self.aside.private.assembly.absorb(&mut self.consumer, record)?;
         if whole.is_some() {
             self.aside.private.in_current = false;

@@ -5,8 +5,8 @@
 //! holds: a wait ends when what the look before it acted upon has changed, and no more than a ring
 //! full is believed of a dead peer.
 
+use super::Receiver;
 use super::call::is_stuck;
-use super::{Receiver, cpu_hint};
 use crate::channel::connection::peer;
 use crate::channel::sender::{CLOSING_GRACE_NS, Seen};
 #[cfg(not(loom))]
@@ -15,7 +15,7 @@ use crate::error::{Corruption, RecvError};
 use crate::layout::ring;
 use crate::memory::{Deadline, Memory, Ordering};
 use crate::ring::{Record, RecordKind};
-use crate::wakeup::{LONGEST_SLEEP_NS, MAX_SLEEP_NS};
+use crate::wakeup::{LONGEST_SLEEP_NS, MAX_SLEEP_NS, Parked};
 
 /// Looks at the ring before a wait begins: as long as an answer takes from another processor.
 const POLLS: u32 = 128;
@@ -181,6 +181,7 @@ impl<M: Memory> Receiver<M> {
     #[cold]
     pub(super) fn follow(&mut self) {
         let Some((connection, consumer)) = self.connection.take_consumer() else { return };
+        self.connection.memory().retire();
         self.connection = connection;
         self.consumer = consumer;
         self.known = peer::ALIVE;
@@ -188,7 +189,7 @@ impl<M: Memory> Receiver<M> {
         self.end_partial();
         self.aside.looked_at = self.consumer.position();
         self.be_careful();
-        self.cpu = cpu_hint(&self.consumer);
+        self.cpu.publish(self.consumer.memory());
         self.told = false;
         self.last_position = None;
         self.closed_since = None;
@@ -240,7 +241,8 @@ impl<M: Memory> Receiver<M> {
         if deadline.has_passed(self.connection.memory()) {
             return Ok(false);
         }
-        let Self { consumer, connection, waiter, cpu, closed_since, .. } = self;
+        let Self { consumer, connection, waiter, cpu, closed_since, keeps, buffer, aside, .. } =
+            self;
         consumer.publish_counts();
         let (memory, geometry) = (connection.memory(), *consumer.geometry());
         let closed = geometry.control(ring::PRODUCER_CLOSED);
@@ -272,11 +274,21 @@ impl<M: Memory> Receiver<M> {
                     || interrupted())
                 .then_some(())
             },
-            |what| parked[what as usize] += 1,
+            |what| {
+                parked[what as usize] += 1;
+                if what == Parked::Sleeps {
+                    keeps.sleeps(buffer, aside);
+                }
+            },
         );
         consumer.count_parked(parked);
         // The grace of a closed sender may be over before the deadline: look once more.
         Ok(news.is_some() || until != deadline)
+    }
+
+    /// For a selector that puts this end to sleep: gives back what long messages have taken.
+    pub(in crate::channel) fn shrink(&mut self) {
+        self.keeps.shrink(&mut self.buffer, &mut self.aside);
     }
 
     /// For a selector: looks closely, as an attempt does. What it acted upon where it found nothing,

@@ -187,6 +187,7 @@ impl Slot {
         let receiver = &mut self.receiver;
         receiver.consumer.count_parked([1, 0]);
         receiver.cpu.refresh(receiver.consumer.memory());
+        receiver.shrink();
     }
 
     /// After a look at a slot that sleeps has found something of which nobody woke it.
