@@ -81,6 +81,11 @@ pub enum SegmentError {
         /// Number of this process's.
         expected: u64,
     },
+    /// Nobody could ever prove that this process has died, and take back what it has in the store.
+    #[error(
+        "the store cannot be used for writing here: proving a death needs /proc, to open the store's memory file a second time and lock a byte of it, or a kernel from 6.9 on, whose pidfds have inodes; mount /proc or read by copying"
+    )]
+    NoProofOfDeath,
     /// The store holds what no writer leaves, and cannot be brought in order.
     #[error(
         "the store is damaged and cannot be brought in order: {what}; restore it from a copy, or remove it"

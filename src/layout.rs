@@ -42,7 +42,7 @@
 //! ```text
 //! +0   u32 state                 +4   u32 poisoned, never taken back
 //! +8   u32 process id            +12  u32 how many times the side has been attached; a futex word
-//! +16  u64 start time of the process in clock ticks
+//! +16  u64 inode of the process's pidfd, 0 = unknown
 //! +24  u64 its pid namespace     +32  u64 hash of the boot id that it was attached in
 //! +40  u64 process token         +48  u64 token of the process that this side has flushed
 //! +56  u32 how this side wakes
@@ -213,8 +213,8 @@ pub mod side {
     /// `u32`: how many times this side was attached, modulo 2^32; a futex word. Whoever takes the
     /// side adds one, last but for the state.
     pub const ATTACHES: u64 = 12;
-    /// `u64`: when the process started, in clock ticks since boot; 0 = unknown.
-    pub const START_TIME: u64 = 16;
+    /// `u64`: inode of the process's pidfd; 0 where the kernel has none that names one process only.
+    pub const PIDFD_INODE: u64 = 16;
     /// `u64`: number of the process's pid namespace; 0 = unknown.
     pub const PID_NAMESPACE: u64 = 24;
     /// `u64`: hash of the boot id when the side was attached; 0 = unknown.

@@ -71,6 +71,7 @@
 //! | [`host`] | plugin processes: spawn, supervise, restart; channels between any two of them | spawning, tickets, trust in plugins |
 //! | [`topic`] | publish/subscribe between any processes of a host's family | no |
 //! | [`rpc`] | functions by name, called from any process of a host's family | no |
+//! | `identity` | who holds something, whether it is dead, whether a file is the one that was closed | no |
 //! | `os`, `supervisor` | system calls; the thread that learns of deaths | `os` |
 
 #![cfg_attr(loom, allow(dead_code, reason = "the models use a part"))]
@@ -80,6 +81,8 @@ pub mod channel;
 pub mod error;
 #[cfg(not(loom))]
 pub mod host;
+#[cfg(not(loom))]
+mod identity;
 pub mod layout;
 pub mod memory;
 #[cfg(not(loom))]

@@ -15,7 +15,7 @@ use common::victim::Victim;
 use ringway::channel::{Channel, ChannelOptions};
 use ringway::error::{NameError, SegmentError};
 use ringway::layout::segment;
-use ringway::layout::store::{reader, usage};
+use ringway::layout::store::reader;
 use ringway::store::{self, OpenError, Store, StoreOptions};
 
 fn options() -> StoreOptions {
@@ -77,10 +77,6 @@ fn f06_f09_a_store_whose_processes_have_died_is_brought_in_order_at_any_step() {
             let refused = name_error(Store::create(&name, &options()));
             assert!(matches!(refused, NameError::NotEmpty { keys: 100, .. }), "{refused}");
             assert_eq!(gc(&name), [""; 0], "step {step}");
-            // Every other time the machine goes down as well, as far as one can tell.
-            if step % 2 == 0 {
-                open_file(&name).write_all_at(&[1; 8], usage::BOOT).unwrap();
-            }
         },
     );
     assert!(deaths > 15, "{deaths}");

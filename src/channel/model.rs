@@ -169,7 +169,7 @@ fn two_rings(
         [control + ring::SPACE_WANTED]
             .into_iter()
             .chain(
-                [side::START_TIME, side::PID_NAMESPACE, side::BOOT, side::TOKEN, side::FLUSHED]
+                [side::PIDFD_INODE, side::PID_NAMESPACE, side::BOOT, side::TOKEN, side::FLUSHED]
                     .map(|word| line + word),
             )
             .chain((control + ring::HEAD..=control + ring::CONSUMER_MISSED).step_by(8))

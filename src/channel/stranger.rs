@@ -1,8 +1,8 @@
 //! Watching a process that nobody has started: by pidfd, or by its lock.
 //!
-//! A connection in a named segment calls it through [`Lookout`]. What always holds: a process counts as
-//! dead where the kernel says so, by a pidfd or by letting go of its lock; what it writes about itself
-//! only chooses between the two.
+//! A connection in a named segment calls it through [`Lookout`]. Invariant: a process counts as dead where the
+//! kernel says so, by the inode of its pidfd or by a free byte; nothing follows from a number that is unknown, or of
+//! another pid namespace.
 
 use std::fmt;
 use std::io;
@@ -11,9 +11,9 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::attachment::Lookout;
 use super::connection::Connection;
+use crate::identity::process::{self, Found};
 use crate::layout::side;
 use crate::os::boot;
-use crate::os::pidfd::{self, PidFd};
 use crate::segment::{NamedSegment, SideLine, read_side};
 use crate::supervisor::{self, OnDeath, WatchToken};
 
@@ -150,18 +150,14 @@ fn is_dead(segment: &NamedSegment, peer_side: usize, attaches: u32) -> bool {
 
 /// Looks for the process that a line names.
 fn look_at(line: &SideLine) -> Sight {
-    if line.pid_namespace == 0 || line.pid_namespace != boot::pid_namespace() {
+    if !process::same_namespace(line.pid_namespace, boot::pid_namespace()) {
         return Sight::Unseen;
     }
-    match PidFd::open(line.pid) {
-        // Compared after opening, so that the number means the same process.
-        Ok(pidfd) => match pidfd::start_time(line.pid) {
-            Ok(started) if started == line.start_time => {
-                pidfd.as_fd().try_clone_to_owned().map_or(Sight::Unseen, Sight::Seen)
-            }
-            _ => Sight::Unseen,
-        },
-        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Sight::Dead,
-        Err(_) => Sight::Unseen,
+    match process::find(line.pid, line.pidfd_inode) {
+        Found::Alive(pidfd) => {
+            pidfd.as_fd().try_clone_to_owned().map_or(Sight::Unseen, Sight::Seen)
+        }
+        Found::Dead => Sight::Dead,
+        Found::Unknown => Sight::Unseen,
     }
 }

@@ -42,12 +42,14 @@
 //! # The usage line
 //!
 //! ```text
-//! +0   u64 hash of the boot id     +8   u64 pid namespace     +16  u64 device    +24  u64 inode
+//! +0   u32 number of the closing   +8   u64 pid namespace     +16  u64 device    +24  u64 inode
 //! +32  u32 clean                   +36  u32 process id, a hint
+//! +40  u64 time of birth of the file in nanoseconds
 //! ```
-//! Written under the gate by whoever opens a store with a name while nobody else has it: lock and readers
-//! belong to one boot and one pid namespace, and the file may have been copied since. *Clean* says that the
-//! last one to close it found everything in order, and that the file has it.
+//! Written under the gate by whoever opens a store with a name while nobody else has it: the lock
+//! belongs to one pid namespace, and the file may have been copied since. *Clean* says that the
+//! last one to close it found everything in order; it is believed of the very file that was closed only, which
+//! has the number of the closing as the nanoseconds of its modification time.
 //!
 //! # Truth and index
 //!
@@ -84,12 +86,12 @@ pub mod header {
 
 /// The line that says since when, and where, a store is in use.
 pub mod usage {
-    /// `u64`: hash of the boot id; 0 = unknown.
-    pub const BOOT: u64 = 128;
+    /// `u32`: random number below 10^9 that the last closing drew.
+    pub const CLOSING: u64 = 128;
     /// `u64`: number of the pid namespace whose processes may write it; 0 = unknown.
     pub const PID_NAMESPACE: u64 = 136;
-    /// `u64` each: device and inode of the file; 0 where it has no name.
-    pub const FILE: [u64; 2] = [144, 152];
+    /// `u64` each: device, inode and time of birth of the file; 0 where it has no name.
+    pub const FILE: [u64; 3] = [144, 152, 168];
     /// `u32`: 1 where the last one to close it has left everything in order.
     pub const CLEAN: u64 = 160;
     /// `u32`: process id of who opened it while nobody else had it; a hint.
@@ -387,7 +389,7 @@ pub mod batch {
 
 const _: () = {
     assert!(header::MUTEX_BYTES + 4 <= super::segment::CHECKSUM);
-    assert!(usage::BOOT >= super::segment::HEADER_BYTES && usage::PID + 4 <= ROOT);
+    assert!(usage::CLOSING >= super::segment::HEADER_BYTES && usage::FILE[2] + 8 <= ROOT);
     assert!(BATCH + WORD_BYTES <= EPOCH);
     assert!(pending::BATCH + WORD_BYTES <= pending::BYTES);
     assert!(batch::COUNT + WORD_BYTES <= batch::ENTRIES);

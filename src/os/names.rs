@@ -8,10 +8,11 @@
 use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use shared_memory::{ShmemConf, ShmemError};
 
@@ -22,6 +23,9 @@ use super::limits;
 pub(crate) struct FileId {
     device: u64,
     inode: u64,
+    /// When it was made, in nanoseconds since 1970; 0 where the file system does not say. Inode numbers come
+    /// back.
+    birth_ns: u64,
 }
 
 impl FileId {
@@ -29,9 +33,9 @@ impl FileId {
         file.metadata().map(|found| Self::from(&found))
     }
 
-    /// Device and inode.
-    pub(crate) fn words(self) -> [u64; 2] {
-        [self.device, self.inode]
+    /// Device, inode and time of birth; 0 where the latter is unknown.
+    pub(crate) fn words(self) -> [u64; 3] {
+        [self.device, self.inode, self.birth_ns]
     }
 
     /// The file that has this name now; `None` where nothing has.
@@ -46,8 +50,21 @@ impl FileId {
 
 impl From<&fs::Metadata> for FileId {
     fn from(found: &fs::Metadata) -> Self {
-        Self { device: found.dev(), inode: found.ino() }
+        let since_1970 = found.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        let birth_ns = since_1970.and_then(|since| u64::try_from(since.as_nanos()).ok());
+        Self { device: found.dev(), inode: found.ino(), birth_ns: birth_ns.unwrap_or(0) }
     }
+}
+
+/// Sets a file's modification time to these nanoseconds of the present second.
+pub(crate) fn set_modified_ns(fd: RawFd, nanoseconds: u32) -> io::Result<()> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let omit = libc::timespec { tv_sec: 0, tv_nsec: libc::UTIME_OMIT };
+    let modified =
+        libc::timespec { tv_sec: now.as_secs() as libc::time_t, tv_nsec: nanoseconds.into() };
+    let times = [omit, modified];
+    // SAFETY: a descriptor, and two times that outlive the call.
+    super::check(unsafe { libc::futimens(fd, times.as_ptr()) }.into()).map(drop)
 }
 
 /// Opens a name that exists.

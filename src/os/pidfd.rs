@@ -4,7 +4,6 @@
 //! What always holds: a [`PidFd`] means the same process for as long as it is open, even after the
 //! number has been given to another one.
 
-use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::{null, null_mut};
@@ -22,8 +21,8 @@ pub(crate) struct PidFd {
 impl PidFd {
     /// Opens the process that has this number now.
     ///
-    /// Whoever learned the number from elsewhere compares [`start_time`] before and after: the
-    /// number may have been given away in between.
+    /// Whoever learned the number from elsewhere compares the [`inode`](Self::inode): the number may
+    /// have been given away in between.
     pub(crate) fn open(pid: u32) -> io::Result<Self> {
         let pid = libc::pid_t::try_from(pid).map_err(|_| io::ErrorKind::InvalidInput)?;
         // SAFETY: the call takes two numbers.
@@ -32,6 +31,25 @@ impl PidFd {
         // SAFETY: the call succeeded, so this is a new descriptor that nobody else owns. The kernel
         // closes it on exec.
         Ok(Self { fd: unsafe { OwnedFd::from_raw_fd(fd) } })
+    }
+
+    /// Its inode, which no other process ever gets; `None` where the kernel keeps none for each process
+    /// (before 6.9), or numbers that could come back (on 32 bits).
+    pub(crate) fn inode(&self) -> Option<u64> {
+        /// Magic number of the file system of pidfds.
+        const PID_FS_MAGIC: i64 = 0x5049_4446;
+        // SAFETY: a structure of zeros is one that says nothing.
+        let mut system: libc::statfs = unsafe { std::mem::zeroed() };
+        // SAFETY: an open descriptor, and a structure that outlives the call.
+        super::check(unsafe { libc::fstatfs(self.fd.as_raw_fd(), &mut system) }.into()).ok()?;
+        if system.f_type as i64 != PID_FS_MAGIC || size_of::<libc::ino_t>() < 8 {
+            return None;
+        }
+        // SAFETY: as above.
+        let mut found: libc::stat = unsafe { std::mem::zeroed() };
+        // SAFETY: as above.
+        super::check(unsafe { libc::fstat(self.fd.as_raw_fd(), &mut found) }.into()).ok()?;
+        Some(found.st_ino)
     }
 
     /// Waits until the process has ended or the deadline has passed; `true` where it has ended.
@@ -186,37 +204,6 @@ impl AsFd for PidFd {
     }
 }
 
-/// Whether it is proven that the process is dead which had this number and started at this time (the low
-/// half of what [`start_time`] says; 0 where that is not known). A zombie is dead. Whom nothing can be
-/// found out about may be alive.
-pub(crate) fn has_died(pid: u32, started: u32) -> bool {
-    let now = match PidFd::open(pid) {
-        Ok(process) => process,
-        Err(error) => return error.raw_os_error() == Some(libc::ESRCH),
-    };
-    if now.wait(Deadline::at_ns(0)).unwrap_or(false) {
-        return true;
-    }
-    // Somebody has the number, and started at another time: the former one does not have it any more.
-    started != 0 && start_time(pid).is_ok_and(|theirs| theirs as u32 != started)
-}
-
-/// When the process with this number started, in clock ticks since boot. Number and time together
-/// name one process.
-pub(crate) fn start_time(pid: u32) -> io::Result<u64> {
-    // The name in it need not be UTF-8.
-    let stat = fs::read(format!("/proc/{pid}/stat"))?;
-    parse_start_time(&String::from_utf8_lossy(&stat))
-        .ok_or_else(|| io::ErrorKind::InvalidData.into())
-}
-
-/// Field 22 of `/proc/PID/stat`. The second field, the program's name in parentheses, may hold
-/// anything, so counting starts behind the last parenthesis.
-fn parse_start_time(stat: &str) -> Option<u64> {
-    let (_, behind_name) = stat.rsplit_once(')')?;
-    behind_name.split_ascii_whitespace().nth(22 - 3)?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use std::process::{Child, Command};
@@ -269,31 +256,5 @@ mod tests {
         assert_eq!(parent.reap().unwrap(), None);
         assert!(PidFd::open(0).is_err());
         assert!(PidFd::open(u32::MAX).is_err());
-    }
-
-    #[test]
-    fn f12_a_death_is_proven_by_the_number_s_absence_its_end_or_another_start() {
-        let (mut child, pidfd) = spawn("exec sleep 600");
-        let (pid, started) = (child.0.id(), start_time(child.0.id()).unwrap() as u32);
-        assert!(!has_died(pid, started) && !has_died(pid, 0));
-        assert!(has_died(pid, started ^ 1), "the number is another one's by now");
-        pidfd.signal(libc::SIGKILL).unwrap();
-        pidfd.wait(Deadline::NEVER).unwrap();
-        assert!(has_died(pid, started) && has_died(pid, 0), "a zombie");
-        child.0.wait().unwrap();
-        assert!(has_died(pid, started) && has_died(pid, 0), "gone");
-        assert!(!has_died(u32::MAX, 7), "nothing is known of a number that nobody can have");
-    }
-
-    #[test]
-    fn f12_number_and_start_time_name_a_process() {
-        let (child, _pidfd) = spawn("exec sleep 600");
-        let theirs = start_time(child.0.id()).unwrap();
-        let ours = start_time(std::process::id()).unwrap();
-        assert!(ours > 0 && theirs >= ours);
-        assert_eq!(start_time(child.0.id()).unwrap(), theirs);
-        let stat = format!("12 (a) b) c) S {} 4711 99 98\n", ["7"; 18].join(" "));
-        assert_eq!(parse_start_time(&stat), Some(4711));
-        assert_eq!(parse_start_time("12 (a) S 1 2 3"), None);
     }
 }

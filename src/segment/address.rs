@@ -41,6 +41,13 @@ pub enum Address {
     File(PathBuf),
 }
 
+impl Address {
+    /// Whether it is shared memory, which does not outlive the machine's uptime.
+    pub(crate) fn is_name(&self) -> bool {
+        matches!(self, Self::Name(_))
+    }
+}
+
 impl From<&str> for Address {
     fn from(name: &str) -> Self {
         Self::Name(name.into())

@@ -23,9 +23,11 @@ use super::header::ChannelGeometry;
 use super::sides::{self, SideLine};
 use super::words::{HEADER_BYTES, Header, Kind};
 use crate::error::{NameError, SegmentError};
+use crate::identity::closed::Times;
+use crate::identity::process::ProcessId;
 use crate::layout::{MAGIC, segment, side};
 use crate::memory::{Deadline, FenceMode, MappedMemory};
-use crate::os::boot::Identity;
+use crate::os::boot;
 use crate::os::clock::monotonic_ns;
 use crate::os::mapping::Mapping;
 use crate::os::names::{self, FileId};
@@ -121,6 +123,8 @@ pub(crate) struct Found {
     pub(super) id: FileId,
     pub(super) claim: Claim,
     len_bytes: u64,
+    /// When it was changed last, before this process has mapped it.
+    times: Times,
     /// Found out before the gate is entered.
     pub(super) own: SideLine,
 }
@@ -150,7 +154,15 @@ impl Found {
         }
         let id = FileId::from(&found);
         let (address, claim) = (address.clone(), Claim::new(file)?);
-        Ok(Self { address, path, id, claim, len_bytes: found.len(), own: own_line() })
+        Ok(Self {
+            address,
+            path,
+            id,
+            claim,
+            len_bytes: found.len(),
+            times: Times::from(&found),
+            own: own_line(),
+        })
     }
 
     /// Reads and checks the header without mapping anything.
@@ -294,6 +306,13 @@ impl Found {
         self.len_bytes
     }
 
+    /// When it was changed last: before this process has mapped it, which counts as a change, and now, where
+    /// another one has closed it since.
+    pub(crate) fn times(&self) -> [Times; 2] {
+        let now = self.claim.file().metadata();
+        [self.times, now.map_or(self.times, |found| Times::from(&found))]
+    }
+
     /// The process that seems to have a side; 0 where it cannot be read.
     pub(crate) fn pid_of(&self, side: usize) -> u32 {
         self.u32_at(side::LINE[side] + side::PID)
@@ -351,9 +370,9 @@ impl Found {
 
 /// What this process writes in the line of a side.
 pub(crate) fn own_line() -> SideLine {
-    let Identity { pid, start_time, pid_namespace, boot } = Identity::own();
+    let (ProcessId { pid, pid_namespace, pidfd_inode }, boot) = (ProcessId::own(), boot::boot());
     let (state, poisoned, attaches) = (side::ATTACHED, false, 0);
-    SideLine { state, poisoned, attaches, pid, start_time, pid_namespace, boot }
+    SideLine { state, poisoned, attaches, pid, pidfd_inode, pid_namespace, boot }
 }
 
 /// Why a file could not be opened, linked or removed.

@@ -15,7 +15,7 @@ pub(crate) struct SideLine {
     pub(crate) poisoned: bool,
     pub(crate) attaches: u32,
     pub(crate) pid: u32,
-    pub(crate) start_time: u64,
+    pub(crate) pidfd_inode: u64,
     pub(crate) pid_namespace: u64,
     pub(crate) boot: u64,
 }
@@ -32,7 +32,7 @@ pub(crate) fn read(memory: &impl Memory, of_side: usize) -> SideLine {
         poisoned: memory.load_u32(line + side::POISONED, Ordering::Acquire) != 0,
         attaches,
         pid: memory.load_u32(line + side::PID, Ordering::Relaxed),
-        start_time: word(side::START_TIME),
+        pidfd_inode: word(side::PIDFD_INODE),
         pid_namespace: word(side::PID_NAMESPACE),
         boot: word(side::BOOT),
     }
@@ -47,7 +47,7 @@ pub(crate) fn attach(memory: &impl Memory, of_side: usize, who: &SideLine) {
     memory.store_u64(line + side::TOKEN, 0, Ordering::Relaxed);
     memory.store_u64(line + side::FLUSHED, 0, Ordering::Relaxed);
     memory.store_u32(line + side::PID, who.pid, Ordering::Relaxed);
-    memory.store_u64(line + side::START_TIME, who.start_time, Ordering::Relaxed);
+    memory.store_u64(line + side::PIDFD_INODE, who.pidfd_inode, Ordering::Relaxed);
     memory.store_u64(line + side::PID_NAMESPACE, who.pid_namespace, Ordering::Relaxed);
     memory.store_u64(line + side::BOOT, who.boot, Ordering::Relaxed);
     // Relaxed: only who has the gate writes it. 0 would mean that nobody ever came.
@@ -91,7 +91,7 @@ mod tests {
         let memory = HeapMemory::new(4096);
         let nobody = read(&memory, 1);
         assert_eq!((nobody.state, nobody.attaches), (side::ABSENT, 0));
-        let who = SideLine { pid: 7, start_time: 8, pid_namespace: 9, boot: 10, ..nobody };
+        let who = SideLine { pid: 7, pidfd_inode: 8, pid_namespace: 9, boot: 10, ..nobody };
         attach(&memory, 1, &who);
         let found = read(&memory, 1);
         assert_eq!(found, SideLine { state: side::ATTACHED, attaches: 1, ..who });

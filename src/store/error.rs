@@ -204,6 +204,14 @@ pub enum HandleError {
         /// How many there are; fixed when the store is created.
         max: u64,
     },
+    /// All records of participants have owners that may be alive.
+    #[error(
+        "all {max} participants' records of the store are in use by processes that may be alive: create it with a larger max_readers"
+    )]
+    TooManyParticipants {
+        /// How many there are: as many as readers; fixed when the store is created.
+        max: u64,
+    },
     /// The records of dead readers could not be looked for.
     #[error(transparent)]
     Write(#[from] WriteError),

@@ -4,6 +4,8 @@
 //! What always holds: every offset computed here lies inside the segment, and the regions do not
 //! overlap.
 
+#[cfg(not(loom))]
+use crate::identity::participant::Table;
 use crate::layout::store::page::{self, PAGE_BYTES};
 use crate::layout::store::{LIMBO, generation, note, participant, private, reader};
 use crate::layout::{PAGE_BYTES as SEGMENT_PAGE_BYTES, WORD_BYTES};
@@ -74,6 +76,16 @@ impl StoreGeometry {
     /// Where the private part starts: the length of the public one.
     pub fn private(&self) -> u64 {
         self.private
+    }
+
+    /// Where the participants' records lie.
+    #[cfg(not(loom))]
+    pub(super) fn participants(&self) -> Table {
+        Table {
+            first: self.private + private::PARTICIPANTS,
+            count: self.readers,
+            next_number: self.private + private::NEXT_PARTICIPANT,
+        }
     }
 
     /// Offset of the lock.

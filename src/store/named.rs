@@ -39,14 +39,15 @@ pub(super) fn open_segment(
     segment::open(address, &access, how, wish.deadline, &wish)
 }
 
-/// The access that was asked for, if it keeps everybody else from writing.
+/// The access that was asked for, if it keeps everybody else out.
 fn trusted(address: &Address, access: &Access) -> Result<Access, SegmentError> {
     let not_ours = |found: String, expected: &str| {
         let address = address.to_string();
         Err(NameError::NotOurs { address, found, expected: expected.into() }.into())
     };
     if access.mode & NOT_TRUSTED != 0 {
-        let expected = "one that lets nobody else write";
+        // Who may open it may lock what its users lock, and keep them from being proven dead.
+        let expected = "a mode without bits for group and others, as 0o600: another user who may open a store can lock it; hand out a read-only descriptor of a store without a name instead";
         return not_ours(format!("mode {:#o}", access.mode), expected);
     }
     if let Some(owner) = access.owner.filter(|owner| *owner != names::effective_user()) {
@@ -97,9 +98,9 @@ impl Wish for Wanted<'_> {
         self.options.refuse_less(self.address, &header.geometry)?;
         let Some(memory) = found.map(FenceMode::Real)? else { return Ok(None) };
         let Some(gate) = found.gate(self.deadline)? else { return Ok(None) };
-        // A strange lock keeps nobody from seeing that the machine has gone down since.
-        if gate.take_both()? || usage::is_of_another_boot(&memory) {
-            usage::begin(&memory, &header, found.id().words(), || found.sync())?;
+        if gate.take_both()? {
+            let (file, was_closed) = (found.id().words(), usage::was_closed(&found));
+            usage::begin(&memory, &header, file, was_closed, || found.sync())?;
         } else {
             usage::check_namespace(&memory)?;
         }

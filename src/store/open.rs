@@ -116,7 +116,7 @@ impl Store {
     }
 
     fn over(segment: StoreSegment) -> Result<Self, OpenError> {
-        Ok(Self::writable_over(Arc::new(Shared::new(segment)))?)
+        Ok(Self::writable_over(Arc::new(Shared::new(segment)?))?)
     }
 
     fn segment(&self) -> &StoreSegment {

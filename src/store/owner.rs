@@ -6,32 +6,27 @@
 
 use super::StoreGeometry;
 use crate::layout::WORD_BYTES;
+use crate::layout::store::participant::INDEX_BITS;
 use crate::layout::store::reader::{MAX_PINS, OWNER, PINS};
 use crate::memory::{Memory, Ordering};
 
-/// One process: its number, and when it started. No other process ever has both.
+/// A participant: the index of its record, and a number that no other participant ever has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Owner(u64);
+pub struct Owner(pub(crate) u64);
 
 impl Owner {
-    /// The process with this number that started at this time, in clock ticks since boot; 0 where
-    /// that is not known. Of the time the low half counts, which returns after more than a year.
+    /// The participant with this index and this number.
     ///
     /// # Panics
-    /// Where the number is 0: no process has it.
-    pub const fn new(pid: u32, start_time: u64) -> Self {
-        assert!(pid != 0, "no process has the number 0");
-        Self(pid as u64 | start_time << 32)
+    /// Where the number is 0, which no participant has, or the index is none of a record.
+    pub const fn new(index: u32, number: u64) -> Self {
+        assert!(number != 0 && index >> INDEX_BITS == 0, "no participant has this index or number");
+        Self(index as u64 | number << INDEX_BITS)
     }
 
-    /// The process's number.
-    pub const fn pid(self) -> u32 {
-        self.0 as u32
-    }
-
-    /// The low half of when it started; 0 where that is not known.
-    pub const fn start_time(self) -> u32 {
-        (self.0 >> 32) as u32
+    /// Index of the participant's record.
+    pub const fn index(self) -> u32 {
+        self.0 as u32 & ((1 << INDEX_BITS) - 1)
     }
 }
 
@@ -66,7 +61,7 @@ pub(super) fn reclaim(
     let mut last = None;
     for record in records(geometry) {
         let owner = Owner(memory.load_u64(record + OWNER, Ordering::Acquire));
-        if owner.pid() == 0 {
+        if owner.0 == 0 {
             continue;
         }
         let dead = match last {

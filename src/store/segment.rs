@@ -10,15 +10,17 @@ use std::os::fd::{AsFd, OwnedFd};
 use super::header::StoreHeader;
 use super::{Core, Refusal, StoreGeometry, StoreOptions, shared, usage};
 use crate::error::{NameError, SegmentError};
+use crate::identity::participant::LockFile;
 use crate::memory::{FenceMode, MappedMemory, Memory};
+use crate::os::claims::Unforked;
 use crate::os::clock::monotonic_ns;
 use crate::os::{memfd, os};
 use crate::segment::{Access, Address, AnonymousSegment, Binding, Found, Kind, Whole, patience};
 
-/// Of this process's user, and nobody else can write it.
+/// Of this process's user, and nobody else can open it.
 pub(super) const TRUSTED: Access = Access { mode: 0o777 & !NOT_TRUSTED, owner: None };
-/// Permission bits with which somebody else can write.
-pub(super) const NOT_TRUSTED: u32 = 0o022;
+/// Permission bits with which somebody else can write, or lock.
+pub(super) const NOT_TRUSTED: u32 = 0o077;
 
 /// See the module.
 #[derive(Debug)]
@@ -26,6 +28,9 @@ pub struct StoreSegment {
     memory: MappedMemory,
     header: StoreHeader,
     backing: Backing,
+    /// The description on which a participant of a store without a name has its lock; `None` where there is
+    /// no second one to be had.
+    locks: Option<Unforked>,
 }
 
 /// What keeps the memory.
@@ -46,7 +51,7 @@ impl StoreSegment {
     /// [`Os`](SegmentError::Os) otherwise. Nothing is kept.
     pub fn anonymous(options: &StoreOptions) -> Result<Self, SegmentError> {
         let segment = AnonymousSegment::make(&options.header()?, |memory, header| {
-            fill(memory, header, [0, 0])
+            fill(memory, header, [0; 3])
         })?;
         Ok(Self::of(segment.keep_reader()))
     }
@@ -93,7 +98,8 @@ impl StoreSegment {
             let found = Found::open_to_inspect(&address)?;
             let header: StoreHeader = found.geometry()?;
             if let Some(memory) = found.inspect(FenceMode::Real)? {
-                return Ok(Self { memory, header, backing: Backing::ReadOnly(found.binding()) });
+                let backing = Backing::ReadOnly(found.binding());
+                return Ok(Self { memory, header, backing, locks: None });
             }
             // The name means another file meanwhile: look at that one.
             if monotonic_ns() >= deadline.as_ns() {
@@ -104,18 +110,34 @@ impl StoreSegment {
 
     fn of(segment: AnonymousSegment<StoreHeader>) -> Self {
         let (memory, header) = (segment.memory().clone(), *segment.geometry());
-        Self { memory, header, backing: Backing::Anonymous(segment) }
+        // Where it fails, the pidfd decides about this process's death.
+        let reopen = || memfd::reopen(segment.as_fd(), true).ok();
+        let locks = memory.is_writable().then(reopen).flatten();
+        let locks = locks.and_then(|fd| Unforked::new(File::from(fd)).ok());
+        Self { memory, header, backing: Backing::Anonymous(segment), locks }
     }
 
     /// One with a name, of whose users this process is one.
     pub(super) fn of_named(segment: Whole<StoreHeader>) -> Self {
         let (memory, header) = (segment.memory().clone(), *segment.geometry());
-        Self { memory, header, backing: Backing::Named(segment) }
+        Self { memory, header, backing: Backing::Named(segment), locks: None }
     }
 
     /// The mapped memory. Not for users: they could write to what is lent out.
     pub(super) fn memory(&self) -> &MappedMemory {
         &self.memory
+    }
+
+    /// Where this process locks its participant's byte; `None` where it only reads.
+    pub(super) fn lock_file(&self) -> Option<LockFile<'_>> {
+        match (&self.backing, &self.locks) {
+            (Backing::Named(whole), _) => Some(own(whole.claim().file())),
+            (Backing::Anonymous(_), Some(locks)) => Some(own(locks.file())),
+            (Backing::Anonymous(segment), None) if self.memory.is_writable() => {
+                Some(LockFile { fd: segment.as_fd(), is_own: false })
+            }
+            (Backing::Anonymous(_) | Backing::ReadOnly(_), _) => None,
+        }
     }
 
     /// The measures of the store.
@@ -164,11 +186,16 @@ fn decode(
     StoreHeader::decode(bytes, len_bytes, 1)
 }
 
+/// A description that belongs to one participant alone.
+fn own(file: &File) -> LockFile<'_> {
+    LockFile { fd: file.as_fd(), is_own: true }
+}
+
 /// Makes an empty store of memory that is all zeros, in a file with this device and inode.
 pub(super) fn fill(
     memory: &MappedMemory,
     header: &StoreHeader,
-    file: [u64; 2],
+    file: [u64; 3],
 ) -> Result<(), SegmentError> {
     memory.copy_in(0, &header.to_header());
     let StoreHeader { geometry, .. } = *header;
@@ -185,7 +212,7 @@ pub(super) fn fill(
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::{AsFd, AsRawFd};
+    use std::os::fd::AsRawFd;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;

@@ -18,10 +18,9 @@ use super::core::{Core, Refusal};
 use super::cut::{Read, ReadCopy};
 use super::error::{HandleError, ReadError, WriteError};
 use super::lock::{Recovery, Writer};
-use super::owner;
 use super::pinned::Pinned;
 use super::reader::{ReadRefusal, Reader};
-use super::shared::{Shared, has_died};
+use super::shared::Shared;
 use super::spans::Damage;
 use super::table::Place;
 use super::typed::Validated;
@@ -46,7 +45,7 @@ pub(super) struct Writable {
 }
 
 /// How long who makes a handle waits for a writer, where it needs the lock to look for dead readers.
-const PATIENCE_OF_CLAIM: Duration = Duration::from_secs(1);
+pub(super) const PATIENCE_OF_CLAIM: Duration = Duration::from_secs(1);
 
 impl Writable {
     pub(super) fn new(shared: Arc<Shared>) -> Result<Self, HandleError> {
@@ -65,7 +64,7 @@ impl Writable {
                     Writer::acquire(&mut core, &shared.lock, after(memory, PATIENCE_OF_CLAIM))
                         .map_err(WriteError::from)?;
                 recovery = writer.take_recovery();
-                owner::reclaim(memory, geometry, has_died);
+                shared.reclaim();
                 claim().ok_or(HandleError::TooManyReaders { max: geometry.readers() })?
             }
         };
@@ -150,7 +149,7 @@ impl Writable {
         if let Some(recovery) = writer.take_recovery() {
             self.recovery.replace(Some(recovery));
         }
-        operation(&mut Locked { writer })
+        operation(&mut Locked { writer, shared: &self.shared })
     }
 }
 
@@ -158,6 +157,7 @@ impl Writable {
 #[derive(Debug)]
 pub(super) struct Locked<'a> {
     writer: Writer<'a, MappedMemory, RobustMutex>,
+    shared: &'a Shared,
 }
 
 impl Locked<'_> {
@@ -291,7 +291,7 @@ impl Locked<'_> {
     /// many readers that were.
     pub(super) fn reclaim(&mut self) -> Result<u64, WriteError> {
         let core = &mut *self.writer;
-        let reclaimed = owner::reclaim(&core.memory, &core.geometry, has_died);
+        let reclaimed = self.shared.reclaim();
         core.give_back().map_err(|refusal| self.refused(refusal, 0))?;
         Ok(reclaimed)
     }
