@@ -11,8 +11,9 @@
 //! 0           segment header, 128 bytes                    creator, once, before anybody attaches
 //! 128         usage line: who has had it since when        who is alone with it, or opens it first
 //! 192..384    reserved, zero
-//! 384         root word                                    holder of the lock, when a table is replaced
-//! 512         writer's words: next version, counts, batch  holder of the lock, in every operation
+//! 384         root word, then its generation              holder of the lock, when a table is replaced
+//! 512         writer's words: next version, counts, batch, holder of the lock, in every operation
+//!             the table in the making
 //! 640         epoch of the pages; then how often recovered holder of the lock
 //! 768         journal: head, intent, undo pairs            holder of the lock, in every operation
 //! 1536        classes: first span with room, 96 × u32      holder of the lock
@@ -53,7 +54,7 @@
 //!
 //! # Truth and index
 //!
-//! The root word, the table that it names, the blocks that the table's slots name, and the first word of the
+//! The root word, its generation, the table that the root names, the blocks that the table's slots name, and the first word of the
 //! descriptor of every span are the truth: each changes by one store, from one valid state to another. Where a
 //! slot names a [`pending`] block, what that names and the state of its [`batch`] are a part of it.
 //! Everything else that a writer keeps can be computed from them.
@@ -98,8 +99,11 @@ pub mod usage {
     pub const PID: u64 = 164;
 }
 
-/// `u64`: which table is current; see [`root`].
+/// `u64`: offset of the table that is current.
 pub const ROOT: u64 = 384;
+/// `u64`: how often another table became current. Raised before [`ROOT`] is stored, never lowered, never used
+/// twice. It takes part in every comparison of roots.
+pub const GENERATION: u64 = 392;
 
 /// `u64`: the version that the next value gets. Stored before it is used; never lowered.
 pub const NEXT_VERSION: u64 = 512;
@@ -119,6 +123,15 @@ pub const FREE_PAGES: u64 = 560;
 pub const NEXT_PAGE: u64 = 568;
 /// `u64`: offset of the block of the batch that is being made or committed; 0 where none is.
 pub const BATCH: u64 = 576;
+/// `u64`: offset of the table that is being built to replace the current one; 0 where none is. No reader looks
+/// at it, and a death drops it.
+pub const NEXT_TABLE: u64 = 584;
+/// `u64`: how many slots of that table have been emptied, from the first one on.
+pub const NEXT_TABLE_EMPTIED: u64 = 592;
+/// `u64`: how many slots of the current table it has followed, from the first one on.
+pub const NEXT_TABLE_MOVED: u64 = 600;
+/// `u64`: how many of its slots are not empty.
+pub const NEXT_TABLE_TAKEN: u64 = 608;
 
 /// `u64`: how often pages were taken for a span. Never lowered, so that no page has the same
 /// [`page::EPOCH`] twice.
@@ -245,27 +258,6 @@ pub mod page {
     }
 }
 
-/// The root word: where the current table lies, and a number that no two tables in a row share.
-pub mod root {
-    /// Bits of the offset, in units of [`UNIT`].
-    const OFFSET_BITS: u32 = 40;
-    /// Tables start on a multiple of it.
-    pub const UNIT: u64 = 64;
-
-    /// Packs a root word. Never 0.
-    pub const fn pack(offset: u64, generation: u64) -> u64 {
-        (offset / UNIT) | (generation << OFFSET_BITS)
-    }
-    /// Offset of the table.
-    pub const fn offset(root: u64) -> u64 {
-        (root & ((1 << OFFSET_BITS) - 1)) * UNIT
-    }
-    /// The generation, 24 bits of it.
-    pub const fn generation(root: u64) -> u64 {
-        root >> OFFSET_BITS
-    }
-}
-
 /// A table: a header, then slots.
 pub mod table {
     /// `u64`: binary logarithm of the number of slots.
@@ -276,6 +268,8 @@ pub mod table {
     pub const MIN_LOG2_SLOTS: u64 = if cfg!(loom) { 3 } else { 6 };
     /// Most slots.
     pub const MAX_LOG2_SLOTS: u64 = 36;
+    /// Most slots of a table that compaction moves: it copies all of them in one operation.
+    pub const MAX_MOVED_LOG2_SLOTS: u64 = 17;
 }
 
 /// A slot's word.
@@ -390,11 +384,12 @@ pub mod batch {
 const _: () = {
     assert!(header::MUTEX_BYTES + 4 <= super::segment::CHECKSUM);
     assert!(usage::CLOSING >= super::segment::HEADER_BYTES && usage::FILE[2] + 8 <= ROOT);
-    assert!(BATCH + WORD_BYTES <= EPOCH);
+    assert!(NEXT_TABLE_TAKEN + WORD_BYTES <= EPOCH);
     assert!(pending::BATCH + WORD_BYTES <= pending::BYTES);
     assert!(batch::COUNT + WORD_BYTES <= batch::ENTRIES);
     assert!(reader::HELD_PINS <= reader::COPY_PIN && reader::COPY_PIN < reader::SECOND_PIN);
     assert!(ROOT / LINE_BYTES != NEXT_VERSION / LINE_BYTES);
+    assert!(ROOT / super::CACHE_LINE_BYTES == GENERATION / super::CACHE_LINE_BYTES);
     assert!(NEXT_PAGE + WORD_BYTES <= EPOCH && RECOVERIES + WORD_BYTES <= journal::HEAD);
     assert!(journal::PAIRS + journal::MAX_PAIRS * 16 <= CLASS_HEADS);
     assert!(CLASS_HEADS + MAX_CLASSES * 4 <= generation::of_bell(0));

@@ -232,16 +232,27 @@ pub(super) fn room_bytes(
     geometry: &StoreGeometry,
     offset: u64,
 ) -> Result<u64, Damage> {
+    Ok(object_at(memory, geometry, offset)?.1)
+}
+
+/// Class, and bytes of room, of the object that starts at `offset`.
+pub(super) fn object_at(
+    memory: &impl Memory,
+    geometry: &StoreGeometry,
+    offset: u64,
+) -> Result<(u32, u64), Damage> {
     let span = spans::around(memory, geometry, offset)?;
     let object_bytes = match classes::get(span.class) {
         Some(class) => {
             index_of(geometry, span, class, offset).ok_or(Damage)?;
             class.object_bytes
         }
-        None if spans::start(geometry, span) == offset => spans::len_bytes(span),
+        None if span.class == LARGE && spans::start(geometry, span) == offset => {
+            spans::len_bytes(span)
+        }
         None => return Err(Damage),
     };
-    Ok(object_bytes)
+    Ok((span.class, object_bytes))
 }
 
 /// What a span's descriptor counts.

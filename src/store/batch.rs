@@ -18,6 +18,7 @@ use super::core::{Core, Refusal, account, assert_key, next_version};
 use super::doorbells::{self, note_deletion};
 use super::journal::{self, Found, Journal, Operation};
 use super::limbo;
+use super::next_table;
 use super::pending::{self, Pending};
 use super::spans::Damage;
 use super::table::{Place, Table, block_at};
@@ -85,7 +86,7 @@ impl<M: Memory> Core<M> {
     /// # Panics
     /// Where a key is empty or longer than 64 KiB.
     pub fn commit(&mut self, changes: &[Change<'_>]) -> Result<Vec<Option<u64>>, Refusal> {
-        self.tidy()?;
+        self.go_on()?;
         let mut versions = vec![None; changes.len()];
         let changes = last_of_each_key(changes);
         match self.try_commit(&changes, &mut versions) {
@@ -150,6 +151,10 @@ impl<M: Memory> Core<M> {
 
     /// Makes room in the table, and finds each change's slot. Deletions of what is absent fall away.
     fn place<'a>(&mut self, changes: &[(usize, Change<'a>)]) -> Result<Vec<Placed<'a>>, Refusal> {
+        // As many steps as single operations would have made.
+        for _ in 1..changes.len() {
+            self.go_on()?;
+        }
         let mut more = 0;
         for (_, change) in changes.iter().filter(|(_, change)| change.value.is_some()) {
             more += u64::from(matches!(self.find(change.key)?.1, Place::Absent { .. }));
@@ -345,11 +350,12 @@ pub(super) fn settle<M: Memory>(core: &mut Core<M>) -> Result<bool, Damage> {
         core.make_room_in_limbo()?;
         let Core { memory, geometry, .. } = core;
         let Some(last) = batch.count(memory)?.checked_sub(1) else { break };
-        let Entry { pending, value, .. } = batch.entry(memory, last);
+        let Entry { slot, pending, value } = batch.entry(memory, last);
         let mut journal = Journal::begin(memory, Operation::Slot, 0, 0);
         if committed {
-            let Pending { old, new, .. } =
+            let Pending { hash, old, new, .. } =
                 Pending::read(memory, geometry, pending).ok_or(Damage)?;
+            next_table::follow(memory, geometry, slot, hash, (old, new));
             account(&mut journal, geometry, old, new)?;
         } else if value != 0 {
             retire(&mut journal, geometry, value)?;

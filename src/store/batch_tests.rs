@@ -13,13 +13,14 @@ use super::owner::Owner;
 use super::pending::Pending;
 use super::reader::{Reader, pin_current};
 use super::recovery::Recovered;
+use super::root::Root;
 use super::survey::Survey;
 use super::table::{Place, Table};
 use super::tests::{
     Model, assert_equals, core_of, fill, geometry, get, key, others_are_untouched, value,
 };
 use crate::layout::store::journal::HEAD;
-use crate::layout::store::{BATCH, FREE_PAGES, LIMBO_LEN, LIVE_BYTES, ROOT, reader, slot};
+use crate::layout::store::{BATCH, FREE_PAGES, LIMBO_LEN, LIVE_BYTES, reader, slot};
 use crate::memory::{Crash, CrashImage, CrashMemory, HeapMemory, Memory, Ordering};
 
 fn set<'a>(key: &'a [u8], value: &'a [u8]) -> Change<'a> {
@@ -316,7 +317,7 @@ fn f05_what_a_reader_pins_while_a_batch_is_taken_out_of_slots_stays() {
                     pin,
                     slot::block(word),
                     (slot, word),
-                    (ROOT, reading.load_u64(ROOT, Ordering::Relaxed)),
+                    Root::load(&reading),
                 ));
             });
             Core::new(memory.clone(), geometry).rebuild().unwrap();

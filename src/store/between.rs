@@ -115,10 +115,15 @@ impl Memory for Between {
     fn store_u32(&self, offset: u64, value: u32, order: Ordering) {
         self.then_write().store_u32(offset, value, order);
     }
-    // Neither readers nor the rebuild do any of these.
-    fn swap_u32(&self, _: u64, _: u32, _: Ordering) -> u32 {
-        unreachable!()
+    fn swap_u32(&self, offset: u64, value: u32, order: Ordering) -> u32 {
+        self.then_write().swap_u32(offset, value, order)
     }
+    fn copy_in(&self, offset: u64, bytes: &[u8]) {
+        for (at, chunk) in (offset..).step_by(8).zip(bytes.chunks(8)) {
+            self.then_write().copy_in(at, chunk);
+        }
+    }
+    // Neither readers nor writers do any of these.
     fn compare_exchange_u32(&self, _: u64, _: u32, _: u32, _: Ordering) -> Result<u32, u32> {
         unreachable!()
     }
@@ -129,9 +134,6 @@ impl Memory for Between {
         unreachable!()
     }
     fn fetch_add_u64(&self, _: u64, _: u64, _: Ordering) -> u64 {
-        unreachable!()
-    }
-    fn copy_in(&self, _: u64, _: &[u8]) {
         unreachable!()
     }
     fn wait_u32(&self, _: u64, _: u32, _: Deadline) {

@@ -7,8 +7,9 @@ use super::arena;
 use super::core::{Core, Refusal, next_version};
 use super::doorbells::note_many_deletions;
 use super::journal::{Journal, Operation};
+use super::root;
 use super::table::{Table, block_at};
-use crate::layout::store::{LIVE_KEYS, ROOT, root};
+use crate::layout::store::LIVE_KEYS;
 use crate::memory::{Memory, Ordering};
 
 impl<M: Memory> Core<M> {
@@ -24,7 +25,6 @@ impl<M: Memory> Core<M> {
         }
         let Self { memory, geometry, rung, .. } = self;
         let keys = memory.load_u64(LIVE_KEYS, Ordering::Relaxed);
-        let table = Table::current(memory, geometry)?;
         let mut journal = Journal::begin(memory, Operation::Bulk, 0, 0);
         let Some(object) = arena::take(&mut journal, geometry, Table::bytes(log2_slots))? else {
             journal.end();
@@ -32,10 +32,8 @@ impl<M: Memory> Core<M> {
         };
         Table::write_empty(memory, object, log2_slots);
         next_version(memory);
-        let word = root::pack(object, root::generation(table.root).wrapping_add(1));
         note_many_deletions(memory);
-        // Pairs with the Acquire of a look at the root: the new slots are visible.
-        memory.store_u64(ROOT, word, Ordering::Release);
+        root::switch_to(memory, object);
         rung.ring_all(memory);
         // The journal still says that everything must be computed anew; this does, and then ends it.
         self.rebuild()?;

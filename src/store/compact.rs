@@ -17,6 +17,7 @@ use super::arena::{self, State};
 use super::classes::{self, LARGE};
 use super::core::{Core, Refusal, account};
 use super::journal::{Journal, Operation};
+use super::next_table;
 use super::spans::{self, Damage, Span};
 use super::table::{Table, block_at};
 use super::{slide, window};
@@ -60,6 +61,11 @@ impl<M: Memory> Core<M> {
     #[cold]
     pub(super) fn make_room(&mut self, len: u64) -> Result<bool, Refusal> {
         self.give_back()?;
+        if self.has_room(len)? {
+            return Ok(true);
+        }
+        // What is needed now goes before a table that is not needed yet.
+        self.drop_table()?;
         if self.has_room(len)? {
             return Ok(true);
         }
@@ -211,7 +217,8 @@ impl<M: Memory> Core<M> {
         let start = spans::start(&self.geometry, span);
         let table = Table::current(&self.memory, &self.geometry)?;
         let is_pinned = self.pinned.binary_search(&start).is_ok();
-        Ok(span.class == LARGE && start == table.offset() && !is_pinned)
+        let is_short = self.can_move_table(&table);
+        Ok(span.class == LARGE && start == table.offset() && !is_pinned && is_short)
     }
 
     /// Moves all that a span holds to a new span on free pages from `page` on. Returns false where not
@@ -295,6 +302,7 @@ impl<M: Memory> Core<M> {
         found.copy_to(memory, object);
         let new = slot::pack(object, found.hash);
         journal.commit(slot, new);
+        next_table::follow(memory, geometry, slot, found.hash, (word, new));
         account(&mut journal, geometry, word, new)?;
         journal.end();
         Ok(true)

@@ -21,10 +21,11 @@ use thiserror::Error;
 
 use super::StoreGeometry;
 use super::block::{Block, hash};
+use super::root::Root;
 use super::table::Table;
 #[cfg(not(loom))]
 use super::value::Value;
-use crate::layout::store::{LIVE_KEYS, ROOT, block, slot};
+use crate::layout::store::{LIVE_KEYS, block, slot};
 use crate::memory::{Memory, Ordering};
 
 mod budget;
@@ -46,7 +47,7 @@ use look::{Link, Look, Seen};
 pub struct CopyingReader<M> {
     memory: M,
     geometry: StoreGeometry,
-    /// The table of the root word seen last.
+    /// The table of the root seen last.
     table: Cell<Option<Table>>,
 }
 
@@ -216,13 +217,12 @@ impl<M: Memory> CopyingReader<M> {
         Ok(settled(Search::Damage))
     }
 
-    fn root(&self) -> u64 {
-        // Pairs with the Release that switches tables: the new one's slots are visible.
-        self.memory.load_u64(ROOT, Ordering::Acquire)
+    fn root(&self) -> Root {
+        Root::load(&self.memory)
     }
 
-    /// The table of this root word. Its measures are read once, and checked, for as long as it is current.
-    fn table_of(&self, root: u64) -> Option<Table> {
+    /// The table of this look at the root. Its measures are read once, and checked, for as long as it is current.
+    fn table_of(&self, root: Root) -> Option<Table> {
         if let Some(table) = self.table.get()
             && table.root == root
         {

@@ -12,10 +12,12 @@ use super::block::{self, Block, block_bytes, hash};
 use super::doorbells::{Rung, note_deletion};
 use super::journal::{Journal, Operation};
 use super::limbo::{self, Held};
+use super::next_table;
 use super::recovery::{self, Recovered};
+use super::root;
 use super::spans::Damage;
 use super::table::{Place, Table, block_at};
-use crate::layout::store::{LIVE_BYTES, LIVE_KEYS, NEXT_VERSION, ROOT, TOMBSTONES, root, slot};
+use crate::layout::store::{LIVE_BYTES, LIVE_KEYS, NEXT_VERSION, TOMBSTONES, slot};
 use crate::memory::{Memory, Ordering};
 
 /// Why an operation under the lock did not do what it was asked for.
@@ -79,7 +81,7 @@ impl<M: Memory> Core<M> {
         let object = arena::take(&mut journal, geometry, Table::bytes(log2_slots))?;
         let object = object.ok_or(Refusal::OutOfSpace)?;
         Table::write_empty(memory, object, log2_slots);
-        memory.store_u64(ROOT, root::pack(object, 1), Ordering::Release);
+        root::switch_to(memory, object);
         journal.end();
         Ok(())
     }
@@ -121,7 +123,7 @@ impl<M: Memory> Core<M> {
     /// As [`set`](Self::set); the tag, of 24 bits, goes with the value.
     pub(super) fn set_tagged(&mut self, key: &[u8], value: (&[u8], u32)) -> Result<u64, Refusal> {
         assert_key(key);
-        self.tidy()?;
+        self.go_on()?;
         match self.set_where_there_is_room(key, value)? {
             Some(version) => Ok(version),
             None => self.set_after_making_room(key, value),
@@ -157,6 +159,7 @@ impl<M: Memory> Core<M> {
         let new = slot::pack(object, hash);
         journal.commit(slot, new);
         self.rung.ring_behind_fence(&self.memory, hash);
+        next_table::follow(&self.memory, &self.geometry, slot, hash, (old, new));
         account_bytes(&mut journal, &self.geometry, (old, old_bytes), (new, len))?;
         journal.end();
         Ok(Some(version))
@@ -176,7 +179,7 @@ impl<M: Memory> Core<M> {
     /// # Errors
     /// [`Refusal::Damage`]: [`recover`](Self::recover).
     pub fn delete(&mut self, key: &[u8]) -> Result<bool, Refusal> {
-        self.tidy()?;
+        self.go_on()?;
         let (hash, Place::Present { slot, word, block }) = self.find(key)? else {
             return Ok(false);
         };
@@ -188,6 +191,7 @@ impl<M: Memory> Core<M> {
         note_deletion(&self.memory, &self.geometry, key, hash, block.version);
         journal.commit(slot, slot::TOMBSTONE);
         self.rung.ring_behind_fence(&self.memory, hash);
+        next_table::follow(&self.memory, &self.geometry, slot, hash, (word, slot::TOMBSTONE));
         account_bytes(&mut journal, &self.geometry, (word, bytes), (slot::TOMBSTONE, 0))?;
         journal.end();
         self.shrink_where_few_are_left()?;
@@ -204,6 +208,14 @@ impl<M: Memory> Core<M> {
     /// Rings a bell, although nothing has changed.
     pub(super) fn ring(&mut self, bell: u32) {
         self.rung.ring_bell(&self.memory, bell);
+    }
+
+    /// What every operation does first: looks through limbo where it is time to, and moves the table in the making
+    /// on by a step.
+    #[inline]
+    pub(super) fn go_on(&mut self) -> Result<(), Refusal> {
+        self.tidy()?;
+        if next_table::is_under_way(&self.memory) { self.advance_table() } else { Ok(()) }
     }
 
     /// Looks through limbo where it is time to.

@@ -15,8 +15,9 @@ use rkyv::util::AlignedVec;
 
 use super::pinned::Pinned;
 use super::reader::{ReadRefusal, Reader};
+use super::root::Root;
+use crate::layout::store::NEXT_VERSION;
 use crate::layout::store::journal::HEAD;
-use crate::layout::store::{NEXT_VERSION, ROOT};
 use crate::memory::{Memory, Ordering};
 
 /// So often a cut is tried beside writers.
@@ -35,7 +36,7 @@ const LOOKS: u32 = 1000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Quiet {
     next_version: u64,
-    root: u64,
+    root: Root,
 }
 
 impl Quiet {
@@ -45,7 +46,7 @@ impl Quiet {
             // Both pair with the Release stores of writers; in this order, see above.
             let next_version = memory.load_u64(NEXT_VERSION, Ordering::Acquire);
             if memory.load_u64(HEAD, Ordering::Acquire) == 0 {
-                return Some(Self { next_version, root: memory.load_u64(ROOT, Ordering::Acquire) });
+                return Some(Self { next_version, root: Root::load(memory) });
             }
             memory.pause();
         }
@@ -56,7 +57,7 @@ impl Quiet {
     pub(super) fn holds(self, memory: &impl Memory) -> bool {
         memory.acquire_fence();
         memory.load_u64(NEXT_VERSION, Ordering::Acquire) == self.next_version
-            && memory.load_u64(ROOT, Ordering::Acquire) == self.root
+            && self.root.is_current(memory)
     }
 }
 

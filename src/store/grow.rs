@@ -1,41 +1,74 @@
 //! The table grows with its keys, and shrinks behind them.
 //!
-//! Setting and deleting call it. What always holds: another table is built beside the current one, and one store of the
-//! root switches to it; where there is no room for it, the current one goes on being used as long as searches in it end.
+//! Setting and deleting call it.
+//!
+//! Invariants:
+//! - Another table is built beside the current one, a few slots with each operation ([`next_table`]), and one
+//!   store of the root switches to it.
+//! - A table that is begun when three quarters of the current one are taken is ready before fifteen sixteenths
+//!   are: an operation takes one slot at most.
+//! - Where there is no room for another table, the current one goes on being used until a sixteenth is left.
+//!
+//! [`next_table`]: super::next_table
 
 use super::arena;
 use super::core::{Core, Refusal};
 use super::journal::{Journal, Operation};
 use super::limbo;
-use super::spans::Damage;
+use super::next_table::{self, EMPTIED_AT_ONCE, MOVED_AT_ONCE};
+use super::root;
 use super::table::Table;
-use crate::layout::store::table::MIN_LOG2_SLOTS;
-use crate::layout::store::{LIVE_KEYS, ROOT, TOMBSTONES, block, root, slot};
+use crate::layout::store::table::{MAX_MOVED_LOG2_SLOTS, MIN_LOG2_SLOTS};
+use crate::layout::store::{LIVE_KEYS, TOMBSTONES};
 use crate::memory::{Memory, Ordering};
 
 /// Into so many parts a table is divided; with each that fills up, it is tried whether it can be replaced.
 const PARTS: u64 = 64;
+/// How often a table is replaced for one batch: it may be under way for fewer keys.
+const TRIES: u32 = 3;
+
+// A table of `n` slots is replaced by one of `2n` slots at most, in fewer operations than `3n / 16`.
+const _: () =
+    assert!(16 * (EMPTIED_AT_ONCE + 2 * MOVED_AT_ONCE) < 3 * EMPTIED_AT_ONCE * MOVED_AT_ONCE);
 
 impl<M: Memory> Core<M> {
-    /// Sees to it that so many more keys leave a quarter of the table empty; where there is no room for
+    /// Sees to it that so many more keys leave a quarter of the table empty, soon; where there is no room for
     /// another table, a sixteenth. Returns whether anything may have changed its place.
+    ///
+    /// Builds a whole table at once only for more keys than the current one has slots left: for a batch, or where
+    /// there was no room before.
     pub(super) fn make_room_for_keys(&mut self, more: u64) -> Result<bool, Refusal> {
-        let word = |offset| self.memory.load_u64(offset, Ordering::Relaxed);
-        let table = Table::current(&self.memory, &self.geometry)?;
-        let (keys, tombstones) = (word(LIVE_KEYS), word(TOMBSTONES));
-        let taken = keys.saturating_add(tombstones).saturating_add(more);
-        let (crowded, full) = (table.len() / 4 * 3, table.len() / 16 * 15);
-        let Some(over) = taken.checked_sub(crowded + 1) else { return Ok(false) };
-        // Not with every key, because it may cost much and be of no use.
-        if taken <= full && !over.is_multiple_of(table.len() / PARTS) {
-            return Ok(false);
+        let mut changed = false;
+        for _ in 0..TRIES {
+            let word = |offset| self.memory.load_u64(offset, Ordering::Relaxed);
+            let table = Table::current(&self.memory, &self.geometry)?;
+            let (keys, tombstones) = (word(LIVE_KEYS), word(TOMBSTONES));
+            let taken = keys.saturating_add(tombstones).saturating_add(more);
+            let (crowded, full) = (table.len() / 4 * 3, table.len() / 16 * 15);
+            let Some(over) = taken.checked_sub(crowded + 1) else { return Ok(changed) };
+            if !next_table::is_under_way(&self.memory) {
+                // Not with every key, because it may cost much and be of no use.
+                if taken <= full && !over.is_multiple_of(table.len() / PARTS) {
+                    return Ok(changed);
+                }
+                let (wanted, current) =
+                    (Table::log2_for(keys.saturating_add(more)), table.log2_slots());
+                changed = true;
+                let begun = self.begin_table_making_room(wanted)?
+                    || tombstones >= table.len() / 8
+                        && wanted > current
+                        && self.begin_table_making_room(current)?;
+                if !begun && taken > full {
+                    return Err(Refusal::OutOfSpace);
+                }
+            }
+            if taken <= full {
+                return Ok(changed);
+            }
+            self.finish_table()?;
+            changed = true;
         }
-        let (wanted, current) = (Table::log2_for(keys.saturating_add(more)), table.log2_slots());
-        let mut replaced = self.replace_table_making_room(wanted)?;
-        if !replaced && tombstones >= table.len() / 8 && wanted > current {
-            replaced = self.replace_table_making_room(current)?;
-        }
-        if replaced || taken <= full { Ok(true) } else { Err(Refusal::OutOfSpace) }
+        Err(Refusal::OutOfSpace)
     }
 
     /// Replaces a table of which less than an eighth is in use, where that needs nothing moved.
@@ -43,59 +76,52 @@ impl<M: Memory> Core<M> {
         let keys = self.memory.load_u64(LIVE_KEYS, Ordering::Relaxed);
         let table = Table::current(&self.memory, &self.geometry)?;
         let is_large = table.log2_slots() > MIN_LOG2_SLOTS;
-        if is_large && keys < table.len() / 8 && keys.is_multiple_of(table.len() / PARTS) {
-            self.replace_table(Table::log2_for(keys), None)?;
+        if is_large
+            && keys < table.len() / 8
+            && keys.is_multiple_of(table.len() / PARTS)
+            && !next_table::is_under_way(&self.memory)
+        {
+            self.begin_table(Table::log2_for(keys))?;
         }
         Ok(())
     }
 
-    fn replace_table_making_room(&mut self, log2_slots: u64) -> Result<bool, Refusal> {
-        Ok(self.replace_table(log2_slots, None)?
-            || (self.make_room(Table::bytes(log2_slots))?
-                && self.replace_table(log2_slots, None)?))
+    fn begin_table_making_room(&mut self, log2_slots: u64) -> Result<bool, Refusal> {
+        Ok(self.begin_table(log2_slots)?
+            || (self.make_room(Table::bytes(log2_slots))? && self.begin_table(log2_slots)?))
     }
 
-    /// Moves the table, which has a span to itself, to free pages from `page` on.
+    /// Whether the table is short enough to be moved in one operation.
+    pub(super) fn can_move_table(&self, table: &Table) -> bool {
+        table.log2_slots() <= MAX_MOVED_LOG2_SLOTS
+    }
+
+    /// Moves the table, which has a span to itself, to free pages from `page` on, as it is.
     pub(super) fn move_table(&mut self, page: u64) -> Result<(), Refusal> {
-        let log2_slots = Table::current(&self.memory, &self.geometry)?.log2_slots();
-        self.replace_table(log2_slots, Some(page)).map(drop)
-    }
-
-    /// Builds a table beside the current one, without its tombstones, and switches to it; at `page` or
-    /// where there is room. Returns whether there was.
-    pub(super) fn replace_table(
-        &mut self,
-        log2_slots: u64,
-        page: Option<u64>,
-    ) -> Result<bool, Refusal> {
+        self.drop_table()?;
         self.tidy()?;
         let Self { memory, geometry, .. } = self;
         let table = Table::current(memory, geometry)?;
+        let bytes = Table::bytes(table.log2_slots());
         let mut journal = Journal::begin(memory, Operation::Bulk, 0, 0);
-        let bytes = Table::bytes(log2_slots);
-        let object = match page {
-            Some(page) => Some(arena::take_large(&mut journal, geometry, page, bytes)),
-            None => arena::take(&mut journal, geometry, bytes)?,
-        };
-        let Some(object) = object else {
-            journal.end();
-            return Ok(false);
-        };
-        Table::write_empty(memory, object, log2_slots);
-        let word = root::pack(object, root::generation(table.root).wrapping_add(1));
-        let new = Table::at(memory, geometry, word)?;
-        for (_, word) in table.words(memory) {
-            let offset = slot::block(word);
-            geometry.page_of(offset).ok_or(Damage)?;
-            let hash = memory.load_u64(offset + block::HASH, Ordering::Relaxed);
-            new.insert_fresh(memory, hash, word)?;
-        }
-        // Pairs with the Acquire of a look at the root: the new slots are visible.
-        memory.store_u64(ROOT, word, Ordering::Release);
-        let len = Table::bytes(table.log2_slots());
-        limbo::put(&mut journal, geometry, table.offset(), len)?;
-        journal.put_u64(TOMBSTONES, 0);
+        let object = arena::take_large(&mut journal, geometry, page, bytes);
+        Table::begin(memory, object, table.log2_slots());
+        table.copy_slots_to(memory, object);
+        root::switch_to(memory, object);
+        limbo::put(&mut journal, geometry, table.offset(), bytes)?;
         journal.end();
+        Ok(())
+    }
+
+    /// Builds a table beside the current one, without its tombstones, and switches to it. Returns whether there
+    /// was room.
+    #[cfg(any(test, loom))]
+    pub(super) fn replace_table(&mut self, log2_slots: u64) -> Result<bool, Refusal> {
+        self.tidy()?;
+        if !self.begin_table(log2_slots)? {
+            return Ok(false);
+        }
+        self.finish_table()?;
         Ok(true)
     }
 }

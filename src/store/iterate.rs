@@ -19,6 +19,7 @@ use super::block::Block;
 use super::cut::{Read, ReadCopy};
 use super::pinned::Pinned;
 use super::reader::{InSlot, ReadRefusal, Reader};
+use super::root::Root;
 use crate::layout::store::slot;
 use crate::memory::Memory;
 
@@ -84,7 +85,7 @@ impl<'a, M: Memory> Entries<'a, M> {
     }
 
     /// Finds all keys whose searches begin where that for `hash` does, and whose hashes are not lower.
-    fn go_through(&mut self, root: u64, hash: u64) -> Result<(), Stopped> {
+    fn go_through(&mut self, root: Root, hash: u64) -> Result<(), Stopped> {
         let reader = self.reader;
         let table = reader.table(root).ok_or(Stopped::Damage)?;
         for index in 0..table.len() {

@@ -29,10 +29,12 @@
 //! | `named`, `usage`, `directory` | stores with a name: who is the first, what he finds; what there is |
 //! | `classes`, `spans`, `arena` | lengths of objects, runs of pages, objects |
 //! | `block`, `table` | a key with its value; from a key to its block |
+//! | `root` | which table is current, and what two equal looks at it prove |
 //! | `journal` | what an operation has done so far |
 //! | `limbo` | blocks that readers may still look at |
 //! | `lock`, `local_lock` | the lock of writers, and recovery before anything else; one for tests |
-//! | `core`, `grow`, `clear` | set, delete, the table's length: under the lock |
+//! | `core`, `clear` | set, delete: under the lock |
+//! | `grow`, `next_table` | when the table is replaced; the one that is built for that |
 //! | `cut`, `iterate` | several keys as they were at one moment; all keys, beside writers |
 //! | `batch`, `pending` | several keys at once; what their slots say meanwhile |
 //! | `reader`, `pinned`, `owner` | get: without it; what it finds; whose a reader is, and taking back what the dead had |
@@ -118,6 +120,9 @@ mod many;
 pub mod model;
 #[cfg(not(loom))]
 mod named;
+mod next_table;
+#[cfg(all(test, not(loom)))]
+mod next_table_tests;
 #[cfg(not(loom))]
 mod open;
 #[cfg(all(test, not(loom)))]
@@ -141,6 +146,9 @@ mod rebuild_tests;
 mod recovery;
 #[cfg(not(loom))]
 mod remote;
+mod root;
+#[cfg(all(test, not(loom)))]
+mod root_tests;
 #[cfg(not(loom))]
 mod round_trips;
 #[cfg(not(loom))]

@@ -35,8 +35,9 @@ pub fn store(readers: u64) -> (Core<ModelMemory>, ModelMemory, StoreGeometry) {
 /// The same, with what the pages behind that of the tables hold.
 pub fn store_with(readers: u64, pages: &[u64]) -> (Core<ModelMemory>, ModelMemory, StoreGeometry) {
     let geometry = StoreGeometry::new(1 << 16, readers, 0x5eed).expect("measures");
-    let mut words: Vec<u64> = vec![layout::RECOVERIES, layout::ROOT, layout::EPOCH, layout::BATCH];
-    words.extend((layout::NEXT_VERSION..=layout::NEXT_PAGE).step_by(8));
+    let mut words: Vec<u64> =
+        vec![layout::RECOVERIES, layout::ROOT, layout::GENERATION, layout::EPOCH];
+    words.extend((layout::NEXT_VERSION..=layout::NEXT_TABLE_TAKEN).step_by(8));
     words.push(note::COUNT);
     for place in (0..note::NOTES).map(|place| geometry.note(place)) {
         words.extend((place..place + note::BYTES).step_by(8));
@@ -85,7 +86,7 @@ fn bells() -> std::ops::RangeInclusive<u32> {
 /// Replaces the table by one of the same size, as happens where tombstones fill it.
 pub fn replace_table(core: &mut Core<ModelMemory>) {
     let table = Table::current(&core.memory, &core.geometry).expect("a table");
-    assert!(core.replace_table(table.log2_slots(), None).expect("a table"), "room for another");
+    assert!(core.replace_table(table.log2_slots()).expect("a table"), "room for another");
 }
 
 /// A watch of one key.

@@ -3,8 +3,9 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use super::error::{AddError, CompareError, TypedError, WriteError};
-use super::handle::Store;
+use super::handle::{Side, Store};
 use super::{StoreOptions, StoreStats};
+use crate::memory::{Deadline, Memory, Ordering};
 use crate::typed::DecodeError;
 
 fn store() -> Store {
@@ -200,4 +201,26 @@ fn clearing_removes_all_keys_also_from_a_full_store() {
         assert!(held.len() == 5000 && held.iter().all(|byte| *byte == 7), "still pinned");
         assert_eq!(store.clear(), Ok(0));
     }
+}
+
+/// What a version named when it was validated may be something else: only the bytes count.
+#[test]
+fn f47_an_archive_is_validated_at_every_read() {
+    let store = store();
+    let words: Vec<String> = (0..50).map(|number| format!("word {number}")).collect();
+    store.set_archived("k", &words).unwrap();
+    let found = store.get_archived::<Vec<String>>("k").unwrap().unwrap();
+    assert!(found.is_in_place());
+    let version = found.version();
+    drop(found);
+    let value = store.get("k").unwrap().unwrap();
+    let len = value.len() as u64;
+    drop(value);
+    let Store { side: Side::Writable(writable) } = &store else { panic!("writable") };
+    let block = writable.locked(Deadline::NEVER, |store| store.find(b"k")).unwrap().unwrap();
+    let last = block.value() + len - 8;
+    writable.shared.memory.store_u64(last, 0x7f7f_7f7f_7f7f_7f7f, Ordering::Relaxed);
+    assert_eq!(store.get("k").unwrap().unwrap().version(), version);
+    let invalid = TypedError::Decode(DecodeError::Invalid);
+    assert_eq!(store.get_archived::<Vec<String>>("k").map(drop), Err(invalid));
 }

@@ -15,9 +15,10 @@ use super::interest::Truth;
 use super::owner::{self, Owner};
 use super::pending::Pending;
 use super::pinned::Pinned;
+use super::root::Root;
 use super::spans::Damage;
 use super::table::Table;
-use crate::layout::store::{ROOT, reader, slot};
+use crate::layout::store::{reader, slot};
 use crate::layout::{LINE_BYTES, WORD_BYTES};
 use crate::memory::{Memory, Ordering};
 
@@ -35,7 +36,7 @@ pub struct Reader<M: Memory> {
     record: u64,
     /// Pins in use, a bit each.
     pub(super) used: Cell<u32>,
-    /// The table of the root word seen last.
+    /// The table of the root seen last.
     table: Cell<Option<Table>>,
 }
 
@@ -86,8 +87,7 @@ impl<M: Memory> Reader<M> {
     fn get_at(&self, pin: u32, key: &[u8]) -> Result<Option<Pinned<'_, M>>, ReadRefusal> {
         let Self { memory, .. } = self;
         let hash = hash(key, self.geometry.seed());
-        // As in `get_slowly`.
-        let root = memory.load_u64(ROOT, Ordering::Acquire);
+        let root = Root::load(memory);
         let Some(table) = self.table.get().filter(|table| table.root == root) else {
             return self.get_slowly(pin, key, hash);
         };
@@ -107,7 +107,7 @@ impl<M: Memory> Reader<M> {
             }
             // Short values lie on the line behind the header's, or begin there: both come at once.
             memory.prefetch(slot::block(word) + LINE_BYTES);
-            if !pin_current(memory, at, slot::block(word), (slot, word), (ROOT, root)) {
+            if !pin_current(memory, at, slot::block(word), (slot, word), root) {
                 break;
             }
             match self.block_at(slot::block(word)) {
@@ -134,8 +134,7 @@ impl<M: Memory> Reader<M> {
         hash: u64,
     ) -> Result<Option<Pinned<'_, M>>, ReadRefusal> {
         loop {
-            // Pairs with the Release that switches tables: the new one's slots are visible.
-            let root = self.memory.load_u64(ROOT, Ordering::Acquire);
+            let root = Root::load(&self.memory);
             let found = self.search(root, key, hash, self.pin(pin));
             match found {
                 Search::Found(block) => {
@@ -178,8 +177,8 @@ impl<M: Memory> Reader<M> {
     }
 
     #[inline]
-    pub(super) fn root(&self) -> u64 {
-        self.memory.load_u64(ROOT, Ordering::Acquire)
+    pub(super) fn root(&self) -> Root {
+        Root::load(&self.memory)
     }
 
     /// Offset of a pin.
@@ -188,9 +187,9 @@ impl<M: Memory> Reader<M> {
         self.record + reader::PINS + u64::from(index) * WORD_BYTES
     }
 
-    /// The table that this root word names.
+    /// The table that this look at the root names.
     #[inline]
-    pub(super) fn table(&self, root: u64) -> Option<Table> {
+    pub(super) fn table(&self, root: Root) -> Option<Table> {
         if let Some(table) = self.table.get()
             && table.root == root
         {
@@ -208,7 +207,7 @@ impl<M: Memory> Reader<M> {
         self.memory.load_u64(slot, Ordering::Acquire)
     }
 
-    fn search(&self, root: u64, key: &[u8], hash: u64, pin: u64) -> Search {
+    fn search(&self, root: Root, key: &[u8], hash: u64, pin: u64) -> Search {
         let Some(table) = self.table(root) else { return Search::Damage };
         for index in 0..table.len() {
             let slot = table.slot(hash, index);
@@ -238,8 +237,8 @@ impl<M: Memory> Reader<M> {
     /// Pins the block of the value that a slot names or stands for. It is there as long as it is
     /// pinned, if it was current afterwards.
     #[inline]
-    pub(super) fn pin_block(&self, (slot, word): (u64, u64), root: u64, pin: u64) -> InSlot {
-        if !pin_current(&self.memory, pin, slot::block(word), (slot, word), (ROOT, root)) {
+    pub(super) fn pin_block(&self, (slot, word): (u64, u64), root: Root, pin: u64) -> InSlot {
+        if !pin_current(&self.memory, pin, slot::block(word), (slot, word), root) {
             return InSlot::Changed;
         }
         match self.block_at(slot::block(word)) {
@@ -257,7 +256,7 @@ impl<M: Memory> Reader<M> {
     /// then. Without a pin of its own, the pending block could have come back to the slot for another
     /// batch while its place is taken by the pin of the value.
     #[cold]
-    fn resolve(&self, (slot, word): (u64, u64), root: u64, pin: u64) -> InSlot {
+    fn resolve(&self, (slot, word): (u64, u64), root: Root, pin: u64) -> InSlot {
         let Self { memory, geometry, .. } = self;
         let pending = slot::block(word);
         let stands_for = Pending::read(memory, geometry, pending)
@@ -278,7 +277,7 @@ impl<M: Memory> Reader<M> {
         // The pin moves up: a writer that looks at the pins in their order, and does not see it at the
         // old place, sees it here by the Release of the store that takes that place.
         memory.store_u64(second, pending, Ordering::Release);
-        let same = pin_current(memory, pin, slot::block(target), (slot, word), (ROOT, root));
+        let same = pin_current(memory, pin, slot::block(target), (slot, word), root);
         unpin(memory, second);
         if !same {
             return InSlot::Changed;
@@ -333,13 +332,12 @@ pub(super) fn pin_current(
     pin: u64,
     block: u64,
     (slot, word): (u64, u64),
-    (root, root_word): (u64, u64),
+    root: Root,
 ) -> bool {
     // Release: the looks at what was pinned here before are over. The fence behind it pairs with those in
     // `limbo::look_through` and in recovery, between unlinking and the look at all pins.
     memory.store_fenced_u64(pin, block);
-    let same = memory.load_u64(slot, Ordering::Acquire) == word
-        && memory.load_u64(root, Ordering::Acquire) == root_word;
+    let same = memory.load_u64(slot, Ordering::Acquire) == word && root.is_current(memory);
     if !same {
         unpin(memory, pin);
     }

@@ -165,7 +165,7 @@ fn a_table_that_is_gone_is_not_taken_for_one_without_keys() {
         set_kept(&mut writer.borrow_mut());
         act_at(&between, &writer, at, |core| {
             let old = Table::current(&core.memory, &core.geometry).unwrap();
-            assert!(core.replace_table(old.log2_slots() + 1, None).unwrap());
+            assert!(core.replace_table(old.log2_slots() + 1).unwrap());
             core.give_back().unwrap();
             // Where the old one was, as where a later one is being built.
             for number in 0..old.len() {
@@ -189,13 +189,13 @@ fn keys_are_met_once_when_the_table_shrinks() {
         let (_, writer, reader) = store(1 << 20);
         let mut core = writer.borrow_mut();
         set_kept(&mut core);
-        core.replace_table(10, None).unwrap();
+        core.replace_table(10).unwrap();
         let mut found = HashMap::new();
         let mut entries = reader.entries(b"");
         for _ in 0..met_before {
             meet(&mut found, entries.next().expect("there are more").unwrap().0);
         }
-        core.replace_table(6, None).unwrap();
+        core.replace_table(6).unwrap();
         assert_eq!(log2_slots(&core), 6);
         entries.for_each(|entry| meet(&mut found, entry.unwrap().0));
         assert_each_once(&found, met_before);

@@ -11,12 +11,13 @@ use super::classes;
 use super::core::{Core, account};
 use super::journal::{self, Found, Journal, Operation};
 use super::limbo;
+use super::next_table;
 use super::spans::{self, Damage};
 use super::survey::{MAX_VERSION, Survey, Surveyed};
 use crate::layout::store::page::{SPAN, STATE, pack_span};
 use crate::layout::store::{
     BATCH, CLASS_HEADS, EPOCH, FREE_PAGES, LIMBO_BYTES, LIMBO_LEN, LIVE_BYTES, LIVE_KEYS,
-    NEXT_PAGE, NEXT_VERSION, RECOVERIES, TOMBSTONES, block,
+    NEXT_PAGE, NEXT_TABLE, NEXT_VERSION, RECOVERIES, TOMBSTONES, block,
 };
 use crate::memory::{Memory, Ordering};
 
@@ -56,6 +57,11 @@ pub(super) fn recover<M: Memory>(core: &mut Core<M>) -> Result<Recovered, Damage
         Found::Batch => Recovered::TakenBack,
         Found::Bulk => rebuild(core)?,
     };
+    // It may have been in the middle of a step.
+    let recovered = match core.drop_table() {
+        Ok(()) => recovered,
+        Err(Damage) => rebuild(core)?,
+    };
     let recovered = match recovered {
         Recovered::Rebuilt => recovered,
         _ if core.memory.load_u64(BATCH, Ordering::Relaxed) == 0 => recovered,
@@ -85,6 +91,7 @@ pub(super) fn rebuild<M: Memory>(core: &mut Core<M>) -> Result<Recovered, Damage
         }
     };
     memory.store_u64(BATCH, 0, Ordering::Release);
+    memory.store_u64(NEXT_TABLE, 0, Ordering::Release);
     let put = |offset, value| memory.store_u64(offset, value, Ordering::Relaxed);
     put(EPOCH, memory.load_u64(EPOCH, Ordering::Relaxed).wrapping_add(1));
     for class in 0..classes::COUNT {
@@ -185,10 +192,13 @@ pub(super) fn check<M: Memory>(core: &mut Core<M>) -> Result<(), &'static str> {
     agree("limbo is too long", limbo_len <= geometry.limbo_entries())?;
     let mut waiting: Vec<u64> =
         (0..limbo_len).map(|index| count(geometry.limbo_entry(index))).collect();
+    let next_table = Some(count(NEXT_TABLE)).filter(|offset| *offset != 0);
+    waiting.extend(next_table);
     waiting.sort_unstable();
-    // What waits in limbo is in use, pinned or not.
+    // What waits in limbo is in use, pinned or not; so is the table in the making.
     let survey = Survey::of(memory, geometry, &waiting).map_err(|Damage| "the truth is damaged")?;
-    agree("limbo holds what a slot names", survey.retired.len() as u64 == limbo_len)?;
+    agree("limbo holds what a slot names", survey.retired.len() == waiting.len())?;
+    next_table::check(memory, geometry)?;
     agree("live keys", count(LIVE_KEYS) == survey.live_keys)?;
     agree("live bytes", count(LIVE_BYTES) == survey.live_bytes)?;
     agree("tombstones", count(TOMBSTONES) == survey.tombstones)?;

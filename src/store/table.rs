@@ -7,17 +7,22 @@
 use super::StoreGeometry;
 use super::arena;
 use super::block::Block;
+use super::classes;
+use super::root::Root;
 use super::spans::Damage;
 use crate::layout::WORD_BYTES;
+use crate::layout::store::slot;
 use crate::layout::store::table::{HEADER_BYTES, LOG2_SLOTS, MAX_LOG2_SLOTS, MIN_LOG2_SLOTS};
-use crate::layout::store::{ROOT, root, slot};
 use crate::memory::{Memory, Ordering};
 
-/// A table that the root word has named.
+/// So many bytes of a table are emptied with one copy.
+const EMPTIED_AT_ONCE_BYTES: usize = 2048;
+
+/// A table that the root has named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Table {
-    /// The root word.
-    pub(super) root: u64,
+    /// The look at the root that named it.
+    pub(super) root: Root,
     slots: u64,
     mask: u64,
 }
@@ -46,43 +51,65 @@ impl Table {
 
     /// Writes an empty table at `offset`, an object that is long enough.
     pub(super) fn write_empty(memory: &impl Memory, offset: u64, log2_slots: u64) {
+        Self::begin(memory, offset, log2_slots);
+        Self::empty_slots(memory, offset, 0..1 << log2_slots);
+    }
+
+    /// Writes the header of a table whose slots hold anything.
+    pub(super) fn begin(memory: &impl Memory, offset: u64, log2_slots: u64) {
         memory.store_u64(offset + LOG2_SLOTS, log2_slots, Ordering::Relaxed);
-        for index in 0..1 << log2_slots {
-            memory.store_u64(
-                offset + HEADER_BYTES + index * WORD_BYTES,
-                slot::EMPTY,
-                Ordering::Relaxed,
-            );
+    }
+
+    /// Empties slots of a table that no reader looks at.
+    pub(super) fn empty_slots(memory: &impl Memory, offset: u64, slots: std::ops::Range<u64>) {
+        let zeros = [0; EMPTIED_AT_ONCE_BYTES];
+        const { assert!(slot::EMPTY == 0) };
+        let mut from = slots.start;
+        while from < slots.end {
+            let len = ((slots.end - from) * WORD_BYTES).min(zeros.len() as u64);
+            memory.copy_in(offset + HEADER_BYTES + from * WORD_BYTES, &zeros[..len as usize]);
+            from += len / WORD_BYTES;
         }
     }
 
-    /// The table that this root word names.
+    /// Copies all slots into a table of the same length.
+    pub(super) fn copy_slots_to(&self, memory: &impl Memory, offset: u64) {
+        let mut part = [0; EMPTIED_AT_ONCE_BYTES];
+        let len_bytes = self.len() * WORD_BYTES;
+        for at in (0..len_bytes).step_by(part.len()) {
+            let part = &mut part[..(len_bytes - at).min(EMPTIED_AT_ONCE_BYTES as u64) as usize];
+            memory.copy_out(self.slots + at, part);
+            memory.copy_in(offset + HEADER_BYTES + at, part);
+        }
+    }
+
+    /// The table that this look at the root has named.
     ///
-    /// A reader's root word may be out of date, and what lies there now no table: it finds out by
-    /// looking at the root once more. What it gets here lies inside the arena in any case.
+    /// It is adopted only where an object of its length starts, in a span of the class for that length. A reader's
+    /// look may be out of date, and what lies there now no table: it finds out by looking at the root once more.
+    /// What it gets here lies inside the arena in any case.
     pub(super) fn at(
         memory: &impl Memory,
         geometry: &StoreGeometry,
-        word: u64,
+        root: Root,
     ) -> Result<Self, Damage> {
-        let offset = root::offset(word);
-        let room = geometry.private().checked_sub(offset).ok_or(Damage)?;
-        geometry.page_of(offset).ok_or(Damage)?;
+        let offset = root.table;
+        let (class, room_bytes) = arena::object_at(memory, geometry, offset)?;
         // Pairs with the Release that gives an old table back, and the fence before it: who sees what
         // came after the table sees, at the second look, that the root has changed.
         let log2_slots = memory.load_u64(offset + LOG2_SLOTS, Ordering::Acquire);
         if !(MIN_LOG2_SLOTS..=MAX_LOG2_SLOTS).contains(&log2_slots)
-            || Self::bytes(log2_slots) > room
+            || Self::bytes(log2_slots) > room_bytes
+            || classes::of_len(Self::bytes(log2_slots)) != class
         {
             return Err(Damage);
         }
-        Ok(Self { root: word, slots: offset + HEADER_BYTES, mask: (1 << log2_slots) - 1 })
+        Ok(Self { root, slots: offset + HEADER_BYTES, mask: (1 << log2_slots) - 1 })
     }
 
     /// The current table.
     pub(super) fn current(memory: &impl Memory, geometry: &StoreGeometry) -> Result<Self, Damage> {
-        // Pairs with the Release that switches tables: the new one's slots are visible.
-        Self::at(memory, geometry, memory.load_u64(ROOT, Ordering::Acquire))
+        Self::at(memory, geometry, Root::load(memory))
     }
 
     /// Number of slots.
@@ -126,8 +153,14 @@ impl Table {
 
     /// Whether a slot lies at `offset`.
     pub(super) fn has_slot(&self, offset: u64) -> bool {
+        self.number_of(offset).is_some()
+    }
+
+    /// The number of the slot at `offset`.
+    pub(super) fn number_of(&self, offset: u64) -> Option<u64> {
         let inside = offset.wrapping_sub(self.slots);
-        inside.is_multiple_of(WORD_BYTES) && inside / WORD_BYTES < self.len()
+        let number = inside / WORD_BYTES;
+        (inside.is_multiple_of(WORD_BYTES) && number < self.len()).then_some(number)
     }
 
     /// Searches for a key, under the lock.

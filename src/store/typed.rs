@@ -6,9 +6,7 @@
 
 #![allow(unsafe_code)]
 
-use std::any::TypeId;
 use std::any::type_name;
-use std::cell::Cell;
 use std::fmt;
 use std::ops::Deref;
 use std::ptr::NonNull;
@@ -64,24 +62,6 @@ impl<T> Deref for Typed<'_, T> {
 impl<T: fmt::Debug> fmt::Debug for Typed<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Typed").field("version", &self.version()).field("value", &**self).finish()
-    }
-}
-
-/// Archives that this handle has validated, by version and type. Versions are never used twice.
-#[derive(Debug)]
-pub(super) struct Validated {
-    entries: [Cell<Option<(u64, TypeId)>>; Self::ENTRIES],
-}
-
-impl Validated {
-    const ENTRIES: usize = 64;
-
-    pub(super) const fn new() -> Self {
-        Self { entries: [const { Cell::new(None) }; Self::ENTRIES] }
-    }
-
-    fn entry(&self, version: u64) -> &Cell<Option<(u64, TypeId)>> {
-        &self.entries[version as usize % Self::ENTRIES]
     }
 }
 
@@ -166,8 +146,8 @@ impl Store {
         Ok(set?)
     }
 
-    /// The value of a key as an archive, where it lies; `None` where the key is absent. Each version is
-    /// validated once by each handle, and then only looked at, as long as the handle remembers it.
+    /// The value of a key as an archive, where it lies; `None` where the key is absent. It is
+    /// validated at every read, which costs a look at all of it: keep what was read for as long as it is needed.
     ///
     /// # Errors
     /// [`TypedError::Type`] where it was set as a value of another type, [`TypedError::Decode`] where its
@@ -196,24 +176,9 @@ impl Store {
         check_alignment::<T::Archived>()?;
         let Some(value) = self.get(key)? else { return Ok(None) };
         check_tag(&value, type_name::<T>(), const { tag_of(<Archived<T> as Codec>::FINGERPRINT) })?;
-        let known = Some((value.version(), TypeId::of::<T>()));
-        // What is read by copying may have been written by anybody, under any version.
-        let entry = match value.is_in_place() {
-            true => Some(self.writable()?.validated().entry(value.version())),
-            false => None,
-        };
-        let target = if entry.is_some_and(|entry| entry.get() == known) {
-            // SAFETY: this handle has validated these very bytes as an archive of this type: those that have
-            // this version do not change, no others ever get it, and they start at a multiple of 16, as
-            // they did then.
-            unsafe { rkyv::access_unchecked::<T::Archived>(&value) }
-        } else {
-            let valid = access(&value)?;
-            if let Some(entry) = entry {
-                entry.set(known);
-            }
-            valid
-        };
+        // At every read: that a version was validated before says nothing about the bytes that are there now, for
+        // a version is what the store says.
+        let target: &T::Archived = access(&value)?;
         let target = NonNull::from(target);
         Ok(Some(Typed { target, value }))
     }

@@ -23,7 +23,6 @@ use super::reader::{ReadRefusal, Reader};
 use super::shared::Shared;
 use super::spans::Damage;
 use super::table::Place;
-use super::typed::Validated;
 use super::value::Value;
 use crate::layout::store::{FREE_PAGES, page};
 use crate::memory::{Deadline, MappedMemory, Memory, Ordering};
@@ -38,7 +37,6 @@ pub(super) struct Writable {
     recovery: RefCell<Option<Recovery>>,
     /// Where archives are made; kept for its memory.
     scratch: RefCell<AlignedVec>,
-    validated: Box<Validated>,
     /// How long an operation that names no time waits for other writers; `None` for however long.
     patience: Cell<Option<Duration>>,
     pub(super) shared: Arc<Shared>,
@@ -69,9 +67,8 @@ impl Writable {
             }
         };
         let (core, recovery) = (RefCell::new(core), RefCell::new(recovery));
-        let (scratch, validated) = (RefCell::default(), Box::new(Validated::new()));
-        let patience = Cell::new(None);
-        Ok(Self { reader, core, recovery, scratch, validated, patience, shared })
+        let (scratch, patience) = (RefCell::default(), Cell::new(None));
+        Ok(Self { reader, core, recovery, scratch, patience, shared })
     }
 
     /// How long an operation that names no time waits for other writers from now on.
@@ -91,11 +88,6 @@ impl Writable {
 
     pub(super) fn keep_scratch(&self, scratch: AlignedVec) {
         self.scratch.replace(scratch);
-    }
-
-    /// Archives that this handle has validated.
-    pub(super) fn validated(&self) -> &Validated {
-        &self.validated
     }
 
     /// Reads a value where it lies; where all pins are in use, copies it.

@@ -18,6 +18,7 @@ use super::budget::Budget;
 use super::{Copied, CopyRefusal, CopyingReader, Link, Look, Seen};
 use crate::layout::store::slot;
 use crate::memory::{Memory, Ordering};
+use crate::store::root::Root;
 use crate::store::table::Table;
 
 /// In so many tables an iterator may have made progress.
@@ -167,7 +168,7 @@ impl<M: Memory> CopyingIter<'_, M> {
 
     /// Begins with a table, behind an empty slot of it.
     #[cold]
-    fn enter(&mut self, root: u64) -> Result<(), CopyRefusal> {
+    fn enter(&mut self, root: Root) -> Result<(), CopyRefusal> {
         self.budget.again(&self.reader.memory)?;
         if let Some(Walk { done, .. }) = self.walk.take()
             && done.slots > 0
@@ -196,7 +197,7 @@ impl<M: Memory> CopyingIter<'_, M> {
 
     /// All keys whose searches begin here or between the last empty slot and here have come, if the slot
     /// was the current table's.
-    fn pass_empty(&mut self, root: u64) -> Step {
+    fn pass_empty(&mut self, root: Root) -> Step {
         if self.reader.root() != root {
             return Step::Again;
         }

@@ -5,15 +5,16 @@
 //! of a pending block whose batch chose it at that moment.
 
 use super::CopyingReader;
-use crate::layout::store::{ROOT, block, page, slot};
+use crate::layout::store::{block, page, slot};
 use crate::memory::{Memory, Ordering};
 use crate::store::block::Block;
 use crate::store::pending::Pending;
+use crate::store::root::Root;
 
 /// Where a block was found: what must still be so for slot and block to belong together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Link {
-    pub(super) root: u64,
+    pub(super) root: Root,
     pub(super) slot: u64,
     /// The slot's word.
     pub(super) word: u64,
@@ -172,7 +173,7 @@ impl<M: Memory> CopyingReader<M> {
     /// Whether slot and root say what they said.
     fn is_linked(&self, link: &Link) -> bool {
         self.memory.load_u64(link.slot, Ordering::Acquire) == link.word
-            && self.memory.load_u64(ROOT, Ordering::Acquire) == link.root
+            && link.root.is_current(&self.memory)
     }
 
     /// Whether a block is still the one that was seen, so that all that was read of it since is its own.

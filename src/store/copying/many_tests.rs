@@ -4,12 +4,14 @@ use std::collections::HashMap;
 
 use super::tests::{store, value_of};
 use super::{CopyRefusal, CopyingReader};
+use crate::layout::store::page::{PAGE_BYTES, SPAN, pack_span};
 use crate::layout::store::table::{HEADER_BYTES, LOG2_SLOTS};
-use crate::layout::store::{ROOT, root, slot};
+use crate::layout::store::{ROOT, slot};
 use crate::memory::{CrashMemory, HeapMemory, Memory, Ordering};
 use crate::store::between::{Between, apply, put};
 use crate::store::block::hash;
-use crate::store::table::Place;
+use crate::store::classes;
+use crate::store::table::{Place, Table};
 use crate::store::{BatchChange as Change, Core, StoreGeometry};
 
 #[test]
@@ -228,7 +230,7 @@ fn f04_a_batch_is_read_as_a_whole_or_not_at_all() {
 /// A table that only a liar makes: slots from `first` on, every `step`th, say what `word` says of their number, the
 /// others `filling`.
 fn false_table(
-    heap: &HeapMemory,
+    (heap, geometry): (&HeapMemory, &StoreGeometry),
     table: u64,
     log2_slots: u64,
     (first, step, filling): (u64, u64, u64),
@@ -241,7 +243,12 @@ fn false_table(
         let word = if number == 0 { slot::EMPTY } else { word };
         heap.store_u64(table + HEADER_BYTES + number * 8, word, Ordering::Relaxed);
     }
-    heap.store_u64(ROOT, root::pack(table, 7), Ordering::Relaxed);
+    // It would not be adopted but from the start of a span of its length.
+    let (page, pages) =
+        (geometry.page_of(table).unwrap(), Table::bytes(log2_slots).div_ceil(PAGE_BYTES));
+    let span = pack_span(pages as u32, classes::LARGE);
+    heap.store_u64(geometry.descriptor(page, SPAN), span, Ordering::Relaxed);
+    heap.store_u64(ROOT, table, Ordering::Relaxed);
 }
 
 /// Fails where keys are not counted: 128 MiB of them come out of a store of 512 KiB.
@@ -257,7 +264,9 @@ fn a_key_that_is_named_again_and_again_is_not_copied_without_end() {
     writer.borrow_mut().set(&key, b"").unwrap();
     let Ok((hash, Place::Present { block, .. })) = writer.borrow().find(&key) else { panic!() };
     let table = geometry.page(0) + (256 << 10);
-    false_table(&between.heap, table, 12, (1, 2, slot::EMPTY), |_| slot::pack(block.offset, hash));
+    false_table((&between.heap, &geometry), table, 12, (1, 2, slot::EMPTY), |_| {
+        slot::pack(block.offset, hash)
+    });
     let copied = |bytes: usize, key: &[u8]| bytes + key.len();
     let all = reader.iter().filter_map(Result::ok).fold(0, |sum, (key, _)| copied(sum, &key));
     assert!(all as u64 <= 4 * geometry.arena_bytes(), "{all} bytes");
@@ -288,7 +297,7 @@ fn a_table_whose_searches_are_all_long_ends_get_all() {
     let table = geometry.page(0) + (448 << 10);
     let first = (1 << log2_slots) - words.len() as u64;
     let word = |number| words[(number - first) as usize];
-    false_table(&between.heap, table, log2_slots, (first, 1, slot::TOMBSTONE), word);
+    false_table((&between.heap, &geometry), table, log2_slots, (first, 1, slot::TOMBSTONE), word);
     assert_eq!(reader.iter().filter(Result::is_ok).count(), keys.len());
     let accesses = between.accesses_of(|| {
         assert!(matches!(reader.get_all(), Err(CopyRefusal::Busy)));
