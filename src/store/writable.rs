@@ -266,7 +266,11 @@ impl Locked<'_> {
                 Err(Refusal::OutOfSpace) if deleted > 0 || self.reclaim()? == 0 => {
                     let key = self.writer.any_key().map_err(|refusal| self.refused(refusal, 0))?;
                     let Some(key) = key else { return Ok(deleted) };
-                    deleted += u64::from(self.delete(&key)?);
+                    if !self.delete(&key)? {
+                        // A slot names a key that no search finds: it would be met again and again.
+                        return Err(WriteError::Damaged);
+                    }
+                    deleted += 1;
                     self.reclaim()?;
                 }
                 Err(Refusal::OutOfSpace) => {}
