@@ -131,6 +131,16 @@ pub enum QuotaError {
         /// How many are allowed.
         max: u64,
     },
+    /// It has asked for changes faster than is allowed. Nothing was changed.
+    #[error(
+        "this process has asked for more than {max} changes a second, which is all that the host allows it; ask again in {wait_ns} ns"
+    )]
+    Rate {
+        /// How many a second are allowed.
+        max: u64,
+        /// After how many nanoseconds the next one is allowed.
+        wait_ns: u64,
+    },
     /// A batch of too many changes.
     #[error("a batch of {found} changes is too large: the host allows at most {max}; split it")]
     Batch {

@@ -39,6 +39,7 @@ pub(super) fn to_bytes(answer: Answer) -> Vec<u8> {
                 QuotaError::Bytes { needed, max } => [34, needed, max],
                 QuotaError::Batch { found, max } => [35, found, max],
                 QuotaError::Crowded { found, max } => [36, found, max],
+                QuotaError::Rate { max, wait_ns } => [37, wait_ns, max],
             },
             // Not of a handle that writes for others.
             WriteError::Nested
@@ -70,6 +71,7 @@ pub(super) fn of(bytes: &[u8]) -> Answer {
         34 => QuotaError::Bytes { needed: first, max: second }.into(),
         35 => QuotaError::Batch { found: first, max: second }.into(),
         36 => QuotaError::Crowded { found: first, max: second }.into(),
+        37 => QuotaError::Rate { max: second, wait_ns: first }.into(),
         _ => return Err(unknown),
     }))
 }

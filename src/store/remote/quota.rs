@@ -26,11 +26,23 @@ pub struct StoreQuota {
     pub max_bytes: u64,
     /// Most changes of one batch. Default 1024; never more than 4096.
     pub max_batch: u64,
+    /// Most changes in a second, on average; what was not used of the last second may come at once. `clear` counts as one
+    /// change and one more for each key that it removes. Default 100,000.
+    pub max_changes_per_second: u64,
 }
+
+/// How much of its rate a plugin may use in advance.
+const BURST_NS: u64 = 1_000_000_000;
 
 impl Default for StoreQuota {
     fn default() -> Self {
-        Self { max_value_bytes: 1 << 20, max_keys: 65536, max_bytes: 16 << 20, max_batch: 1024 }
+        Self {
+            max_value_bytes: 1 << 20,
+            max_keys: 65536,
+            max_bytes: 16 << 20,
+            max_batch: 1024,
+            max_changes_per_second: 100_000,
+        }
     }
 }
 
@@ -41,6 +53,8 @@ pub(crate) struct Ledger {
     bytes: u64,
     /// Changes asked for since it was last looked whether all of it is still there.
     since_swept: usize,
+    /// The time on the monotonic clock at which all changes so far are paid for, at the rate that is allowed.
+    paid_until_ns: u64,
 }
 
 #[derive(Debug)]
@@ -50,6 +64,24 @@ struct Charge {
 }
 
 impl Ledger {
+    /// Pays for so many changes. Refused where more than a second's worth is not paid for yet.
+    pub(super) fn pay(
+        &mut self,
+        quota: &StoreQuota,
+        now_ns: u64,
+        changes: u64,
+    ) -> Result<(), QuotaError> {
+        let max = quota.max_changes_per_second;
+        let begins_ns = self.paid_until_ns.max(now_ns);
+        let wait_ns = (begins_ns - now_ns).saturating_sub(BURST_NS);
+        if wait_ns > 0 || max == 0 {
+            return Err(QuotaError::Rate { max, wait_ns });
+        }
+        let cost_ns = u128::from(changes) * u128::from(BURST_NS) / u128::from(max);
+        self.paid_until_ns = begins_ns.saturating_add(u64::try_from(cost_ns).unwrap_or(u64::MAX));
+        Ok(())
+    }
+
     /// Whether so much more may be set; of several changes to one key the last one counts.
     pub(super) fn admit(
         &mut self,
@@ -105,7 +137,7 @@ impl Ledger {
 
     /// All keys were removed.
     pub(super) fn clear(&mut self) {
-        *self = Self::default();
+        *self = Self { paid_until_ns: self.paid_until_ns, ..Self::default() };
     }
 
     /// Forgets what others have replaced or deleted.
@@ -149,6 +181,26 @@ mod tests {
         assert_eq!(ledger.bytes, cost(b"a", b"value") + cost(b"c", b"value"));
         ledger.note(&Change::delete(b"c"), 0);
         assert_eq!((ledger.keys.len(), ledger.bytes), (1, cost(b"a", b"value")));
+    }
+
+    #[test]
+    fn f47_changes_have_a_rate_that_clear_does_not_reset() {
+        let quota = StoreQuota { max_changes_per_second: 10, ..StoreQuota::default() };
+        let (mut ledger, start) = (Ledger::default(), 5 * BURST_NS);
+        let mut admitted = 0;
+        while ledger.pay(&quota, start, 1).is_ok() {
+            ledger.clear();
+            admitted += 1;
+        }
+        assert_eq!(admitted, 11, "a second's worth, and the one that was begun");
+        let Err(QuotaError::Rate { max: 10, wait_ns }) = ledger.pay(&quota, start, 1) else {
+            panic!("refused before");
+        };
+        assert!(ledger.pay(&quota, start + wait_ns - 1, 1).is_err());
+        assert_eq!(ledger.pay(&quota, start + wait_ns, 1), Ok(()));
+        // Idle time is not saved up beyond a second's worth.
+        let later = start + 1000 * BURST_NS;
+        assert_eq!((0..100).filter(|_| ledger.pay(&quota, later, 1).is_ok()).count(), 11);
     }
 
     #[test]

@@ -8,8 +8,9 @@ use std::time::Duration;
 use super::answer::{self, Answer, Failure};
 use super::quota::{Ledger, StoreQuota};
 use super::request::{MAX_BATCH, Operation, Request};
+use crate::os::clock::monotonic_ns;
 use crate::store::batch::Change;
-use crate::store::error::QuotaError;
+use crate::store::error::{QuotaError, WriteError};
 use crate::store::handle::Store;
 use crate::store::operations as under_lock;
 use crate::store::writable::Locked;
@@ -37,6 +38,12 @@ fn carry_out(
     ledger: &mut Ledger,
     request: &Request<'_>,
 ) -> Answer {
+    let changes = match &request.operation {
+        Operation::Batch(changes) => changes.len() as u64,
+        Operation::Clear => store.len().unwrap_or(0).saturating_add(1),
+        _ => 1,
+    };
+    ledger.pay(quota, monotonic_ns(), changes).map_err(WriteError::from)?;
     let deadline = store.deadline(request.patience(MAX_PATIENCE))?;
     match &request.operation {
         Operation::Put(change) => {
@@ -120,7 +127,7 @@ fn admit(
     ledger: &mut Ledger,
     changes: &[Change<'_>],
 ) -> Result<(), Failure> {
-    Ok(ledger.admit(store, quota, changes).map_err(crate::store::WriteError::from)?)
+    Ok(ledger.admit(store, quota, changes).map_err(WriteError::from)?)
 }
 
 /// Refuses to add to a run that is too long already. The changes of one batch are not counted among each other.

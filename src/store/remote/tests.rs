@@ -152,7 +152,13 @@ fn who_waits_for_the_lock_asks_again() {
 
 #[test]
 fn what_the_quota_forbids_changes_nothing() {
-    let quota = StoreQuota { max_value_bytes: 100, max_keys: 3, max_bytes: 600, max_batch: 2 };
+    let quota = StoreQuota {
+        max_value_bytes: 100,
+        max_keys: 3,
+        max_bytes: 600,
+        max_batch: 2,
+        ..StoreQuota::default()
+    };
     let (store, asking) = both(quota);
     let long = QuotaError::ValueLength { found: 101, max: 100 };
     assert_eq!(asking.set("a", &[0; 101]), Err(long.into()));
@@ -222,6 +228,7 @@ fn errors_are_the_same_on_both_sides() {
         QuotaError::Bytes { needed: 1, max: 2 }.into(),
         QuotaError::Batch { found: 1, max: 2 }.into(),
         QuotaError::Crowded { found: 1, max: 2 }.into(),
+        QuotaError::Rate { max: 1, wait_ns: 2 }.into(),
     ] {
         let answer = Err(Failure::Write(error));
         assert_eq!(answer::of(&answer::to_bytes(answer)), answer);
