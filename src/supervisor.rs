@@ -22,6 +22,7 @@ use std::thread;
 use crate::os::clock::monotonic_ns;
 use crate::os::epoll::Epoll;
 use crate::os::fork;
+use crate::os::per_process::PerProcess;
 use crate::os::timer::Timer;
 use crate::os::unmap;
 
@@ -100,7 +101,7 @@ pub(crate) fn ask_slowly(question: Question, on_no: OnDeath) -> io::Result<Watch
 }
 
 /// The supervisor of this process, once there is one.
-static CURRENT: Mutex<Option<Arc<Supervisor>>> = Mutex::new(None);
+static CURRENT: PerProcess<Option<Arc<Supervisor>>> = PerProcess::new();
 
 #[derive(Debug)]
 struct Supervisor {
@@ -169,10 +170,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Supervisor {
     fn of_this_process() -> io::Result<Arc<Self>> {
         let generation = fork::generation()?;
-        let mut current = lock(&CURRENT);
-        if let Some(supervisor) = &*current
-            && supervisor.generation == generation
-        {
+        let mut current = CURRENT.lock();
+        if let Some(supervisor) = &*current {
             return Ok(Arc::clone(supervisor));
         }
         let (epoll, timer) = (Epoll::new()?, Timer::new()?);

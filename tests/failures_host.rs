@@ -61,7 +61,8 @@ fn stop(handle: &PluginHandle) {
     let tasks = format!("/proc/{}/task", handle.pid().unwrap());
     for task in fs::read_dir(tasks).unwrap() {
         let stat = task.unwrap().path().join("stat");
-        while !fs::read_to_string(&stat).unwrap().contains(") T ") {
+        // One that has ended since cannot take a signal either.
+        while fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") T ")) {
             std::thread::yield_now();
         }
     }

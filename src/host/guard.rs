@@ -13,6 +13,7 @@ use super::error::ConnectError;
 use super::plugin::EXIT_CODE_HOST_GONE;
 use crate::channel::{Channel, Connection};
 use crate::error::ExitReason;
+use crate::os::per_process::PerProcess;
 use crate::os::process::exit_now;
 use crate::os::{post, pulse};
 use crate::supervisor::{self, WatchToken};
@@ -60,11 +61,11 @@ impl HostGone {
 }
 
 /// Keeps the watches for as long as the process lives.
-static WATCHES: Mutex<[Option<WatchToken>; 2]> = Mutex::new([None, None]);
+static WATCHES: PerProcess<[Option<WatchToken>; 2]> = PerProcess::new();
 
 fn keep(index: usize, token: WatchToken) {
     let former = {
-        let mut watches = WATCHES.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut watches = WATCHES.lock();
         watches[index].replace(token)
     };
     drop(former);

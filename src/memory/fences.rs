@@ -51,8 +51,9 @@ use super::flush;
 use super::{FenceMode, MappedMemory, Memory, Ordering};
 use crate::layout::side;
 use crate::os::affinity::CpuSet;
+use crate::os::per_process::PerProcess;
 use crate::os::{fork, membarrier, random};
-use crate::sync::{AtomicU32, AtomicU64, Mutex, compiler_fence, full_fence};
+use crate::sync::{AtomicU32, AtomicU64, compiler_fence, full_fence};
 
 /// Flushes that one connection asks for: a peer can show new tokens for ever.
 const MAX_FLUSHES: u32 = 16;
@@ -270,15 +271,14 @@ impl MappedMemory {
 
 /// A number that no other process has, for this process, which registers for the barriers.
 fn process_token() -> io::Result<u64> {
-    /// A fork generation and its token.
-    static TOKEN: Mutex<(u64, u64)> = Mutex::new((0, 0));
+    static TOKEN: PerProcess<Option<u64>> = PerProcess::new();
     let generation = fork::generation()?;
     membarrier::register(generation)?;
-    let mut token = TOKEN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    if token.0 != generation {
-        *token = (generation, random::random_u128()? as u64 | 1);
+    let mut token = TOKEN.lock();
+    match *token {
+        Some(token) => Ok(token),
+        None => Ok(*token.insert(random::random_u128()? as u64 | 1)),
     }
-    Ok(token.1)
 }
 
 #[cfg(test)]

@@ -4,13 +4,13 @@
 //! Invariants: at most one such thread runs in a process; a request is reported only after the thread
 //! has run on each processor of the request that is switched on, within [`PATIENCE_NS`].
 
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 use std::thread;
 
 use crate::os::affinity::{self, CpuSet};
 use crate::os::clock::monotonic_ns;
 use crate::os::fork;
-use crate::sync::Mutex;
+use crate::os::per_process::PerProcess;
 
 /// How long a flush may take. A processor whose own thread leaves no time to others is not waited for.
 const PATIENCE_NS: u64 = 1_000_000_000;
@@ -22,16 +22,17 @@ struct Request {
     report: Box<dyn FnOnce() + Send>,
 }
 
+#[derive(Default)]
 struct Queue {
     requests: Vec<Request>,
     /// The fork generation in which a thread serves the queue; 0 = none.
     served_in: u64,
 }
 
-static QUEUE: Mutex<Queue> = Mutex::new(Queue { requests: Vec::new(), served_in: 0 });
+static QUEUE: PerProcess<Queue> = PerProcess::new();
 
 fn queue() -> MutexGuard<'static, Queue> {
-    QUEUE.lock().unwrap_or_else(PoisonError::into_inner)
+    QUEUE.lock()
 }
 
 /// Has a thread run on each of these processors, and then calls `report` on it. Does not wait. Nothing
@@ -40,8 +41,6 @@ pub(super) fn ask(cpus: CpuSet, report: Box<dyn FnOnce() + Send>) {
     let Ok(generation) = fork::generation() else { return };
     let mut queue = queue();
     if queue.served_in != generation {
-        // What a forked child has inherited is the parent's.
-        queue.requests.clear();
         let thread = thread::Builder::new().name("ringway-flush".into());
         if thread.spawn(move || serve(generation)).is_err() {
             return;

@@ -8,11 +8,11 @@
 //! the whole process waits for that thread, so the kernel makes the memory undumpable after the guard
 //! has restored it, and not before.
 
-use std::sync::{Mutex, PoisonError};
+use super::per_process::PerProcess;
 
-static SWITCHES: Mutex<Switches> = Mutex::new(Switches { under_way: 0, was_dumpable: false });
+static SWITCHES: PerProcess<Switches> = PerProcess::new();
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Switches {
     under_way: u32,
     was_dumpable: bool,
@@ -24,7 +24,7 @@ pub(super) struct Undumpable(());
 
 impl Undumpable {
     pub(super) fn begin() -> Self {
-        let mut switches = SWITCHES.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut switches = SWITCHES.lock();
         if switches.under_way == 0 {
             // SAFETY: the call takes numbers.
             let now = unsafe { libc::prctl(libc::PR_GET_DUMPABLE, 0, 0, 0, 0) };
@@ -38,7 +38,7 @@ impl Undumpable {
 
 impl Drop for Undumpable {
     fn drop(&mut self) {
-        let mut switches = SWITCHES.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut switches = SWITCHES.lock();
         switches.under_way -= 1;
         if switches.under_way == 0 && switches.was_dumpable {
             set(1);

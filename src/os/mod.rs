@@ -30,6 +30,7 @@ pub(crate) mod mapping;
 pub(crate) mod membarrier;
 pub(crate) mod memfd;
 pub(crate) mod names;
+pub(crate) mod per_process;
 pub(crate) mod pidfd;
 pub(crate) mod post;
 pub(crate) mod process;

@@ -6,27 +6,28 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 
 use memmap2::MmapRaw;
 
 use super::eventfd::EventFd;
 use super::fork;
-use crate::sync::Mutex;
+use super::per_process::PerProcess;
 
 /// Mappings that the queue has room for from the start.
 const ROOM: usize = 256;
 
+#[derive(Default)]
 struct Queue {
     waiting: Vec<MmapRaw>,
     /// The fork generation of the supervisor, and what wakes it.
     supervisor: Option<(u64, EventFd)>,
 }
 
-static QUEUE: Mutex<Queue> = Mutex::new(Queue { waiting: Vec::new(), supervisor: None });
+static QUEUE: PerProcess<Queue> = PerProcess::new();
 
 fn queue() -> MutexGuard<'static, Queue> {
-    QUEUE.lock().unwrap_or_else(PoisonError::into_inner)
+    QUEUE.lock()
 }
 
 /// For the supervisor of this process: from now on mappings are handed to it. Returns a descriptor that

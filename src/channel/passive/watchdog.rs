@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::callbacks::CallbackId;
 use super::report::{Report, Reporter};
-use crate::os::fork;
+use crate::os::per_process::PerProcess;
 use crate::sync::{AtomicU64, Condvar, Mutex, MutexGuard, Ordering};
 
 /// Longest time between two looks.
@@ -92,8 +92,8 @@ struct Watchdog {
     added: Condvar,
 }
 
-/// The watchdog of this process, once there is one, and the fork generation that its thread runs in.
-static CURRENT: Mutex<Option<(u64, Arc<Watchdog>)>> = Mutex::new(None);
+/// The watchdog of this process, once there is one.
+static CURRENT: PerProcess<Option<Arc<Watchdog>>> = PerProcess::new();
 
 /// No code under these locks leaves anything half done, so a panic elsewhere means nothing here.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -114,18 +114,14 @@ pub(super) fn watch(pulse: &Arc<Pulse>) -> io::Result<()> {
 
 impl Watchdog {
     fn of_this_process() -> io::Result<Arc<Self>> {
-        let generation = fork::generation()?;
-        let mut current = lock(&CURRENT);
-        if let Some((of, watchdog)) = &*current
-            && *of == generation
-        {
+        let mut current = CURRENT.lock();
+        if let Some(watchdog) = &*current {
             return Ok(Arc::clone(watchdog));
         }
         let watchdog = Arc::new(Self::default());
         let running = Arc::clone(&watchdog);
         thread::Builder::new().name("ringway-watchdog".into()).spawn(move || running.run())?;
-        *current = Some((generation, Arc::clone(&watchdog)));
-        Ok(watchdog)
+        Ok(Arc::clone(current.insert(watchdog)))
     }
 
     fn run(&self) {
