@@ -77,3 +77,28 @@ fn a_key_that_comes_and_goes_is_told() {
         writing.join().expect("joined");
     });
 }
+
+/// A prefix, whose watcher looks up what was noted. Fails when nothing is noted, when the note comes behind the slot's
+/// store, when the prefix's bell is not rung, or when a note is taken for done before its change is visible.
+#[test]
+fn f87_sleeping_watcher_of_a_prefix_is_told_of_the_last_value() {
+    check(|| {
+        let (mut core, memory, geometry) = store::store(1);
+        let reader = store::reader(memory, geometry, 1);
+        let mut watch = store::watch_prefix(&core, &reader, b"k");
+        let writing = thread::spawn(move || {
+            let first = core.set(b"k", &VALUE).expect("room");
+            core.wake_watchers();
+            let second = core.set(b"k", &VALUE).expect("room");
+            core.wake_watchers();
+            [first, second].map(Some)
+        });
+        let mut told = watch.wait();
+        let first = told.version;
+        if first == Some(1) {
+            told = watch.wait();
+        }
+        let versions = writing.join().expect("joined");
+        assert!(versions.contains(&first) && told.version == versions[1]);
+    });
+}

@@ -115,6 +115,9 @@ impl<M: Memory> Core<M> {
         match self.prepare(&placed, versions) {
             Ok(batch) => {
                 publish(&self.memory, batch, &placed);
+                for placed in &placed {
+                    self.rung.note(&self.memory, placed.change.key, placed.hash);
+                }
                 note_deletions(&self.memory, &self.geometry, &placed)?;
                 // The commit. Pairs with the Acquire in pending::state: who sees it sees the blocks.
                 // Release also keeps it behind the slots, for whoever recovers.

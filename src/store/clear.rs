@@ -7,6 +7,7 @@ use super::arena;
 use super::core::{Core, Refusal, next_version};
 use super::doorbells::note_many_deletions;
 use super::journal::{Journal, Operation};
+use super::prefixes;
 use super::root;
 use super::table::{Table, block_at};
 use crate::layout::store::LIVE_KEYS;
@@ -32,6 +33,7 @@ impl<M: Memory> Core<M> {
         };
         Table::write_empty(memory, object, log2_slots);
         next_version(memory);
+        prefixes::note_many(memory, geometry);
         note_many_deletions(memory);
         root::switch_to(memory, object);
         rung.ring_all(memory);

@@ -157,6 +157,7 @@ impl<M: Memory> Core<M> {
         let version = next_version(&self.memory);
         Block::write(&self.memory, object, (key, hash), value, version);
         let new = slot::pack(object, hash);
+        self.rung.note(&self.memory, key, hash);
         journal.commit(slot, new);
         self.rung.ring_behind_fence(&self.memory, hash);
         next_table::follow(&self.memory, &self.geometry, slot, hash, (old, new));
@@ -188,6 +189,8 @@ impl<M: Memory> Core<M> {
         let mut journal = Journal::begin(&self.memory, Operation::Slot, slot, word);
         // Nobody gets it; whoever looks at the counter sees that something changes.
         next_version(&self.memory);
+        // Before the deletion's note: whoever sees that one sees this one.
+        self.rung.note(&self.memory, key, hash);
         note_deletion(&self.memory, &self.geometry, key, hash, block.version);
         journal.commit(slot, slot::TOMBSTONE);
         self.rung.ring_behind_fence(&self.memory, hash);

@@ -29,6 +29,7 @@
 //! since; where more was noted than there is room for, it has to say that the key may have changed.
 
 use super::StoreGeometry;
+use super::prefixes;
 use crate::layout::store::generation;
 use crate::layout::store::note::{self, NOTES};
 use crate::layout::store::private::bell::{BUCKETS, GENERATION, PUBLIC, TRUSTED, WAITING};
@@ -43,7 +44,12 @@ pub(super) fn of(hash: u64) -> u32 {
     ((hash >> 20) % BUCKETS) as u32
 }
 
-/// Whether a bell has this number.
+/// Number of the bell of a watched prefix.
+pub(super) fn of_prefix(entry: u32) -> u32 {
+    EVERYTHING + 1 + entry
+}
+
+/// Whether a bell that read-only processes can sleep at has this number.
 pub(super) fn exists(number: u32) -> bool {
     number <= EVERYTHING
 }
@@ -80,6 +86,7 @@ pub(super) fn announce(memory: &impl Memory, geometry: &StoreGeometry, bell: u32
 struct Bells {
     buckets: u128,
     everything: bool,
+    prefixes: u64,
 }
 
 impl Bells {
@@ -87,23 +94,25 @@ impl Bells {
     fn add(&mut self, bell: u32, is_in: bool) {
         match bell {
             EVERYTHING => self.everything |= is_in,
-            _ => self.buckets |= u128::from(is_in) << bell,
+            ..EVERYTHING => self.buckets |= u128::from(is_in) << bell,
+            _ => self.prefixes |= u64::from(is_in) << (bell - of_prefix(0)),
         }
     }
 
     fn is_empty(&self) -> bool {
-        !self.everything && self.buckets == 0
+        !self.everything && self.buckets == 0 && self.prefixes == 0
     }
 
     /// Takes them all out.
     fn take(&mut self) -> impl Iterator<Item = u32> {
-        let Self { mut buckets, everything } = std::mem::take(self);
+        let Self { mut buckets, everything, prefixes } = std::mem::take(self);
         let buckets = std::iter::from_fn(move || {
             let bell = buckets.trailing_zeros();
             buckets &= buckets.wrapping_sub(1);
             (bell < u128::BITS).then_some(bell)
         });
-        everything.then_some(EVERYTHING).into_iter().chain(buckets)
+        let prefixes = prefixes::numbers(prefixes).map(of_prefix);
+        everything.then_some(EVERYTHING).into_iter().chain(buckets).chain(prefixes)
     }
 }
 
@@ -115,12 +124,24 @@ pub(super) struct Rung {
     trusted: Bells,
     /// Where processes sleep that map the public part only.
     public: Bells,
+    /// The watched prefixes for which something was noted since they were rung.
+    noted: u64,
 }
 
 impl Rung {
     /// None so far, of a store of these measures.
     pub(super) fn new(geometry: StoreGeometry) -> Self {
-        Self { geometry, trusted: Bells::default(), public: Bells::default() }
+        Self { geometry, trusted: Bells::default(), public: Bells::default(), noted: 0 }
+    }
+
+    /// Notes for whoever watches a prefix of this key that the key is about to change. One load where nobody does.
+    /// Comes before the store that changes the key, within the operation that makes it.
+    #[inline]
+    pub(super) fn note(&mut self, memory: &impl Memory, key: &[u8], hash: u64) {
+        let used = memory.load_u64(self.geometry.used_prefixes(), Ordering::Relaxed);
+        if used != 0 {
+            self.noted |= prefixes::note(memory, &self.geometry, used, (key, hash));
+        }
     }
 
     /// A key with this hash has changed. A full fence lies behind the change: that of
@@ -129,6 +150,18 @@ impl Rung {
     pub(super) fn ring_behind_fence(&mut self, memory: &impl Memory, hash: u64) {
         self.ring_one(memory, of(hash));
         self.ring_one(memory, EVERYTHING);
+        if self.noted != 0 {
+            self.ring_noted(memory);
+        }
+    }
+
+    /// Says that what was noted is over, and rings.
+    #[cold]
+    fn ring_noted(&mut self, memory: &impl Memory) {
+        for number in prefixes::numbers(std::mem::take(&mut self.noted)) {
+            prefixes::finish(memory, &self.geometry, number);
+            self.ring_one(memory, of_prefix(number));
+        }
     }
 
     #[inline]
@@ -147,6 +180,8 @@ impl Rung {
         for bell in 0..=EVERYTHING {
             self.ring_one(memory, bell);
         }
+        self.noted |= memory.load_u64(self.geometry.used_prefixes(), Ordering::Relaxed);
+        self.ring_noted(memory);
     }
 
     /// Rings one bell, although nothing has changed: who sleeps there looks, and announces himself again.
@@ -198,9 +233,11 @@ fn ring(memory: &impl Memory, geometry: &StoreGeometry, number: u32) -> u32 {
     // Release pairs with the Acquire in `Watcher::generation`: who sees the new generation sees the
     // change, and announces itself behind the swap.
     memory.store_u32(bell + GENERATION, generation.wrapping_add(1), Ordering::Release);
-    // The copy for those that map the public part only; pairs with the same Acquire.
-    let copy = generation::of_bell(number.into());
-    memory.store_u32(copy, generation.wrapping_add(1), Ordering::Release);
+    if exists(number) {
+        // The copy for those that map the public part only; pairs with the same Acquire.
+        let copy = generation::of_bell(number.into());
+        memory.store_u32(copy, generation.wrapping_add(1), Ordering::Release);
+    }
     sleepers
 }
 

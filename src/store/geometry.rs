@@ -98,6 +98,21 @@ impl StoreGeometry {
         self.private + private::bell::numbered(number.into())
     }
 
+    /// Offset of a word of the entry of a watched prefix.
+    pub(super) fn prefix(&self, number: u32, word: u64) -> u64 {
+        self.private + private::prefix::at(number.into()) + word
+    }
+
+    /// Offset of the set of watched prefixes.
+    pub(super) fn used_prefixes(&self) -> u64 {
+        self.private + private::prefix::USED
+    }
+
+    /// Offset of a place for a note of a change under a watched prefix.
+    pub(super) fn prefix_note(&self, number: u32, place: u64) -> u64 {
+        self.private + private::prefix::note(number.into(), place)
+    }
+
     /// Offset of the generation of a bell, for a process that has this memory: whoever maps the public part only has
     /// a copy there.
     pub(super) fn generation(&self, memory: &impl Memory, number: u32) -> u64 {

@@ -14,6 +14,7 @@ use super::doorbells::{self, Note};
 use super::error::{CheckError, HandleError, ReadError, WriteError};
 use super::interest::Truth;
 use super::lock::Recovery;
+use super::prefixes::Noted;
 use super::read_only::ReadOnly;
 use super::remote::Asking;
 use super::shared::Shared;
@@ -365,6 +366,21 @@ impl Truth for Store {
     fn notes(&self, from: u64, to: u64, notes: &mut Vec<Note>) -> bool {
         let (memory, geometry, _) = self.watched();
         doorbells::read_notes(memory, geometry, from, to, notes)
+    }
+
+    fn with_hash(&self, hash: u64) -> Result<Vec<(Vec<u8>, u64)>, ReadError> {
+        self.memory()?;
+        match &self.side {
+            Side::Writable(writable) => Ok(writable.reader.with_hash(hash)?),
+            Side::ReadOnly(reading) => Ok(reading.reader.with_hash(hash)?),
+        }
+    }
+
+    fn changes(&self, entry: u32, from: u64, hashes: &mut Vec<u64>) -> Noted {
+        match &self.side {
+            Side::Writable(writable) => writable.reader.changes(entry, from, hashes),
+            Side::ReadOnly(reading) => reading.reader.changes(entry, from, hashes),
+        }
     }
 }
 

@@ -119,7 +119,7 @@ mod tests {
                 0x0179_6177_676e_6972, // "ringway", 1
                 0x0000_0002_0000_0002, // version, kind
                 0x0201_0008_0000_0080, // fingerprint
-                0x0000_0000_0010_a000, // length
+                0x0000_0000_0011_2000, // length
                 0x0706_0504_0302_0100, // incarnation
                 0x0f0e_0d0c_0b0a_0908,
                 0x0000_0000_0000_0100, // pages
@@ -131,7 +131,7 @@ mod tests {
                 0,
                 0,
                 0,
-                0xaeaa_1b08_139b_0c11, // checksum
+                0x53e3_04a4_fe4b_499f, // checksum
             ]
         );
     }

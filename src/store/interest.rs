@@ -1,15 +1,13 @@
-//! What a watcher is interested in: a key, all keys with a prefix, or many of both.
+//! What a watcher is interested in: a key, or, by [`Prefix`], all keys with a prefix.
 //!
 //! [`Watcher`](super::watch::Watcher) asks it for news whenever a bell was rung, or may have been.
 //! What always holds: what it knows is what it found at its last look, or what it was told to start from; what
 //! differs from that is news, and so is what was deleted since and is absent both times.
 
-use std::collections::{BTreeMap, VecDeque};
-
 use super::StoreGeometry;
 use super::block::hash;
-use super::doorbells::EVERYTHING;
 use super::doorbells::{self, Note};
+use super::prefixes::Noted;
 use super::watch::Change;
 
 /// Where versions are looked up.
@@ -29,6 +27,12 @@ pub(crate) trait Truth {
 
     /// As [`doorbells::read_notes`].
     fn notes(&self, from: u64, to: u64, notes: &mut Vec<Note>) -> bool;
+
+    /// Every key with this hash, and its version: one, or none.
+    fn with_hash(&self, hash: u64) -> Result<Vec<(Vec<u8>, u64)>, Self::Error>;
+
+    /// As [`prefixes::changes`](super::prefixes::changes).
+    fn changes(&self, entry: u32, from: u64, hashes: &mut Vec<u64>) -> Noted;
 }
 
 /// See the module.
@@ -48,19 +52,19 @@ pub(crate) trait Interest {
 
 /// Deletions since the last look.
 #[derive(Debug)]
-struct Deletions {
+pub(super) struct Deletions {
     /// How many had been noted before it.
-    seen: u64,
-    notes: Vec<Note>,
+    pub(super) seen: u64,
+    pub(super) notes: Vec<Note>,
 }
 
 impl Deletions {
-    fn from_now(truth: &impl Truth) -> Self {
+    pub(super) fn from_now(truth: &impl Truth) -> Self {
         Self { seen: truth.noted(), notes: Vec::new() }
     }
 
     /// Reads what was noted up to `now`; returns whether that is all.
-    fn read(&mut self, truth: &impl Truth, now: u64) -> bool {
+    pub(super) fn read(&mut self, truth: &impl Truth, now: u64) -> bool {
         let complete = truth.notes(self.seen, now, &mut self.notes);
         self.seen = now;
         complete
@@ -135,99 +139,5 @@ impl Interest for OneKey {
         self.known = version;
         self.newest = self.newest.max(version.unwrap_or(0));
         Ok(news)
-    }
-}
-
-/// All keys with a prefix.
-#[derive(Debug)]
-pub(crate) struct Prefix {
-    prefix: Vec<u8>,
-    known: BTreeMap<Vec<u8>, u64>,
-    /// Keys that the last look told to be gone, with the versions that were known of them.
-    gone: Vec<(Vec<u8>, u64)>,
-    deletions: Deletions,
-    news: VecDeque<Change>,
-}
-
-impl Prefix {
-    /// From now on.
-    pub(crate) fn new<T: Truth>(truth: &T, prefix: &[u8]) -> Result<Self, T::Error> {
-        let deletions = Deletions::from_now(truth);
-        let known = scan(truth, prefix)?;
-        let (prefix, gone, news) = (prefix.to_vec(), Vec::new(), VecDeque::new());
-        Ok(Self { prefix, known, gone, deletions, news })
-    }
-
-    fn look_at_all<T: Truth>(&mut self, truth: &T) -> Result<(), T::Error> {
-        let noted = truth.noted();
-        let found = scan(truth, &self.prefix)?;
-        let complete = self.deletions.read(truth, noted);
-        let mut tell = |key: &[u8], version, possibly| {
-            self.news.push_back(Change { key: key.to_vec(), version, possibly });
-        };
-        for (key, version) in &found {
-            if self.known.get(key) != Some(version) {
-                tell(key, Some(*version), false);
-            }
-        }
-        let gone: Vec<_> = self.known.iter().filter(|(key, _)| !found.contains_key(*key)).collect();
-        for (key, _) in &gone {
-            tell(key, None, false);
-        }
-        for note in self.deletions.notes.iter().filter(|note| note.may_have_prefix(&self.prefix)) {
-            let told = |(key, version): (&Vec<u8>, &u64)| {
-                *version >= note.version && key.starts_with(note.key_start())
-            };
-            match note.key() {
-                // What was deleted was known, or is there again: told above, if it is news.
-                Some(key) if found.contains_key(key) || self.known.contains_key(key) => {}
-                Some(key) => {
-                    if !self.gone.iter().any(|(key, version)| told((key, version))) {
-                        tell(key, None, false);
-                    }
-                }
-                None => {
-                    let gone = self.gone.iter().map(|(key, version)| (key, version));
-                    if !gone.chain(&self.known).any(told) {
-                        tell(note.key_start(), None, true);
-                    }
-                }
-            }
-        }
-        if !complete {
-            tell(&self.prefix, None, true);
-        }
-        self.gone = gone.into_iter().map(|(key, version)| (key.clone(), *version)).collect();
-        self.known = found;
-        Ok(())
-    }
-}
-
-fn scan<T: Truth>(truth: &T, prefix: &[u8]) -> Result<BTreeMap<Vec<u8>, u64>, T::Error> {
-    let mut found = BTreeMap::new();
-    truth.scan(prefix, &mut |key, version| {
-        // One that moves to another slot meanwhile may be found twice.
-        let newest = found.entry(key.to_vec()).or_insert(version);
-        *newest = version.max(*newest);
-    })?;
-    Ok(found)
-}
-
-impl Interest for Prefix {
-    type News = Change;
-
-    fn bell(&self) -> u32 {
-        EVERYTHING
-    }
-
-    fn has_news(&self) -> bool {
-        !self.news.is_empty()
-    }
-
-    fn look<T: Truth>(&mut self, truth: &T) -> Result<Option<Change>, T::Error> {
-        if self.news.is_empty() {
-            self.look_at_all(truth)?;
-        }
-        Ok(self.news.pop_front())
     }
 }

@@ -7,7 +7,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::doorbells::EVERYTHING;
-use super::interest::{Interest, OneKey, Prefix, Truth};
+use super::interest::{Interest, OneKey, Truth};
+use super::interest_prefix::Prefix;
 use super::watch::Change;
 
 /// An interest among others of one [`Watches`](super::Watches).

@@ -41,8 +41,8 @@
 //! | `handle`, `operations`, `many`, `typed`, `stats` | what users call |
 //! | `value`, `error` | what they get |
 //! | `writable`, `shared` | a handle that may write; what the handles of a process have in common |
-//! | `doorbells` | telling watchers that something has changed |
-//! | `watch`, `interest`, `interests` | waiting for it; for changes of what, or of many things |
+//! | `doorbells`, `prefixes` | telling watchers that something has changed; which prefixes are watched, and what changed under them |
+//! | `watch`, `interest`, `interest_prefix`, `interests` | waiting for it; for changes of a key, of a prefix, of many things |
 //! | `watching`, `bed` | watches, as users have them; where they sleep |
 //! | `reacting` | callbacks at changes |
 //! | `read_only` | a handle that only reads |
@@ -108,6 +108,7 @@ mod handle;
 #[cfg(not(loom))]
 mod header;
 mod interest;
+mod interest_prefix;
 mod interests;
 mod iterate;
 mod journal;
@@ -134,6 +135,9 @@ mod options;
 mod owner;
 mod pending;
 mod pinned;
+mod prefixes;
+#[cfg(all(test, not(loom)))]
+mod prefixes_tests;
 #[cfg(not(loom))]
 mod reacting;
 #[cfg(not(loom))]

@@ -6,11 +6,14 @@
 
 use super::doorbells;
 use super::interest::OneKey;
+use super::interest_prefix::Prefix;
+use super::interests::One;
+use super::prefixes;
 use super::table::Table;
 use super::watch::{Change, Plain, Watcher};
 use super::{BatchChange, Core, Owner, Reader, StoreGeometry};
 use crate::layout::PAGE_BYTES;
-use crate::layout::store::private::bell;
+use crate::layout::store::private::{bell, prefix};
 use crate::layout::store::{self as layout, block, journal, note, page, reader};
 use crate::memory::{Deadline, ModelMemory};
 
@@ -50,6 +53,11 @@ pub fn store_with(readers: u64, pages: &[u64]) -> (Core<ModelMemory>, ModelMemor
         halves.extend(words);
         halves.push(layout::generation::of_bell(bell.into()));
     }
+    let entry = geometry.prefix(0, 0);
+    words.extend([geometry.used_prefixes(), entry + prefix::OWNER]);
+    words.extend((entry + prefix::COUNT..entry + prefix::BYTES).step_by(8));
+    words.extend((0..prefix::NOTES).map(|place| geometry.prefix_note(0, place)));
+    halves.extend([bell::GENERATION, bell::WAITING].map(|word| entry + prefix::BELL + word));
     for record in (0..readers).map(|index| geometry.reader(index)) {
         words.push(record + reader::OWNER);
         words.extend((0..reader::MAX_PINS).map(|pin| record + reader::PINS + pin * 8));
@@ -74,7 +82,9 @@ pub fn store_with(readers: u64, pages: &[u64]) -> (Core<ModelMemory>, ModelMemor
     // Readers write their records, and announcements.
     let records = (geometry.reader(0)..geometry.reader(readers - 1) + reader::BYTES).step_by(4);
     let announcements = bells().map(|bell| geometry.bell(bell) + bell::WAITING);
-    let core = Core::new(memory.locked(records.chain(announcements)), geometry);
+    let watched = [prefix::OWNER, prefix::OWNER + 4, prefix::BELL + bell::WAITING];
+    let watched = watched.map(|word| entry + word);
+    let core = Core::new(memory.locked(records.chain(announcements).chain(watched)), geometry);
     core.format().expect("room for a table");
     (core, memory, geometry)
 }
@@ -89,17 +99,32 @@ pub fn replace_table(core: &mut Core<ModelMemory>) {
     assert!(core.replace_table(table.log2_slots()).expect("a table"), "room for another");
 }
 
-/// A watch of one key.
+/// A watch of one key, or of one prefix.
 #[derive(Debug)]
 pub struct Watch<'a> {
     reader: &'a Reader<ModelMemory>,
-    watcher: Watcher<ModelMemory, OneKey>,
+    watcher: Watcher<ModelMemory, One>,
 }
 
 /// Watches a key from now on.
 pub fn watch<'a>(reader: &'a Reader<ModelMemory>, key: &[u8]) -> Watch<'a> {
-    let interest = OneKey::new(reader, &reader.geometry, key).expect("no damage");
-    Watch { reader, watcher: Watcher::new(reader.memory.clone(), &reader.geometry, interest, 1) }
+    watch_one(reader, One::Key(OneKey::new(reader, &reader.geometry, key).expect("no damage")))
+}
+
+/// Watches a prefix from now on, with an entry.
+pub fn watch_prefix<'a>(
+    core: &Core<ModelMemory>,
+    reader: &'a Reader<ModelMemory>,
+    prefix: &[u8],
+) -> Watch<'a> {
+    let entry = prefixes::register(&core.memory, &core.geometry, Owner::new(1, 1), prefix);
+    assert!(entry.is_some(), "it is free");
+    let prefix = Prefix::new(reader, &reader.geometry, prefix, entry).expect("no damage");
+    watch_one(reader, One::Prefix(prefix))
+}
+
+fn watch_one(reader: &Reader<ModelMemory>, one: One) -> Watch<'_> {
+    Watch { reader, watcher: Watcher::new(reader.memory.clone(), &reader.geometry, one, 1) }
 }
 
 impl Watch<'_> {

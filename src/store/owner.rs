@@ -5,6 +5,7 @@
 //! keeps its record, whatever others believe, because they act on proof only.
 
 use super::StoreGeometry;
+use super::prefixes;
 use crate::layout::WORD_BYTES;
 use crate::layout::store::participant::INDEX_BITS;
 use crate::layout::store::reader::{MAX_PINS, OWNER, PINS};
@@ -49,7 +50,7 @@ pub(super) fn release(memory: &impl Memory, record: u64) {
     memory.store_u64(record + OWNER, 0, Ordering::Release);
 }
 
-/// Takes back the records of all owners that `has_died` proves dead; returns how many. For a holder of
+/// Takes back the records and watched prefixes of all owners that `has_died` proves dead; returns how many records. For a holder of
 /// the lock: two at once could take the same record back, and the second from its next owner.
 pub(super) fn reclaim(
     memory: &impl Memory,
@@ -76,6 +77,7 @@ pub(super) fn reclaim(
             reclaimed += 1;
         }
     }
+    prefixes::reclaim(memory, geometry, has_died);
     reclaimed
 }
 

@@ -15,6 +15,7 @@ use super::interest::Truth;
 use super::owner::{self, Owner};
 use super::pending::Pending;
 use super::pinned::Pinned;
+use super::prefixes::{self, Noted};
 use super::root::Root;
 use super::spans::Damage;
 use super::table::Table;
@@ -397,6 +398,47 @@ impl<M: Memory> Truth for Reader<M> {
 
     fn notes(&self, from: u64, to: u64, notes: &mut Vec<Note>) -> bool {
         doorbells::read_notes(&self.memory, &self.geometry, from, to, notes)
+    }
+
+    fn with_hash(&self, hash: u64) -> Result<Vec<(Vec<u8>, u64)>, ReadRefusal> {
+        let pin = self.pin(reader::COPY_PIN as u32);
+        let mut found = Vec::new();
+        'again: loop {
+            found.clear();
+            let root = self.root();
+            let table = self.table(root);
+            for index in 0..table.map_or(0, |table| table.len()) {
+                let slot = table.expect("it has slots").slot(hash, index);
+                let word = self.word(slot);
+                if word == slot::EMPTY {
+                    break;
+                }
+                if !slot::may_be(word, hash) {
+                    continue;
+                }
+                let block = match self.pin_block((slot, word), root, pin) {
+                    InSlot::Block(block) => block,
+                    InSlot::Nothing => continue,
+                    InSlot::Changed => continue 'again,
+                    InSlot::Damage => return Err(ReadRefusal::Damage),
+                };
+                let mut key = vec![0; block.key_len as usize];
+                self.memory.copy_out(block.key(), &mut key);
+                unpin(&self.memory, pin);
+                if block.hash == hash {
+                    found.push((key, block.version));
+                }
+            }
+            match (self.root() == root, table) {
+                (true, Some(_)) => return Ok(found),
+                (true, None) => return Err(ReadRefusal::Damage),
+                (false, _) => {}
+            }
+        }
+    }
+
+    fn changes(&self, entry: u32, from: u64, hashes: &mut Vec<u64>) -> Noted {
+        prefixes::changes(&self.memory, &self.geometry, entry, from, hashes)
     }
 }
 

@@ -15,7 +15,7 @@
 //! different ones, and a copy that was made while the store was in use has the right one.
 
 use super::header::StoreHeader;
-use super::{Core, StoreGeometry, shared};
+use super::{Core, StoreGeometry, prefixes, shared};
 use crate::error::SegmentError;
 use crate::identity::{closed, process};
 use crate::layout::store::journal::HEAD;
@@ -96,8 +96,9 @@ pub(super) fn is_all_there(found: &Found) -> bool {
     found.is_name() || was_closed(found)
 }
 
-/// Frees all records of participants and readers: nobody is there who could have one.
+/// Frees all records of participants and readers, and all watched prefixes: nobody is there who could have one.
 fn forget_participants(memory: &MappedMemory, geometry: &StoreGeometry) {
+    prefixes::forget(memory, geometry);
     let participants = geometry.private() + private::PARTICIPANTS;
     for (start, bytes) in [(participants, participant::BYTES), (geometry.reader(0), reader::BYTES)]
     {

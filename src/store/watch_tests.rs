@@ -3,7 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use super::block::hash;
-use super::interest::{Interest, OneKey, Prefix};
+use super::interest::{Interest, OneKey};
+use super::interest_prefix::Prefix;
 use super::journal::{Journal, Operation};
 use super::reader::Reader;
 use super::watch::{Change, Plain, Watcher};
@@ -32,7 +33,7 @@ impl Rig {
     }
 
     fn watch_prefix(&self, prefix: &[u8]) -> Watcher<HeapMemory, Prefix> {
-        let interest = Prefix::new(&self.reader, prefix).unwrap();
+        let interest = Prefix::new(&self.reader, &self.geometry, prefix, None).unwrap();
         Watcher::new(self.core.memory.clone(), &self.geometry, interest, 1_000_000)
     }
 
@@ -298,7 +299,7 @@ fn what_is_told_never_goes_back_and_ends_with_the_last() {
     let mut watch = Watcher::new(
         core.memory.clone(),
         &geometry,
-        Prefix::new(&reader, b"k").unwrap(),
+        Prefix::new(&reader, &geometry, b"k", None).unwrap(),
         1_000_000,
     );
     watch.slice_ns = u64::MAX;

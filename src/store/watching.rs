@@ -13,7 +13,8 @@ use super::bed::{ByHost, Place};
 use super::block;
 use super::error::ReadError;
 use super::handle::Store;
-use super::interest::{Interest, OneKey, Prefix};
+use super::interest::{Interest, OneKey};
+use super::interest_prefix::Prefix;
 use super::interests::{Interests, One, WatchId};
 use super::watch::{Change, POLL_NS, Watcher};
 use crate::layout::store::block::MAX_KEY_BYTES;
@@ -81,8 +82,8 @@ pub struct Watch<'a>(Watching<'a, One>);
 
 /// Many watches in one, for a thread that waits for all of them.
 ///
-/// One wait costs writers as much as one watch of a prefix does. Each news costs a look at every key, and a
-/// walk through the table for every prefix.
+/// A wait is ended by each change of any key, and costs that writer one system call. Each change costs a look at every
+/// watched key. What a prefix costs, [`Store::watch_prefix`] says.
 #[derive(Debug)]
 pub struct Watches<'a>(Watching<'a, Interests>);
 
@@ -225,14 +226,25 @@ impl Store {
         Ok(Watch(Watching::new(self, One::Key(key))))
     }
 
-    /// Watches all keys that begin with these bytes, from now on. Keeps a copy of those keys; each news costs
-    /// a walk through the table, which many writes can share.
+    /// Watches all keys that begin with these bytes, from now on. Keeps a copy of those keys.
+    ///
+    /// Writes elsewhere cost neither their writer a system call nor this watch a look. A change under the prefix costs
+    /// the same at any number of keys. This holds for the first 32 prefixes that handles for writing watch, and as long as
+    /// fewer than 128 changes come between two looks. Others are woken by each change of any key, and walk through
+    /// the table. Waits up to 50 ms for a writer that has the lock.
     ///
     /// # Errors
     /// [`WatchError::Read`].
     pub fn watch_prefix(&self, prefix: impl AsRef<[u8]>) -> Result<Watch<'_>, WatchError> {
-        let prefix = Prefix::new(self, prefix.as_ref())?;
-        Ok(Watch(Watching::new(self, One::Prefix(prefix))))
+        Ok(Watch(Watching::new(self, self.interest_in_prefix(prefix.as_ref())?)))
+    }
+
+    /// All keys that begin with these bytes, with an entry where one is to be had.
+    pub(super) fn interest_in_prefix(&self, prefix: &[u8]) -> Result<One, ReadError> {
+        self.memory()?;
+        // Before the first look, so that whatever changes behind it is noted.
+        let entry = self.writable().ok().and_then(|writable| writable.register(prefix));
+        Ok(One::Prefix(Prefix::new(self, self.watched().1, prefix, entry)?))
     }
 
     /// Watches nothing yet: keys and prefixes are added to it.
@@ -313,8 +325,8 @@ impl Watches<'_> {
     /// # Errors
     /// As [`Store::watch_prefix`].
     pub fn add_prefix(&mut self, prefix: impl AsRef<[u8]>) -> Result<WatchId, WatchError> {
-        let prefix = Prefix::new(self.0.store, prefix.as_ref())?;
-        Ok(self.0.watcher.interest_mut().add(One::Prefix(prefix)))
+        let prefix = self.0.store.interest_in_prefix(prefix.as_ref())?;
+        Ok(self.0.watcher.interest_mut().add(prefix))
     }
 
     /// Watches this no more; returns whether it did.

@@ -19,6 +19,7 @@ use super::cut::{Read, ReadCopy};
 use super::error::{HandleError, ReadError, WriteError};
 use super::lock::{Recovery, Writer};
 use super::pinned::Pinned;
+use super::prefixes;
 use super::reader::{ReadRefusal, Reader};
 use super::shared::Shared;
 use super::spans::Damage;
@@ -41,6 +42,9 @@ pub(super) struct Writable {
     patience: Cell<Option<Duration>>,
     pub(super) shared: Arc<Shared>,
 }
+
+/// How long who watches a prefix waits for a writer. Without the lock, the watch walks the table.
+const PATIENCE_OF_WATCH: Duration = Duration::from_millis(50);
 
 /// How long who makes a handle waits for a writer, where it needs the lock to look for dead readers.
 pub(super) const PATIENCE_OF_CLAIM: Duration = Duration::from_secs(1);
@@ -117,6 +121,21 @@ impl Writable {
     fn copy(&self, key: &[u8]) -> Result<Option<Value<'_>>, ReadError> {
         let Some(pinned) = self.reader.get_to_copy(key)? else { return Ok(None) };
         Ok(Some(copy_of(&pinned)))
+    }
+
+    /// An entry for a watch of this prefix; `None` where none is free, or the lock cannot be had for a while.
+    pub(super) fn register(&self, prefix: &[u8]) -> Option<prefixes::Entry> {
+        let deadline = after(&self.shared.memory, PATIENCE_OF_WATCH);
+        let registered = self.locked(deadline, |store| {
+            let Locked { writer, shared } = store;
+            let register =
+                || prefixes::register(&writer.memory, &writer.geometry, shared.owner, prefix);
+            Ok::<_, WriteError>(register().or_else(|| {
+                shared.reclaim();
+                register()
+            }))
+        });
+        registered.ok().flatten()
     }
 
     /// Runs an operation under the lock.

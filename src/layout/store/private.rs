@@ -12,8 +12,11 @@
 //! 320..512    reserved, zero
 //! 512         doorbells: one for everything, 128 others    generations: holder of the lock;
 //!                                                          announcements: watchers, and who takes them back
-//! 1664..8192  reserved, zero
-//! 8192        participants: 64 bytes each                  the participant that has claimed it
+//! 1664        set of the watched prefixes                  holder of the lock
+//! 1672..4096  reserved, zero
+//! 4096        watched prefixes: 32 of 128 bytes            see [`prefix`]
+//! 8192        notes of changes: 128 of 8 bytes a prefix    holder of the lock
+//! 40960       participants: 64 bytes each                  the participant that has claimed it
 //! ...         readers: 256 bytes each                      the reader that has claimed it
 //! ...         end, a multiple of [`ALIGN`]
 //! ```
@@ -36,7 +39,7 @@ pub const LOCK: u64 = 256;
 /// Bytes reserved for the lock.
 pub const LOCK_BYTES: u64 = 64;
 /// Where the participants start.
-pub const PARTICIPANTS: u64 = 8192;
+pub const PARTICIPANTS: u64 = 40960;
 
 /// Doorbells: where trusted watchers sleep.
 pub mod bell {
@@ -64,9 +67,65 @@ pub mod bell {
     /// Where the last one ends.
     pub const END: u64 = FIRST + BUCKETS * BYTES;
 
-    /// Offset of the bell with this number: one that keys share, or behind them that of everything.
+    /// Offset of the bell with this number: one that keys share, then that of everything, then those of the
+    /// watched prefixes.
     pub const fn numbered(number: u64) -> u64 {
-        if number < BUCKETS { FIRST + number * BYTES } else { EVERYTHING }
+        if number < BUCKETS {
+            FIRST + number * BYTES
+        } else if number == BUCKETS {
+            EVERYTHING
+        } else {
+            super::prefix::at(number - BUCKETS - 1) + super::prefix::BELL
+        }
+    }
+}
+
+/// Watched prefixes: which changes writers note, and for whom. Each has an entry, and a ring of notes.
+///
+/// | word | who changes it |
+/// |---|---|
+/// | [`OWNER`] | the watcher, or a holder of the lock once that has died: to 0. A holder of the lock: from 0 |
+/// | [`BELL`] | as every [`bell`]'s |
+/// | all others | holder of the lock |
+pub mod prefix {
+    /// `u64`: a bit for each entry that writers look at.
+    pub const USED: u64 = 1664;
+    /// How many prefixes can be watched without a walk. Fewer in models.
+    pub const ENTRIES: u64 = if cfg!(loom) { 1 } else { 32 };
+    /// Where the first entry starts.
+    const FIRST: u64 = 4096;
+    /// Bytes of an entry.
+    pub const BYTES: u64 = 128;
+    /// `u64`: the participant that watches; 0 = nobody.
+    pub const OWNER: u64 = 0;
+    /// The doorbell of this prefix.
+    pub const BELL: u64 = 8;
+    /// `u64`: how many changes were noted. Never lowered. The `n`th note is at place `n % NOTES`.
+    pub const COUNT: u64 = 16;
+    /// `u64`: how many of these belong to operations that are over.
+    pub const DONE: u64 = 24;
+    /// `u64`: bytes of the prefix that are compared.
+    pub const LEN: u64 = 32;
+    /// The first bytes of the prefix.
+    pub const PREFIX: u64 = 40;
+    /// How many bytes of it there is room for.
+    pub const PREFIX_BYTES: u64 = BYTES - PREFIX;
+
+    /// Where the first note starts.
+    const FIRST_NOTE: u64 = FIRST + 32 * BYTES;
+    /// How many notes there is room for. Fewer in models.
+    pub const NOTES: u64 = if cfg!(loom) { 2 } else { 128 };
+    /// Where the last note ends.
+    pub const END: u64 = FIRST_NOTE + ENTRIES * NOTES * super::WORD_BYTES;
+
+    /// Offset of an entry.
+    pub const fn at(number: u64) -> u64 {
+        FIRST + number * BYTES
+    }
+
+    /// Offset of a place for a note, a `u64`: the hash of a key that is about to change.
+    pub const fn note(number: u64, place: u64) -> u64 {
+        FIRST_NOTE + (number * NOTES + place) * super::WORD_BYTES
     }
 }
 
@@ -76,5 +135,7 @@ const _: () = {
         NEXT_PARTICIPANT + WORD_BYTES <= LOCK && LOCK + LOCK_BYTES <= bell::numbered(bell::BUCKETS)
     );
     assert!(bell::numbered(bell::BUCKETS).is_multiple_of(LINE_BYTES) && bell::BUCKETS <= 128);
-    assert!(bell::END <= PARTICIPANTS && PARTICIPANTS.is_multiple_of(PAGE_BYTES));
+    assert!(bell::END <= prefix::USED && prefix::USED + WORD_BYTES <= prefix::at(0));
+    assert!(prefix::at(prefix::ENTRIES) <= prefix::note(0, 0) && prefix::ENTRIES <= 64);
+    assert!(prefix::END <= PARTICIPANTS && PARTICIPANTS.is_multiple_of(PAGE_BYTES));
 };

@@ -4,8 +4,10 @@
 
 use super::{CopyRefusal, CopyingReader};
 use crate::memory::Memory;
+use crate::store::block;
 use crate::store::doorbells::{self, Note};
 use crate::store::interest::Truth;
+use crate::store::prefixes::Noted;
 
 impl<M: Memory> Truth for CopyingReader<M> {
     type Error = CopyRefusal;
@@ -28,5 +30,20 @@ impl<M: Memory> Truth for CopyingReader<M> {
 
     fn notes(&self, from: u64, to: u64, notes: &mut Vec<Note>) -> bool {
         doorbells::read_notes(&self.memory, &self.geometry, from, to, notes)
+    }
+
+    fn with_hash(&self, hash: u64) -> Result<Vec<(Vec<u8>, u64)>, CopyRefusal> {
+        let mut found = Vec::new();
+        self.scan(b"", &mut |key, version| {
+            if block::hash(key, self.geometry.seed()) == hash {
+                found.push((key.to_vec(), version));
+            }
+        })?;
+        Ok(found)
+    }
+
+    /// Nothing: the notes lie in the private part, and who reads copies has no entry.
+    fn changes(&self, _: u32, from: u64, _: &mut Vec<u64>) -> Noted {
+        Noted { done: from, count: from, complete: false }
     }
 }

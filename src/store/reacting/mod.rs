@@ -26,7 +26,7 @@ use thiserror::Error;
 
 use super::error::{HandleError, ReadError};
 use super::handle::Store;
-use super::interest::{OneKey, Prefix};
+use super::interest::OneKey;
 use super::interests::One;
 use super::watch::{Change, POLL_NS};
 use super::watching::{WatchError, check_key};
@@ -133,7 +133,7 @@ impl Reaction<'_> {
             To::Key(key) => {
                 One::Key(OneKey::new(self.store, self.store.watched().1, check_key(key)?)?)
             }
-            To::Prefix(prefix) => One::Prefix(Prefix::new(self.store, prefix)?),
+            To::Prefix(prefix) => self.store.interest_in_prefix(prefix)?,
         })
     }
 }

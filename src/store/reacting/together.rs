@@ -22,8 +22,8 @@ use crate::store::watching::{WatchInterrupter, Watching};
 /// A thread on which the callbacks of several reactions are called. To share it is a choice: a callback that does not return
 /// holds up all of them, and stopping one waits for the others' callbacks too.
 ///
-/// One wait costs writers as much as one reaction to a prefix does. Each change of any key costs a look at every key that
-/// reactions are for, and a walk through the table for every prefix.
+/// Each change of any key wakes the thread, which costs that writer one system call. It costs a look at every key that
+/// reactions are for. What a prefix costs, [`Store::watch_prefix`] says.
 ///
 /// It ends when its last handle and the last [`Reacting`] of its reactions are gone.
 #[derive(Clone)]
