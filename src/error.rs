@@ -122,6 +122,16 @@ pub enum SegmentError {
         /// What it is instead.
         found: String,
     },
+    /// The second of two memory files is not the private part of the store in the first one.
+    #[error(
+        "the memory file given as the private part of a store is {found}, expected that of store {expected:#034x}; take both descriptors from one call of `descriptor_writable`"
+    )]
+    NotItsPrivatePart {
+        /// What it is instead.
+        found: String,
+        /// Incarnation of the store in the first one.
+        expected: u128,
+    },
     /// A memory file that can still shrink or grow.
     #[error(
         "the memory file is not sealed against shrinking and growing (seals {found:#x}, needed {needed:#x}); pass one that `descriptor()` returned"
@@ -203,7 +213,9 @@ fn next_step(field: &str) -> &'static str {
         "layout version" | "fingerprint" | "C library" | "bytes of a mutex" => {
             "it was made by another build: build both sides from one version, or create it anew"
         }
-        "kind" => "1 is a channel, 2 is a store: open it as what it is, or use another name",
+        "kind" => {
+            "1 is a channel, 2 is a store, 3 is a store's private part: open it as what it is, or use another name"
+        }
         "kind of ring" => "0 is records, 1 is lossy, 2 is slots: open it as what it is",
         "wakeups" => "0 is futexes, 1 is events: attach it as it was created",
         _ => "its header is damaged: create it anew",

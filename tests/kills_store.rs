@@ -344,7 +344,7 @@ fn f04_f05_f06_killed_writers_and_readers_leave_every_committed_value() {
         store.check().unwrap();
         note_recovery(&store, &ledger);
         let stats = store.stats().unwrap();
-        assert_eq!((stats.readers, stats.pinned), (1, 0));
+        assert_eq!((stats.readers, stats.pinned), (Some(1), Some(0)));
         inside += stats.recoveries - counted;
         added += ledger.total().0;
         for (sum, count) in recoveries.iter_mut().zip(ledger.recoveries()) {

@@ -238,7 +238,7 @@ fn reactions_come_and_go_on_a_dispatcher_also_from_callbacks() {
     drop((many, nested, dispatcher, tell));
     assert!(told.recv_timeout(NEVER).is_err());
     let readers = || store.stats().unwrap().readers;
-    while readers() > 1 {
+    while readers() > Some(1) {
         thread::yield_now();
     }
 }

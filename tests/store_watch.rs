@@ -5,13 +5,12 @@
 
 mod common;
 
-use std::os::fd::OwnedFd;
 use std::thread;
 use std::time::Duration;
 
 use common::random::{self, Random};
 use common::victim::Victim;
-use ringway::store::{Store, StoreOptions, WatchError};
+use ringway::store::{Store, StoreDescriptors, StoreOptions, WatchError};
 
 /// Longer than any test takes: a change that is told then has been missed.
 const LONG: Duration = Duration::from_secs(60);
@@ -22,7 +21,7 @@ fn store() -> Store {
 }
 
 /// For another process.
-fn descriptor(store: &Store) -> OwnedFd {
+fn descriptor(store: &Store) -> StoreDescriptors {
     // SAFETY: it goes to a fork of this process, which runs this library.
     unsafe { store.descriptor_writable() }.unwrap()
 }

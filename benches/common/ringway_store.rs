@@ -5,7 +5,7 @@
 
 use std::os::fd::OwnedFd;
 
-use ringway::store::{Store, StoreOptions};
+use ringway::store::{Store, StoreDescriptors, StoreOptions};
 
 use super::keyed::{
     Changing, Keyed, Load, ONE_TURN, Together, key_bytes, read_stamp, stamp_of, write_stamp,
@@ -31,8 +31,8 @@ pub fn store(capacity_bytes: usize) -> Store {
     Store::anonymous(&StoreOptions { capacity_bytes, ..StoreOptions::default() }).expect("a store")
 }
 
-/// A descriptor for the other side.
-pub fn descriptor(store: &Store) -> OwnedFd {
+/// Descriptors for the other side.
+pub fn descriptors(store: &Store) -> StoreDescriptors {
     // SAFETY: the other side is this program, which writes by way of the library only.
     unsafe { store.descriptor_writable() }.expect("a descriptor")
 }
@@ -43,12 +43,14 @@ impl<const IN_PLACE: bool> Keyed for Handle<IN_PLACE> {
         for key in 0..load.keys as u64 {
             handle.set(key, stamp_of(key, 1));
         }
-        let fds = vec![descriptor(&handle.store)];
-        (handle, fds)
+        let StoreDescriptors { public, private } = descriptors(&handle.store);
+        (handle, vec![public, private])
     }
 
     fn attach(load: &Load, mut fds: Vec<OwnedFd>) -> Self {
-        Self::over(Store::attach(fds.remove(0)).expect("the parent's store"), load.size)
+        let (public, private) = (fds.remove(0), fds.remove(0));
+        let descriptors = StoreDescriptors { public, private };
+        Self::over(Store::attach(descriptors).expect("the parent's store"), load.size)
     }
 
     #[inline]

@@ -6,7 +6,6 @@
 
 mod watching;
 
-use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use comfy_table::{Table, presets};
@@ -16,7 +15,7 @@ use ringway::store::{Core, Recovered, Store, StoreGeometry};
 use crate::common::cli::Options;
 use crate::common::goals::Goals;
 use crate::common::keyed::key_bytes;
-use crate::common::ringway_store::{descriptor, store};
+use crate::common::ringway_store::{descriptors, store};
 use crate::common::stats::Latencies;
 use crate::common::table::bytes;
 
@@ -59,10 +58,9 @@ fn deaths(options: &Options, goals: &mut Goals, table: &mut Table) {
     let mut found = kinds.map(|kind| (kind, 0_u64, Latencies::new()));
     let deaths = if options.quick { QUICK_DEATHS } else { DEATHS };
     for death in 0..deaths {
-        let fd = descriptor(&store);
+        let theirs = descriptors(&store);
         let victim = Victim::start(|| {
-            let store =
-                Store::attach(fd.as_fd().try_clone_to_owned().expect("a copy")).expect("a store");
+            let store = Store::attach(theirs.try_clone().expect("a copy")).expect("a store");
             store.set(ALIVE, &death.to_ne_bytes()).expect("setting");
             for turn in 0_u64.. {
                 store
@@ -133,9 +131,9 @@ fn attachments(options: &Options, goals: &mut Goals, table: &mut Table) {
         let mut latencies = Latencies::new();
         let times = if options.quick { 2 } else { 10 };
         for _ in 0..times {
-            let fd = descriptor(&store);
+            let theirs = descriptors(&store);
             let started = Instant::now();
-            let another = Store::attach(fd).expect("attaching");
+            let another = Store::attach(theirs).expect("attaching");
             assert!(another.contains(key_bytes(keys / 2)).expect("looking"));
             latencies.record(started.elapsed());
         }

@@ -14,7 +14,7 @@ use super::{Victim, row};
 use crate::common::cli::Options;
 use crate::common::cpu;
 use crate::common::goals::Goals;
-use crate::common::ringway_store::{descriptor, store};
+use crate::common::ringway_store::{descriptors, store};
 use crate::common::shared::{Shared, futex_wait, futex_wake};
 use crate::common::stats::Latencies;
 
@@ -47,12 +47,13 @@ pub fn run(options: &Options, goals: &mut Goals, table: &mut Table, far_cpu: usi
         let shared = Shared::create(4096);
         let store = store(1 << 20);
         store.set(KEY, b"").expect("setting");
-        let fd = descriptor(&store);
+        let theirs = descriptors(&store);
         let change = || {
             store.set(KEY, &now_ns().to_ne_bytes()).expect("setting");
         };
         let watch = || {
-            let store = Store::attach(fd.try_clone().expect("a copy")).expect("the parent's store");
+            let store =
+                Store::attach(theirs.try_clone().expect("a copy")).expect("the parent's store");
             let mut watch = store.watch(KEY).expect("a watch");
             tell(&shared, || drop(watch.wait_forever().expect("a change")));
         };

@@ -10,7 +10,7 @@
 //! The host sets `RINGWAY_PLUGIN` for the program that it executes, to one line of text:
 //!
 //! ```text
-//! 5 host=7 session=8 pulse=-1 control=9 bell=10 active=11 passive=12 service=13 store=14 payloads=15 post=16 access=none name=nonebot
+//! 5 host=7 session=8 pulse=-1 control=9 bell=10 active=11 passive=12 service=13 store=14 store-private=-1 payloads=15 payloads-private=-1 post=16 access=read-only name=nonebot
 //! ```
 //!
 //! | word | what it is |
@@ -23,17 +23,19 @@
 //! | `bell` | eventfd: the plugin writes 1 to it after a request |
 //! | `active`, `passive` | memory files of the channels "nonebot-active" and "nonebot-passive" |
 //! | `service` | memory file of the service channel, or -1 |
-//! | `store` | memory file of the store, or -1 |
-//! | `payloads` | memory file of the store for large publications, or -1 |
+//! | `store` | memory file of the store's public part, or -1 |
+//! | `store-private` | memory file of its private part, or -1 |
+//! | `payloads`, `payloads-private` | the same of the store for large publications |
 //! | `post` | socket on which the host tells of links, or -1 |
 //! | `access` | what the plugin may do with two stores: none, read-only or writable |
 //! | `name` | the plugin's name, up to the end: UTF-8, no control characters |
 //!
-//! The numbers are descriptors that the plugin has inherited. The memory files but the store's are
+//! The numbers are descriptors that the plugin has inherited. The memory files but the stores' are
 //! channel segments as `layout` describes them, sealed against shrinking and growing; the host is side
 //! 0, the plugin attaches side 1. What travels on the service channel stands in
 //! [`frame`](super::frame). There is none where the host serves nothing, and no store where it has
-//! none, or the plugin has no access; *read-only* says that the descriptor is open for reading only.
+//! none, or the plugin has no access; *read-only* says that the descriptor is open for reading only. A store's private
+//! part is there where access is *writable*, and nowhere else.
 //! The socket is one of a pair of `SOCK_SEQPACKET`, and only read by the plugin; there is one where the
 //! host links processes ([`HostBuilder::links`](super::HostBuilder::links)), and then a service channel too.
 //! The session is one of a `SOCK_SEQPACKET` pair too, and only read. Each message on it is a question
@@ -202,8 +204,10 @@ pub(super) struct Announcement {
     /// -1 where there is none; and so are the stores' and the post's.
     pub(super) service: i32,
     pub(super) store: i32,
+    pub(super) store_private: i32,
     /// Of the store for large publications.
     pub(super) payloads: i32,
+    pub(super) payloads_private: i32,
     pub(super) post: i32,
     pub(super) access: Grant,
     pub(super) name: String,
@@ -236,12 +240,14 @@ impl Grant {
 impl Announcement {
     pub(super) fn to_text(&self) -> String {
         let Self { host, session, pulse, control, bell, active, passive, .. } = self;
-        let Self { service, store, payloads, post, name, .. } = self;
+        let Self { service, store, store_private, payloads, payloads_private, post, name, .. } =
+            self;
         let access = self.access.to_word();
         format!(
             "{HANDSHAKE_VERSION} host={host} session={session} pulse={pulse} control={control} \
              bell={bell} active={active} passive={passive} service={service} store={store} \
-             payloads={payloads} post={post} access={access} name={name}"
+             store-private={store_private} payloads={payloads} \
+             payloads-private={payloads_private} post={post} access={access} name={name}"
         )
     }
 
@@ -272,17 +278,30 @@ impl Announcement {
             passive: number("passive", "the seventh number is not passive=")?,
             service: number("service", "the eighth number is not service=")?,
             store: number("store", "the ninth number is not store=")?,
-            payloads: number("payloads", "the tenth number is not payloads=")?,
-            post: number("post", "the eleventh number is not post=")?,
+            store_private: number("store-private", "the tenth number is not store-private=")?,
+            payloads: number("payloads", "the eleventh number is not payloads=")?,
+            payloads_private: number(
+                "payloads-private",
+                "the twelfth number is not payloads-private=",
+            )?,
+            post: number("post", "the thirteenth number is not post=")?,
             access: value("access")
                 .and_then(Grant::of)
                 .ok_or_else(|| malformed("access= is not none, read-only or writable"))?,
             name: name.into(),
         };
-        match words.next() {
-            None => Ok(announcement),
-            Some(_) => Err(malformed("there are more words than should be")),
+        if words.next().is_some() {
+            return Err(malformed("there are more words than should be"));
         }
+        let Self { store, store_private, payloads, payloads_private, access, .. } = announcement;
+        for (public, private) in [(store, store_private), (payloads, payloads_private)] {
+            if (private >= 0) != (public >= 0 && access == Grant::Writable) {
+                return Err(malformed(
+                    "a store's private part is there without access=writable, or missing with it",
+                ));
+            }
+        }
+        Ok(announcement)
     }
 }
 
@@ -294,15 +313,15 @@ mod tests {
     fn an_announcement_reads_as_it_was_written() {
         for (rest, access) in [
             (
-                "service=12 store=13 payloads=14 post=15 access=read-only name=none bot name=x",
+                "service=12 store=13 store-private=-1 payloads=14 payloads-private=-1 post=15 access=read-only name=none bot name=x",
                 Grant::ReadOnly,
             ),
             (
-                "service=12 store=13 payloads=14 post=15 access=writable name=none bot name=x",
+                "service=12 store=13 store-private=16 payloads=14 payloads-private=17 post=15 access=writable name=none bot name=x",
                 Grant::Writable,
             ),
             (
-                "service=-1 store=-1 payloads=-1 post=-1 access=none name=none bot name=x",
+                "service=-1 store=-1 store-private=-1 payloads=-1 payloads-private=-1 post=-1 access=none name=none bot name=x",
                 Grant::None,
             ),
         ] {
@@ -322,21 +341,25 @@ mod tests {
     #[test]
     fn anything_else_is_an_error_that_says_what() {
         let whole = "5 host=7 session=15 pulse=-1 control=8 bell=9 active=10 passive=11 service=12 store=13 \
-                     payloads=14 post=15 access=writable name=nonebot";
+                     store-private=16 payloads=14 payloads-private=17 post=15 access=writable name=nonebot";
         for end in 0..whole.len() - "onebot".len() {
             assert!(Announcement::parse(&whole[..end]).is_err(), "{:?}", &whole[..end]);
         }
         let found = |text: &str| Announcement::parse(text).unwrap_err();
         assert!(matches!(found("4 host=7"), ConnectError::Version { expected: 5, .. }));
         for text in [
-            "host=x session=15 pulse=16 control=8 bell=9 active=10 passive=11 service=12 store=13 payloads=14 post=15 access=none name=n",
-            "host=7 session=15 pulse=16 control=8 bell=9 passive=10 active=11 service=12 store=13 payloads=14 post=15 access=none name=n",
+            "host=x session=15 pulse=16 control=8 bell=9 active=10 passive=11 service=12 store=13 store-private=-1 payloads=14 payloads-private=-1 post=15 access=none name=n",
+            "host=7 session=15 pulse=16 control=8 bell=9 passive=10 active=11 service=12 store=13 store-private=-1 payloads=14 payloads-private=-1 post=15 access=none name=n",
             "host=7 session=15 pulse=16 control=8 bell=9 active=10 passive=11 name=n",
-            "host=7 session=15 pulse=16 control=8 bell=9 active=10 passive=11 service=12 store=13 payloads=14 post=15 access=all name=n",
-            "host=7 session=15 pulse=16 control=8 bell=9 active=1 passive=1 service=1 store=1 payloads=14 post=1 access=none more=1 name=n",
-            "host=7 session=15 pulse=16 control=8 bell=9 active=10 passive=11 service=12 store=13 payloads=14 post=15 access=none name=a/b",
-            "host=7 session=15 pulse=16 control=8 bell=9 active=10 passive=99999999999 service=1 store=1 payloads=14 post=1 access=none \
+            "host=7 session=15 pulse=16 control=8 bell=9 active=10 passive=11 service=12 store=13 store-private=-1 payloads=14 payloads-private=-1 post=15 access=all name=n",
+            "host=7 session=15 pulse=16 control=8 bell=9 active=1 passive=1 service=1 store=1 store-private=-1 payloads=14 payloads-private=-1 post=1 access=none more=1 name=n",
+            "host=7 session=15 pulse=16 control=8 bell=9 active=10 passive=11 service=12 store=13 store-private=-1 payloads=14 payloads-private=-1 post=15 access=none name=a/b",
+            "host=7 session=15 pulse=16 control=8 bell=9 active=10 passive=99999999999 service=1 store=1 store-private=-1 payloads=14 payloads-private=-1 post=1 access=none \
              name=n",
+            // A private part for a process that only reads, none for one that writes, one without a store.
+            "host=7 session=15 pulse=16 control=8 bell=9 active=10 passive=11 service=12 store=13 store-private=16 payloads=14 payloads-private=-1 post=15 access=read-only name=n",
+            "host=7 session=15 pulse=16 control=8 bell=9 active=10 passive=11 service=12 store=13 store-private=-1 payloads=-1 payloads-private=-1 post=15 access=writable name=n",
+            "host=7 session=15 pulse=16 control=8 bell=9 active=10 passive=11 service=12 store=13 store-private=16 payloads=-1 payloads-private=17 post=15 access=writable name=n",
         ] {
             let text = &format!("5 {text}");
             assert!(matches!(found(text), ConnectError::Malformed { .. }), "{text}");

@@ -17,6 +17,7 @@ use super::isolation::StepNames;
 use super::program::{Pipes, Program, c_environment};
 use super::service::frame;
 use super::spec::PluginSpec;
+use super::store::StoreFiles;
 use crate::channel::{Channel, ChannelOptions, ChannelTypes, Connection};
 use crate::error::{Corruption, ExitReason, RecvTimeoutError};
 use crate::memory::Deadline;
@@ -39,9 +40,9 @@ pub(super) struct Handed {
     pub(super) active: OwnedFd,
     pub(super) passive: OwnedFd,
     pub(super) service: Option<OwnedFd>,
-    pub(super) store: Option<OwnedFd>,
+    pub(super) store: Option<StoreFiles>,
     /// The store for large publications.
-    pub(super) payloads: Option<OwnedFd>,
+    pub(super) payloads: Option<StoreFiles>,
     pub(super) post: Option<OwnedFd>,
     /// What it may do with the store.
     pub(super) access: Grant,
@@ -143,6 +144,11 @@ impl Launcher {
 /// What the plugin is told of its descriptors, and the descriptors.
 fn announce(name: &str, handed: Handed) -> io::Result<(Announcement, Vec<OwnedFd>)> {
     let Handed { host, session, pulse, control, bell, active, passive, service, .. } = handed;
+    let both = |files: Option<StoreFiles>| {
+        files.map_or((None, None), |files| (Some(files.public), files.private))
+    };
+    let ((store, store_private), (payloads, payloads_private)) =
+        (both(handed.store), both(handed.payloads));
     let mut inherited = Vec::new();
     let mut number = |fd: Option<OwnedFd>| -> io::Result<i32> {
         let Some(fd) = fd else { return Ok(-1) };
@@ -160,8 +166,10 @@ fn announce(name: &str, handed: Handed) -> io::Result<(Announcement, Vec<OwnedFd
         active: number(Some(active))?,
         passive: number(Some(passive))?,
         service: number(service)?,
-        store: number(handed.store)?,
-        payloads: number(handed.payloads)?,
+        store: number(store)?,
+        store_private: number(store_private)?,
+        payloads: number(payloads)?,
+        payloads_private: number(payloads_private)?,
         post: number(handed.post)?,
         access: handed.access,
         name: name.into(),

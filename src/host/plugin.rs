@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::control::{self, Announcement, Grant, StopNotice, VARIABLE};
+use super::control::{self, Announcement, StopNotice, VARIABLE};
 use super::error::{ConnectError, RequestError, StoreError, TakeChannelsError};
 use super::guard::{self, HostGone};
 use super::links::{Desk, LinkError, PluginLinks};
@@ -19,7 +19,7 @@ use super::listener::Listener;
 use super::service::Client;
 use super::service::error::ServiceError;
 use super::service::frame::OP_ECHO;
-use super::store::through;
+use super::store::StoreFiles;
 use crate::channel::{Channel, ChannelOptions, Sender};
 use crate::os::doorbell;
 use crate::os::process::take_inherited;
@@ -48,10 +48,10 @@ pub struct Plugin {
     pub(super) service: Option<Arc<Client>>,
     /// Where the host links processes.
     pub(super) links: PluginLinks,
-    /// A descriptor of the host's store, and what may be done with it.
-    store: Option<(OwnedFd, Grant)>,
-    /// The same of the host's store for large publications.
-    payloads: Option<(OwnedFd, Grant)>,
+    /// The files of the host's store.
+    store: Option<StoreFiles>,
+    /// Those of the host's store for large publications.
+    payloads: Option<StoreFiles>,
     grace: Arc<Mutex<Option<Duration>>>,
     /// The client that all who ask for one share.
     pub(crate) rpc: OnceLock<crate::rpc::Client>,
@@ -95,7 +95,6 @@ impl Plugin {
         let os = |call| move |source| ConnectError::Os { call, source };
         let own_post = post.as_ref().map(OwnedFd::try_clone).transpose().map_err(os("dup"))?;
         let links = PluginLinks::new(post);
-        let [store, payloads] = [store, payloads].map(|fd| Some((fd?, announced.access)));
         let attach = |what, fd| {
             Channel::attach_unchecked_types(fd, options)
                 .map_err(|source| ConnectError::Segment { what, source })
@@ -203,28 +202,13 @@ impl Plugin {
     /// [`StoreError::None`] where the host has none, or this plugin is not to have it; otherwise as
     /// [`Store::attach`] and [`Store::attach_read_only`].
     pub fn store(&self) -> Result<Store, StoreError> {
-        let (fd, grant) = self.store.as_ref().ok_or(StoreError::None)?;
-        let fd = fd.try_clone().map_err(|source| StoreError::Os { call: "dup", source })?;
-        match grant {
-            Grant::None => Err(StoreError::None),
-            Grant::ReadOnly => match &self.service {
-                Some(service) => Ok(Store::attach_through(fd, through(service))?),
-                None => Ok(Store::attach_read_only(fd)?),
-            },
-            Grant::Writable => Ok(Store::attach(fd)?),
-        }
+        self.store.as_ref().ok_or(StoreError::None)?.attach(self.service.as_ref())
     }
 
     /// A handle of the host's store for large publications, where there is one for this plugin. One
     /// that may not write it reads by copying.
     pub(super) fn payloads(&self) -> Option<Store> {
-        let (fd, grant) = self.payloads.as_ref()?;
-        let fd = fd.try_clone().ok()?;
-        match grant {
-            Grant::None => None,
-            Grant::ReadOnly => Store::attach_read_only(fd).ok(),
-            Grant::Writable => Store::attach(fd).ok(),
-        }
+        self.payloads.as_ref()?.attach(None).ok()
     }
 
     /// Asks the host for an answer, and tells how long it took: whether the thread that serves plugins
@@ -303,8 +287,8 @@ struct Taken {
     active: OwnedFd,
     passive: OwnedFd,
     service: Option<OwnedFd>,
-    store: Option<OwnedFd>,
-    payloads: Option<OwnedFd>,
+    store: Option<StoreFiles>,
+    payloads: Option<StoreFiles>,
     post: Option<OwnedFd>,
 }
 
@@ -313,6 +297,7 @@ fn take_all(announced: &Announcement) -> Result<Taken, ConnectError> {
     let take = |what, fd| {
         take_inherited(fd).map_err(|source| ConnectError::Descriptor { what, fd, source })
     };
+    let files = |public: Option<OwnedFd>, private| Some(StoreFiles { public: public?, private });
     let take_if_any = |what, fd| if fd < 0 { Ok(None) } else { take(what, fd).map(Some) };
     Ok(Taken {
         host: take("the host's pidfd", announced.host)?,
@@ -323,8 +308,17 @@ fn take_all(announced: &Announcement) -> Result<Taken, ConnectError> {
         active: take("the active channel", announced.active)?,
         passive: take("the passive channel", announced.passive)?,
         service: take_if_any("the service channel", announced.service)?,
-        store: take_if_any("the store", announced.store)?,
-        payloads: take_if_any("the store for publications", announced.payloads)?,
+        store: files(
+            take_if_any("the store", announced.store)?,
+            take_if_any("the store's private part", announced.store_private)?,
+        ),
+        payloads: files(
+            take_if_any("the store for publications", announced.payloads)?,
+            take_if_any(
+                "the private part of the store for publications",
+                announced.payloads_private,
+            )?,
+        ),
         post: take_if_any("the post", announced.post)?,
     })
 }

@@ -15,6 +15,7 @@ use super::hooks::{Moment, Turn, tell};
 use super::launch::{Channels, Connections, Handed, handshake};
 use super::liveness;
 use super::program::Pipes;
+use super::store::HostStore;
 use super::supervised::{Life, Phase, Process, Supervised};
 use crate::channel::Channel;
 use crate::error::ExitReason;
@@ -97,10 +98,10 @@ impl Supervised {
         let mut channels = Channels::create(&self.options, self.longest_request())?;
         let [control_fd, active_fd, passive_fd] = channels.descriptors()?;
         let service_fd = channels.service_descriptor()?;
-        let store = self.store.as_ref().map(|store| store.descriptor(self.grant));
-        let store_fd = store.transpose()?.flatten();
-        let payloads = self.payloads.as_ref().map(|store| store.descriptor(self.grant));
-        let payloads_fd = payloads.transpose()?.flatten();
+        let files = |store: &Option<Arc<HostStore>>| {
+            store.as_ref().map_or(Ok(None), |store| store.files(self.grant))
+        };
+        let (store, payloads) = (files(&self.store)?, files(&self.payloads)?);
         let bell = doorbell::new().map_err(os("eventfd"))?;
         let (our_post, their_post) = self.post()?.unzip();
         let (our_session, session) = post::pair().map_err(os("socketpair"))?;
@@ -119,8 +120,8 @@ impl Supervised {
             active: active_fd,
             passive: passive_fd,
             service: service_fd,
-            store: store_fd,
-            payloads: payloads_fd,
+            store,
+            payloads,
             post: their_post,
             access: self.grant,
         };

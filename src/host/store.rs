@@ -2,8 +2,8 @@
 //! done about the dead and for those that may not write.
 //!
 //! [`HostBuilder::store`](super::HostBuilder::store) asks for it; [`Plugin::store`](super::Plugin::store)
-//! is the other side. What always holds: a plugin gets a descriptor that can be written through only
-//! where the host program has declared it trusted; what a dead one had pinned is given back, and what
+//! is the other side. What always holds: a plugin gets descriptors that can be written through, and the file
+//! in which participants sleep, only where the host program has declared it trusted; what a dead one had pinned is given back, and what
 //! it left unfinished is brought in order, without anybody having to wait for it.
 
 #![allow(unsafe_code)]
@@ -18,7 +18,8 @@ use super::error::{HostError, SpawnError, StoreError};
 use super::service::error::ServiceError;
 use super::service::{Client, Request, Service, ServiceProblem, Session, frame};
 use crate::store::{
-    self, Announced, Ledger, Remote, RemoteError, Store, StoreOptions, StoreQuota, WriteError,
+    self, Announced, Ledger, Remote, RemoteError, Store, StoreDescriptors, StoreOptions,
+    StoreQuota, WriteError,
 };
 
 /// How long the thread that serves plugins waits for the lock, at most: whoever has it may have been
@@ -54,18 +55,48 @@ impl HostStore {
         *self.handle() = None;
     }
 
-    /// A new descriptor for a plugin that may do so much.
-    pub(super) fn descriptor(&self, grant: Grant) -> Result<Option<OwnedFd>, SpawnError> {
+    /// New descriptors for a plugin that may do so much.
+    pub(super) fn files(&self, grant: Grant) -> Result<Option<StoreFiles>, SpawnError> {
         let store = self.handle();
         let store = store.as_ref().ok_or(SpawnError::Stopped)?;
-        let descriptor = match grant {
+        let files = match grant {
             Grant::None => return Ok(None),
-            Grant::ReadOnly => store.descriptor_read_only(),
+            Grant::ReadOnly => {
+                store.descriptor_read_only().map(|public| StoreFiles { public, private: None })
+            }
             // SAFETY: the host program has declared that the plugin writes by way of this library only:
             // `PluginSpec::trust_with_store` is the only way to this grant.
-            Grant::Writable => unsafe { store.descriptor_writable() },
+            Grant::Writable => unsafe { store.descriptor_writable() }.map(
+                |StoreDescriptors { public, private }| StoreFiles {
+                    public,
+                    private: Some(private),
+                },
+            ),
         };
-        descriptor.map(Some).map_err(SpawnError::Store)
+        files.map(Some).map_err(SpawnError::Store)
+    }
+}
+
+/// The memory files of a store, as a plugin has them: both where it is trusted with the store.
+#[derive(Debug)]
+pub(super) struct StoreFiles {
+    pub(super) public: OwnedFd,
+    pub(super) private: Option<OwnedFd>,
+}
+
+impl StoreFiles {
+    /// A handle of the store. A plugin that is not trusted with it writes through `service`, where there is one.
+    pub(super) fn attach(&self, service: Option<&Arc<Client>>) -> Result<Store, StoreError> {
+        let dup =
+            |fd: &OwnedFd| fd.try_clone().map_err(|source| StoreError::Os { call: "dup", source });
+        let public = dup(&self.public)?;
+        Ok(match (&self.private, service) {
+            (Some(private), _) => {
+                Store::attach(StoreDescriptors { public, private: dup(private)? })?
+            }
+            (None, Some(service)) => Store::attach_through(public, through(service))?,
+            (None, None) => Store::attach_read_only(public)?,
+        })
     }
 }
 
@@ -135,7 +166,7 @@ impl StoreService {
 }
 
 /// The plugin's side: its service channel, for requests to the store.
-pub(super) fn through(service: &Arc<Client>) -> Arc<dyn Remote> {
+fn through(service: &Arc<Client>) -> Arc<dyn Remote> {
     Arc::new(Through { service: Arc::clone(service) })
 }
 
@@ -198,8 +229,9 @@ mod tests {
             let (ours, theirs) = Channel::pair(&options).unwrap();
             server.admit(Arc::new(Visit::new(plugin, &events, quota, None)), ours);
             let client = Arc::new(Client::new(theirs).unwrap());
-            let descriptor = host.descriptor(Grant::ReadOnly).unwrap().unwrap();
-            Store::attach_through(descriptor, through(&client)).unwrap()
+            let files = host.files(Grant::ReadOnly).unwrap().unwrap();
+            assert!(files.private.is_none());
+            files.attach(Some(&client)).unwrap()
         };
         let one = StoreQuota { max_keys: 1, ..StoreQuota::default() };
         let (first, second) = (asking("first", Some(one)), asking("second", Some(one)));

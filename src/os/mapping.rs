@@ -1,4 +1,4 @@
-//! A mapped file: owns the mapping, populates it, unmaps it when dropped.
+//! A mapped file, or two in one range: owns the mapping, populates it, unmaps it when dropped.
 //!
 //! [`MappedMemory`](crate::memory::MappedMemory) reads and writes through it.
 //! Invariants: every page was there when the mapping was handed out, so that the lack of memory is an
@@ -8,6 +8,7 @@
 use std::fs::File;
 use std::io;
 use std::mem::ManuallyDrop;
+use std::os::fd::AsRawFd;
 use std::ptr::NonNull;
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
@@ -19,7 +20,7 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering};
 /// Smallest page of any machine; touching more often than needed is only slower.
 const SMALLEST_PAGE_BYTES: usize = 4096;
 
-/// A populated mapping of a whole file, shared with everybody who maps it.
+/// A populated mapping of a whole file, or of two one behind the other, shared with everybody who maps it.
 #[derive(Debug)]
 pub(crate) struct Mapping {
     raw: ManuallyDrop<MmapRaw>,
@@ -49,17 +50,24 @@ impl Mapping {
         Self::new(file, len_bytes, false)
     }
 
+    /// Maps two files for reading and writing, the second right behind the first. The first one's length is a
+    /// multiple of the system's pages.
+    pub(crate) fn read_write_both(
+        [first, second]: [&File; 2],
+        [first_bytes, second_bytes]: [u64; 2],
+    ) -> Result<Self, SegmentError> {
+        // A range of both lengths, all of it the first file's: the part behind that file's end is only held for
+        // the second one.
+        let raw = map(first, first_bytes + second_bytes, true)?;
+        let raw = replace_rest(raw, first_bytes, second)?;
+        Self::populated(raw, true)
+    }
+
     fn new(file: &File, len_bytes: u64, writable: bool) -> Result<Self, SegmentError> {
-        let no_space = |source| SegmentError::NoSpace { len_bytes, source };
-        let len =
-            usize::try_from(len_bytes).map_err(|_| no_space(io::ErrorKind::FileTooLarge.into()))?;
-        let mut options = MmapOptions::new();
-        options.len(len);
-        let raw = if writable { options.map_raw(file) } else { options.map_raw_read_only(file) }
-            .map_err(|source| match source.raw_os_error() {
-                Some(libc::ENOMEM) => no_space(source),
-                _ => os("mmap")(source),
-            })?;
+        Self::populated(map(file, len_bytes, writable)?, writable)
+    }
+
+    fn populated(raw: MmapRaw, writable: bool) -> Result<Self, SegmentError> {
         if !dumps::are_kept() {
             // Where it fails, a core dump is longer.
             let _ = raw.advise(Advice::DontDump);
@@ -137,9 +145,48 @@ impl Mapping {
     }
 }
 
+fn map(file: &File, len_bytes: u64, writable: bool) -> Result<MmapRaw, SegmentError> {
+    let no_space = |source| SegmentError::NoSpace { len_bytes, source };
+    let len =
+        usize::try_from(len_bytes).map_err(|_| no_space(io::ErrorKind::FileTooLarge.into()))?;
+    let mut options = MmapOptions::new();
+    options.len(len);
+    if writable { options.map_raw(file) } else { options.map_raw_read_only(file) }
+        .map_err(|source| not_mapped(len_bytes, source))
+}
+
+fn not_mapped(len_bytes: u64, source: io::Error) -> SegmentError {
+    match source.raw_os_error() {
+        Some(libc::ENOMEM) => SegmentError::NoSpace { len_bytes, source },
+        _ => os("mmap")(source),
+    }
+}
+
+/// Maps a file, from its start, in place of what `raw` maps from `offset` to its end.
+fn replace_rest(raw: MmapRaw, offset: u64, file: &File) -> Result<MmapRaw, SegmentError> {
+    // It fits: `raw` is longer.
+    let offset = offset as usize;
+    let len = raw.len().checked_sub(offset).expect("inside the range");
+    // SAFETY: `offset` is at most the length, as `checked_sub` has found.
+    let start = unsafe { raw.as_mut_ptr().add(offset) };
+    let (protection, flags) =
+        (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_FIXED);
+    // SAFETY: replaces a part of `raw`, which nobody else has: the caller has just made it.
+    let placed = unsafe { libc::mmap(start.cast(), len, protection, flags, file.as_raw_fd(), 0) };
+    if placed != libc::MAP_FAILED {
+        return Ok(raw);
+    }
+    let source = io::Error::last_os_error();
+    if source.raw_os_error() == Some(libc::ENOMEM) {
+        // The kernel may have unmapped the part, and another thread may have mapped something there since. So
+        // the range is not unmapped.
+        std::mem::forget(raw);
+    }
+    Err(not_mapped(len as u64, source))
+}
+
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsRawFd;
     use std::os::unix::fs::MetadataExt;
 
     use super::*;
@@ -191,5 +238,32 @@ mod tests {
         for result in [Mapping::read_write(&file, 8192), Mapping::read_only(&file, 8192)] {
             assert!(matches!(result, Err(SegmentError::NoSpace { len_bytes: 8192, .. })));
         }
+    }
+
+    #[test]
+    fn two_files_lie_one_behind_the_other_and_no_hole_is_between() {
+        let files = [LEN_BYTES, 4096].map(|len_bytes| memfd::create(len_bytes).unwrap());
+        let both = [&files[0], &files[1]];
+        let mapping = Mapping::read_write_both(both, [LEN_BYTES, 4096]).unwrap();
+        assert_eq!(mapping.len_bytes(), LEN_BYTES + 4096);
+        for file in &files {
+            let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+            // SAFETY: the call takes an open descriptor and numbers.
+            let result = unsafe { libc::fallocate(file.as_raw_fd(), mode, 0, 4096) };
+            assert_eq!(result, 0);
+        }
+        mapping.populate().unwrap();
+        assert_eq!([reserved_bytes(&files[0]), reserved_bytes(&files[1])], [LEN_BYTES, 4096]);
+        for (file, offset) in files.iter().zip([0, LEN_BYTES]) {
+            std::os::unix::fs::FileExt::write_all_at(file, &[7], 100).unwrap();
+            // SAFETY: inside the mapping.
+            let byte = unsafe { mapping.base().add(offset as usize + 100) };
+            // SAFETY: as above; nobody writes meanwhile.
+            assert_eq!(unsafe { byte.read_volatile() }, 7);
+        }
+        let read_only =
+            File::from(memfd::reopen(std::os::fd::AsFd::as_fd(&files[1]), false).unwrap());
+        let refused = Mapping::read_write_both([&files[0], &read_only], [LEN_BYTES, 4096]);
+        assert!(matches!(refused, Err(SegmentError::Os { call: "mmap", .. })));
     }
 }

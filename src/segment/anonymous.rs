@@ -1,8 +1,8 @@
 //! Segments without a name: sealed memory files, passed by descriptor and gone with their last
 //! user.
 //!
-//! The host creates one for each channel of a plugin, and the plugin attaches it; a store without a
-//! name lies in one.
+//! The host creates one for each channel of a plugin, and the plugin attaches it. Who reads a store without a
+//! name by copying maps one.
 //! What always holds: a peer cannot make the memory behind a segment go away, neither by cutting
 //! the file nor, once both have mapped it and [`AnonymousSegment::seal_writes`] has succeeded, by
 //! punching holes.
@@ -24,8 +24,6 @@ use crate::os::{fork, membarrier, os, random};
 #[derive(Debug)]
 pub struct AnonymousSegment<G = ChannelGeometry> {
     file: File,
-    /// A description for reading only, where one was opened in time.
-    reader: Option<OwnedFd>,
     memory: MappedMemory,
     geometry: G,
 }
@@ -121,15 +119,7 @@ impl<G: Kind> AnonymousSegment<G> {
         let memory = MappedMemory::from_mapping(Arc::new(mapping), fence_mode, generation);
         fill(&memory, &geometry)?;
         memfd::add_seals(file.as_fd(), memfd::SIZE_SEALS).map_err(os("fcntl(F_ADD_SEALS)"))?;
-        Ok(Self { file, reader: None, memory, geometry })
-    }
-
-    /// Opens the file once more, for reading only, and keeps that for
-    /// [`descriptor_read_only`](Self::descriptor_read_only): a process that has changed its user can not
-    /// open it any more.
-    pub(crate) fn keep_reader(mut self) -> Self {
-        self.reader = memfd::reopen(self.file.as_fd(), false).ok();
-        self
+        Ok(Self { file, memory, geometry })
     }
 
     /// Maps a segment that somebody else made, once `check` has found its header in order.
@@ -152,7 +142,7 @@ impl<G: Kind> AnonymousSegment<G> {
             (register(FenceMode::Real)?, Mapping::read_only(&file, len_bytes)?)
         };
         let memory = MappedMemory::from_mapping(Arc::new(mapping), fence_mode, generation);
-        Ok(Self { file, reader: None, memory, geometry })
+        Ok(Self { file, memory, geometry })
     }
 
     /// The mapped memory.
@@ -175,18 +165,6 @@ impl<G: Kind> AnonymousSegment<G> {
         self.file.as_fd().try_clone_to_owned().map_err(os("dup"))
     }
 
-    /// As [`descriptor`](Self::descriptor), for a process that is only to read. Another user cannot
-    /// make more of it, because the file's mode lets only this one open it.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn descriptor_read_only(&self) -> Result<OwnedFd, SegmentError> {
-        if let Some(reader) = &self.reader {
-            return reader.try_clone().map_err(os("dup"));
-        }
-        memfd::reopen(self.file.as_fd(), false).map_err(os("open(/proc/self/fd)"))
-    }
-
     /// Ends the time in which the peer could punch holes: forbids every later writable mapping,
     /// write or hole, in any process, and fills the holes there are. Call it when both sides have
     /// mapped the segment; until then, a hole is zeros that the peer could have written as well.
@@ -195,14 +173,7 @@ impl<G: Kind> AnonymousSegment<G> {
     /// [`SegmentError::Os`] where the peer has forbidden sealing: poison the channel.
     /// [`SegmentError::NoSpace`] where there is no memory to fill the holes.
     pub fn seal_writes(&self) -> Result<(), SegmentError> {
-        let wanted = memfd::WRITE_SEAL | memfd::SEAL_SEAL;
-        if let Err(error) = memfd::add_seals(self.file.as_fd(), wanted) {
-            // Somebody, we ourselves perhaps, may have sealed it before: that is as good.
-            let seals = memfd::seals(self.file.as_fd()).map_err(os("fcntl(F_GET_SEALS)"))?;
-            if seals & memfd::WRITE_SEAL == 0 {
-                return Err(os("fcntl(F_ADD_SEALS)")(error));
-            }
-        }
+        seal_writes(&self.file)?;
         self.memory.mapping().populate()
     }
 
@@ -226,6 +197,19 @@ impl<G> AsFd for AnonymousSegment<G> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
+}
+
+/// Forbids every later writable mapping, write or hole, in any process.
+pub(super) fn seal_writes(file: &File) -> Result<(), SegmentError> {
+    let wanted = memfd::WRITE_SEAL | memfd::SEAL_SEAL;
+    if let Err(error) = memfd::add_seals(file.as_fd(), wanted) {
+        // Somebody, we ourselves perhaps, may have sealed it before: that is as good.
+        let seals = memfd::seals(file.as_fd()).map_err(os("fcntl(F_GET_SEALS)"))?;
+        if seals & memfd::WRITE_SEAL == 0 {
+            return Err(os("fcntl(F_ADD_SEALS)")(error));
+        }
+    }
+    Ok(())
 }
 
 /// Makes this process one that the fences of the segment reach; returns its fork generation.

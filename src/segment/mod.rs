@@ -24,6 +24,8 @@ mod header;
 mod named;
 #[cfg(not(loom))]
 mod open;
+#[cfg(not(loom))]
+mod pair;
 mod sides;
 #[cfg(not(loom))]
 mod words;
@@ -50,6 +52,8 @@ pub use header::{ChannelGeometry, DEFAULT_MAX_MESSAGE_BYTES, RingKind};
 pub(crate) use named::{Found, NamedSegment, Whole, own_line};
 #[cfg(not(loom))]
 pub(crate) use open::{How, Wish, at_least, open, patience, until};
+#[cfg(not(loom))]
+pub(crate) use pair::SegmentPair;
 #[cfg(not(loom))]
 pub(crate) use sides::SideLine;
 pub(crate) use sides::{attach as attach_side, read as read_side};

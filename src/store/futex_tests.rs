@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)]
 
+use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::ptr::{null, null_mut};
 use std::sync::mpsc;
@@ -89,6 +90,17 @@ fn wait_and_requeue_all(map: usize, len_bytes: usize) {
     }
 }
 
+/// Locks every byte of a file, and lets go of them.
+fn lock_all(descriptor: i32) {
+    for kind in [libc::F_RDLCK, libc::F_UNLCK] {
+        // SAFETY: zeros are valid.
+        let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+        lock.l_type = kind as libc::c_short;
+        // SAFETY: the lock outlives the call, which takes an open descriptor.
+        unsafe { libc::fcntl(descriptor, libc::F_OFD_SETLK, &raw const lock) };
+    }
+}
+
 /// What `FUTEX_WAKE` returns for the word at this offset.
 fn wake(memory: &MappedMemory, offset: u64) -> i64 {
     let word = memory.futex_word(offset).as_ptr();
@@ -109,9 +121,11 @@ fn f48_another_user_that_sleeps_on_public_words_harms_no_writer() {
     let (memory, geometry, _) = store.watched();
     let bell = doorbells::of(super::block::hash(b"k", geometry.seed()));
     let bells = [bell, doorbells::EVERYTHING];
-    let descriptor = store.descriptor_read_only().unwrap();
-    let public_bytes = geometry.private() as usize;
-    let attack = |act: &dyn Fn(usize)| attack(descriptor.as_raw_fd(), public_bytes, act);
+    // All that a process gets that is not trusted.
+    let file = File::from(store.descriptor_read_only().unwrap());
+    let public_bytes = file.metadata().unwrap().len();
+    assert_eq!(public_bytes, geometry.private(), "lock, doorbells and pins lie behind it");
+    let attack = |act: &dyn Fn(usize)| attack(file.as_raw_fd(), public_bytes as usize, act);
     let copies = bells.map(|bell| generation::of_bell(bell.into()));
     let pi = copies.map(|offset| {
         attack(&|map| {
@@ -120,8 +134,11 @@ fn f48_another_user_that_sleeps_on_public_words_harms_no_writer() {
             wait_requeue_pi(word, unsafe { (word as *const u32).read_volatile() });
         })
     });
-    // All words of the public part that are no value's or its index's lie in its first page.
-    let sweeping = attack(&|map| wait_and_requeue_all(map, LIMBO as usize));
+    // The first page, where all public words lie that change, again and again; and everything, more slowly.
+    let sweeping = [LIMBO, public_bytes]
+        .map(|len_bytes| attack(&|map| wait_and_requeue_all(map, len_bytes as usize)));
+    // Locks on every byte keep nobody from becoming a participant, and hide no death.
+    let strange = attack(&|_| lock_all(file.as_raw_fd()));
     // The attack works on the words that it can reach.
     let begun = Instant::now();
     while copies.iter().any(|offset| wake(memory, *offset) >= 0) {
@@ -152,6 +169,12 @@ fn f48_another_user_that_sleeps_on_public_words_harms_no_writer() {
         }
         drop(next);
     });
-    drop((pi, sweeping));
+    // Somebody comes, is seen to live, and goes.
+    // SAFETY: it is attached just below.
+    let other = Store::attach(unsafe { store.descriptor_writable() }.unwrap()).unwrap();
+    other.set("k", b"2").unwrap();
+    assert_eq!((store.reclaim(), store.stats().unwrap().readers), (Ok(0), Some(2)));
+    drop(other);
+    drop((pi, sweeping, strange));
     store.check().unwrap();
 }

@@ -1,8 +1,9 @@
 //! The measures of one store, checked once and kept privately by each process that opens it.
 //!
 //! Whoever creates or opens a store makes one from numbers that it has checked; nothing reads them from the segment again.
-//! What always holds: every offset computed here lies inside the segment, and the regions do not
-//! overlap.
+//!
+//! Invariants: every offset computed here lies inside the store, and the regions do not overlap; a region of the public
+//! part lies inside any mapping of the store.
 
 #[cfg(not(loom))]
 use crate::identity::participant::Table;
@@ -78,6 +79,17 @@ impl StoreGeometry {
         self.private
     }
 
+    /// Length of the private part in bytes.
+    pub fn private_bytes(&self) -> u64 {
+        self.len_bytes - self.private
+    }
+
+    /// Whether this memory has the private part. That of a process which reads a store without a name by copying has
+    /// not, and no other offset of that part may be used there.
+    pub(super) fn has_private(&self, memory: &impl Memory) -> bool {
+        memory.len_bytes() > self.private
+    }
+
     /// Where the participants' records lie.
     #[cfg(not(loom))]
     pub(super) fn participants(&self) -> Table {
@@ -116,7 +128,7 @@ impl StoreGeometry {
     /// Offset of the generation of a bell, for a process that has this memory: whoever maps the public part only has
     /// a copy there.
     pub(super) fn generation(&self, memory: &impl Memory, number: u32) -> u64 {
-        if memory.len_bytes() > self.private {
+        if self.has_private(memory) {
             self.bell(number) + private::bell::GENERATION
         } else {
             generation::of_bell(number.into())

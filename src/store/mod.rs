@@ -26,6 +26,7 @@
 //! |---|---|
 //! | `geometry` | where everything lies in a store of this size |
 //! | `header`, `options`, `segment` | what a store's segment says about itself; creating and attaching it |
+//! | `descriptors` | the two memory files of a store without a name |
 //! | `named`, `usage`, `directory` | stores with a name: who is the first, what he finds; what there is |
 //! | `classes`, `spans`, `arena` | lengths of objects, runs of pages, objects |
 //! | `block`, `table` | a key with its value; from a key to its block |
@@ -95,6 +96,8 @@ mod core;
 mod cut;
 #[cfg(all(test, not(loom)))]
 mod cut_tests;
+#[cfg(not(loom))]
+mod descriptors;
 #[cfg(not(loom))]
 mod directory;
 mod doorbells;
@@ -186,6 +189,8 @@ pub use self::core::{Core, Refusal};
 pub use batch::Change as BatchChange;
 pub use copying::{Copied, CopyRefusal, CopyingIter, CopyingReader};
 pub use cut::{Read, ReadCopy};
+#[cfg(not(loom))]
+pub use descriptors::StoreDescriptors;
 #[cfg(not(loom))]
 pub use directory::{Listed, gc, gc_where, list, remove};
 pub use error::{

@@ -11,13 +11,12 @@ use thiserror::Error;
 
 use super::error::HandleError;
 use super::handle::{Side, Store};
-use super::header::StoreHeader;
 use super::shared::Shared;
-use super::{StoreOptions, StoreSegment, named};
+use super::{StoreDescriptors, StoreOptions, StoreSegment, named};
 #[cfg(doc)]
 use crate::error::NameError;
 use crate::error::SegmentError;
-use crate::segment::{self, Address, AnonymousSegment, How};
+use crate::segment::{self, Address, How};
 
 /// Why a store could not be created or opened.
 #[derive(Debug, Error)]
@@ -32,8 +31,8 @@ pub enum OpenError {
 }
 
 impl Store {
-    /// A new, empty store in a memory file without a name. It is gone with its last user; others get
-    /// it by descriptor.
+    /// A new, empty store in memory files without a name. It is gone with its last user; others get
+    /// it by descriptors.
     ///
     /// # Errors
     /// [`OpenError::Segment`], as [`StoreSegment::anonymous`].
@@ -47,8 +46,8 @@ impl Store {
     /// # Errors
     /// [`OpenError::Segment`], as [`StoreSegment::attach`]; [`OpenError::Handle`] where all reader
     /// records are in use.
-    pub fn attach(descriptor: OwnedFd) -> Result<Self, OpenError> {
-        Self::over(StoreSegment::attach(descriptor)?)
+    pub fn attach(descriptors: StoreDescriptors) -> Result<Self, OpenError> {
+        Self::over(StoreSegment::attach(descriptors)?)
     }
 
     /// Creates a store with a name. One that nobody has, and in which there are no keys, is replaced.
@@ -135,40 +134,37 @@ impl Store {
         self.segment().is_current()
     }
 
-    /// A new descriptor of a store without a name, closed on exec, with which it can be attached for
-    /// reading by copying.
+    /// A new descriptor of the public part of a store without a name, closed on exec, with which it can be attached for
+    /// reading by copying. No word that a participant sleeps on, locks or pins with lies in that file.
     ///
     /// # Errors
     /// [`SegmentError::Os`], where descriptors have run out or `/proc` is missing;
     /// [`SegmentError::NotMemory`] where the store has a name, by which it is opened instead.
     pub fn descriptor_read_only(&self) -> Result<OwnedFd, SegmentError> {
-        self.file()?.descriptor_read_only()
+        self.segment().descriptor_read_only()
     }
 
-    /// As [`descriptor_read_only`](Self::descriptor_read_only), for [`attach`](Self::attach).
+    /// New descriptors of both memory files of a store without a name, closed on exec, for
+    /// [`attach`](Self::attach).
     ///
     /// # Safety
-    /// Who gets it writes to the store by way of this library only.
+    /// The process that gets them writes to the store by way of this library only.
     ///
     /// # Errors
-    /// As there.
+    /// [`SegmentError::Os`], where descriptors have run out; [`SegmentError::NotMemory`] where the store has a name,
+    /// or this handle has its public part only.
     #[allow(unsafe_code)]
-    pub unsafe fn descriptor_writable(&self) -> Result<OwnedFd, SegmentError> {
-        self.file()?.descriptor()
+    pub unsafe fn descriptor_writable(&self) -> Result<StoreDescriptors, SegmentError> {
+        self.segment().descriptors()
     }
 
-    /// From here on nobody else can attach a store without a name for writing, whatever descriptor he
+    /// From here on nobody else can attach a store without a name for writing, whatever descriptors he
     /// has: only those who have it now write. For ever.
     ///
     /// # Errors
     /// As [`descriptor_read_only`](Self::descriptor_read_only).
     pub fn seal_writers(&self) -> Result<(), SegmentError> {
-        self.file()?.seal_writes()
-    }
-
-    fn file(&self) -> Result<&AnonymousSegment<StoreHeader>, SegmentError> {
-        let named = || SegmentError::NotMemory { found: "a store with a name".into() };
-        self.segment().file().ok_or_else(named)
+        self.segment().seal_writes()
     }
 }
 

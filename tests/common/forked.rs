@@ -1,11 +1,9 @@
 //! Stores that forked copies of a test use, and words beside them.
 
-use std::os::fd::OwnedFd;
-
 use ringway::layout::CHANNEL_DATA;
 use ringway::memory::{FenceMode, MappedMemory, Memory, Ordering};
 use ringway::segment::{AnonymousSegment, ChannelGeometry};
-use ringway::store::{Store, StoreOptions};
+use ringway::store::{Store, StoreDescriptors, StoreOptions};
 
 use super::victim::Victim;
 
@@ -48,15 +46,15 @@ pub fn store_of(capacity_bytes: u64, max_readers: u32) -> Store {
 }
 
 /// For a process that runs this library.
-pub fn descriptor(store: &Store) -> OwnedFd {
+pub fn descriptors(store: &Store) -> StoreDescriptors {
     // SAFETY: given to forked copies of this test only, which write by way of the library.
     unsafe { store.descriptor_writable() }.unwrap()
 }
 
 /// A copy of this process that has a handle of its own.
 pub fn process(store: &Store, run: impl FnOnce(&Store)) -> Victim {
-    let mut descriptor = Some(descriptor(store));
-    Victim::start(|| run(&Store::attach(descriptor.take().unwrap()).unwrap()))
+    let mut theirs = Some(descriptors(store));
+    Victim::start(|| run(&Store::attach(theirs.take().unwrap()).unwrap()))
 }
 
 pub fn hang() -> ! {

@@ -304,7 +304,7 @@ fn connect_errors() {
     let [host, session, control, bell, active, passive] = numbers;
     let text = format!(
         "5 host={host} session={session} pulse=-1 control={control} bell={bell} active={active} \
-         passive={passive} service=-1 store=-1 payloads=-1 post=-1 access=none name=wrong"
+         passive={passive} service=-1 store=-1 store-private=-1 payloads=-1 payloads-private=-1 post=-1 access=none name=wrong"
     );
     assert!(matches!(set(&text), Err(ConnectError::Segment { what: "control", .. })));
     let left = numbers.iter().filter(|fd| fs::exists(format!("/proc/self/fd/{fd}")).unwrap());

@@ -25,6 +25,11 @@ pub fn attach_header(data: &[u8]) {
         let again = StoreHeader::from_header(store.to_header(), len_bytes).expect("its own header");
         assert_eq!(again, store);
     }
+    if let Ok(store) = StoreHeader::from_public_header(header, len_bytes) {
+        assert_eq!(store.geometry.private(), len_bytes);
+        let again = StoreHeader::from_public_header(store.to_public_header(), len_bytes);
+        assert_eq!(again.expect("its own header"), store);
+    }
     let Ok(geometry) = ChannelGeometry::from_header(header, len_bytes) else { return };
     let layout = geometry.layout().expect("checked");
     assert_eq!(layout.len_bytes, len_bytes);
