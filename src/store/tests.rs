@@ -213,6 +213,7 @@ fn what_stays_pinned_is_not_looked_for_again_and_again() {
 /// How many images of a crash are looked at, and of a crash in the recovery.
 const IMAGES: usize = if cfg!(debug_assertions) { 400 } else { 4000 };
 const NESTED: usize = 16;
+const SMALL_ARENA_BYTES: u64 = 64 << 10;
 
 /// Runs `operation` on a store that `prepare` has filled; takes images that a crash in it can
 /// leave, recovers, and again with a crash in the recovery. `allowed` says which values of which
@@ -222,7 +223,7 @@ pub(super) fn crash_everywhere(
     operation: impl Fn(&mut Core<CrashMemory>),
     allowed: impl Fn(&Core<HeapMemory>) -> bool,
 ) -> [u32; 4] {
-    crash_everywhere_in(64 << 10, prepare, operation, allowed)
+    crash_everywhere_in(SMALL_ARENA_BYTES, prepare, operation, allowed)
 }
 
 /// As [`crash_everywhere`], in an arena of so many bytes.
@@ -240,7 +241,9 @@ pub(super) fn crash_everywhere_in(
     memory.record();
     operation(&mut core);
     let mut outcomes = [0; 4];
-    for (number, image) in memory.crash().sample(IMAGES).enumerate() {
+    // An image of a larger arena costs more, so there are fewer.
+    let step = (arena_bytes / SMALL_ARENA_BYTES) as usize;
+    for (number, image) in memory.crash().sample(IMAGES).step_by(step).enumerate() {
         let mut survivor = Core::new(image.to_heap(), geometry);
         let recovered = survivor.recover().unwrap();
         outcomes[recovered as usize] += 1;
