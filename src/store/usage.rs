@@ -11,7 +11,7 @@
 //! | yes | nothing is unfinished: lock, participants and readers are made anew |
 //! | no | also: the indexes are computed anew, and every block's checksum is compared |
 //!
-//! Versions go on in a new epoch either way. No boot id is compared: two processes of one machine may see
+//! Versions go on a step higher either way. No boot id is compared: two processes of one machine may see
 //! different ones, and a copy that was made while the store was in use has the right one.
 
 use super::header::StoreHeader;
@@ -25,8 +25,13 @@ use crate::memory::{MappedMemory, Memory, Ordering};
 use crate::os::{boot, os};
 use crate::segment::{Found, Whole, patience};
 
-/// Bits of a version below its epoch.
-const EPOCH_BITS: u32 = 40;
+/// How far versions go on where some that were given out may be lost: fewer than so many were given out since the
+/// next version was last brought to where it lasts.
+///
+/// Versions end at 2^63 ([`MAX_VERSION`](super::survey::MAX_VERSION)). That allows 2^23 opens of this kind.
+const LOST_STEP: u64 = 1 << 40;
+/// The same after a proven close: none is lost. That allows 2^39 opens.
+const CLOSED_STEP: u64 = 1 << 24;
 
 /// Says whose lock and readers these are from now on.
 pub(super) fn claim(memory: &MappedMemory, file: [u64; 3]) {
@@ -67,16 +72,15 @@ pub(super) fn begin(
     forget_participants(memory, geometry);
     // Versions that were given out may be lost, and must not be given out again.
     let next = memory.load_u64(NEXT_VERSION, Ordering::Relaxed);
-    let epoch = (next >> EPOCH_BITS).saturating_add(1) << EPOCH_BITS;
-    memory.store_u64(NEXT_VERSION, epoch, Ordering::Release);
+    let step = if was_closed { CLOSED_STEP } else { LOST_STEP };
+    memory.store_u64(NEXT_VERSION, next.saturating_add(step), Ordering::Release);
     if !was_closed {
         let mut core = Core::new(memory.clone(), *geometry);
         let damaged = |_| SegmentError::Damaged { what: "its table names what is no value" };
         core.rebuild().map_err(damaged)?;
         core.check().map_err(|what| SegmentError::Damaged { what })?;
     }
-    // Before a version of the new epoch is given out, lest the machine go down again, and the next
-    // one begin the same epoch.
+    // Before a new version is given out, lest the machine go down again, and the next one give out the same.
     sync()?;
     claim(memory, file);
     Ok(())
@@ -161,11 +165,19 @@ mod tests {
     }
 
     #[test]
-    fn f04_a_new_epoch_is_on_the_disk_before_a_version_of_it_is_given_out() {
+    fn f04_the_step_is_on_the_disk_before_a_version_is_given_out() {
         let (synced, next) = begun(0);
-        assert_eq!((synced, next), (vec![(1 << EPOCH_BITS, 0)], 1 << EPOCH_BITS));
+        assert_eq!((synced, next), (vec![(1 + LOST_STEP, 0)], 1 + LOST_STEP));
         // And where nothing was lost, first that it is in use.
-        assert_eq!(begun(1), (vec![(1, 0), (1 << EPOCH_BITS, 0)], 1 << EPOCH_BITS));
+        assert_eq!(begun(1), (vec![(1, 0), (1 + CLOSED_STEP, 0)], 1 + CLOSED_STEP));
+    }
+
+    #[test]
+    fn f47_versions_last_for_two_to_the_31_opens_after_a_close() {
+        use crate::store::survey::MAX_VERSION;
+        assert!(MAX_VERSION / CLOSED_STEP >= 1 << 31);
+        // Beside them, a machine may go down two to the 22 times.
+        assert!((MAX_VERSION - (CLOSED_STEP << 31)) / LOST_STEP >= 1 << 22);
     }
 
     #[test]
