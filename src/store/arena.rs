@@ -8,7 +8,7 @@
 use super::StoreGeometry;
 use super::classes::{self, Class, LARGE};
 use super::journal::Journal;
-use super::spans::{self, Damage, Span};
+use super::spans::{self, Damage, Room, Span};
 use crate::layout::store::page::{NEXT, PAGE_BYTES, PREVIOUS, STATE};
 use crate::layout::store::{CLASS_HEADS, block};
 use crate::memory::{Memory, Ordering};
@@ -49,18 +49,19 @@ pub(super) fn take<M: Memory>(
     journal: &mut Journal<'_, M>,
     geometry: &StoreGeometry,
     len: u64,
+    room: Room,
 ) -> Result<Option<u64>, Damage> {
     let memory = journal.memory();
     let number = classes::of_len(len);
     let Some(class) = classes::get(number) else {
         let wanted = classes::large_pages(len);
-        let span = spans::take(journal, geometry, wanted, LARGE)?;
+        let span = spans::take(journal, geometry, wanted, LARGE, room)?;
         return Ok(span.map(|span| large_object(memory, geometry, span)));
     };
     let head = memory.load_u32(head(number), Ordering::Relaxed);
     let span = match u64::from(head).checked_sub(1) {
         Some(page) => span_of_class(memory, geometry, page, number)?,
-        None => match spans::take(journal, geometry, class.pages.into(), number)? {
+        None => match spans::take(journal, geometry, class.pages.into(), number, room)? {
             Some(span) => opened(journal, geometry, span),
             None => return Ok(None),
         },
@@ -154,6 +155,23 @@ pub(super) fn has_room(
     let number = classes::of_len(len);
     Ok(memory.load_u32(head(number), Ordering::Relaxed) != 0
         || spans::has_run(memory, geometry, pages_for(len))?)
+}
+
+/// The longest object that can be taken without the reserve.
+pub(super) fn longest_free_bytes(
+    memory: &impl Memory,
+    geometry: &StoreGeometry,
+) -> Result<u64, Damage> {
+    let run = spans::longest_run(memory, geometry)?;
+    // A class has room in a span that it has, or where a span of it can be made.
+    let has_room = |class: &u32| {
+        memory.load_u32(head(*class), Ordering::Relaxed) != 0
+            || classes::get(*class).is_some_and(|class| u64::from(class.pages) <= run)
+    };
+    let in_span = (0..LARGE).filter(has_room).filter_map(classes::get);
+    let longest = in_span.map(|class| class.object_bytes).max().unwrap_or(0);
+    let large = run * PAGE_BYTES;
+    Ok(if classes::of_len(large) == LARGE { large.max(longest) } else { longest })
 }
 
 /// Pages of the span that an object of `len` bytes needs where no span has room for it.

@@ -16,11 +16,12 @@ use super::arena;
 use super::block::{Block, block_bytes, hash};
 use super::core::{Core, Refusal, account, assert_key, next_version};
 use super::doorbells::{self, note_deletion};
+use super::grow::Growth;
 use super::journal::{self, Found, Journal, Operation};
 use super::limbo;
 use super::next_table;
 use super::pending::{self, Pending};
-use super::spans::Damage;
+use super::spans::{Damage, Room};
 use super::table::{Place, Table, block_at};
 use crate::layout::WORD_BYTES;
 use crate::layout::store::batch::{COMMITTED, COUNT, ENTRIES, ENTRY_BYTES, PREPARED, STATE};
@@ -95,8 +96,13 @@ impl<M: Memory> Core<M> {
                 let done = self.try_commit(&changes, &mut versions);
                 if done == Err(Refusal::OutOfSpace) {
                     self.give_back()?;
+                    if !self.all_replace_as_much(&changes)? {
+                        return Err(Refusal::OutOfSpace);
+                    }
+                    self.with_reserve(|core| core.try_commit(&changes, &mut versions))?;
+                } else {
+                    done?;
                 }
-                done?;
             }
             done => done?,
         }
@@ -139,6 +145,19 @@ impl<M: Memory> Core<M> {
         }
     }
 
+    /// Whether none of the changes needs more room, once it is made, than there was before.
+    fn all_replace_as_much(&self, changes: &[(usize, Change<'_>)]) -> Result<bool, Refusal> {
+        for (_, Change { key, value }) in changes {
+            if let Some((bytes, _)) = value {
+                let len = block_bytes(key.len() as u64, bytes.len() as u64).unwrap_or(u64::MAX);
+                if !self.replaces_as_much(key, len)? {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
     /// Gives back what no reader looks at; where room for all changes is then not found in one piece, moves
     /// blocks.
     fn make_room_for_all(&mut self, changes: &[(usize, Change<'_>)]) -> Result<(), Refusal> {
@@ -162,7 +181,7 @@ impl<M: Memory> Core<M> {
         for (_, change) in changes.iter().filter(|(_, change)| change.value.is_some()) {
             more += u64::from(matches!(self.find(change.key)?.1, Place::Absent { .. }));
         }
-        self.make_room_for_keys(more)?;
+        self.make_room_for_keys(more, Growth::Early)?;
         let Self { memory, geometry, .. } = self;
         let table = Table::current(memory, geometry)?;
         // Slots for keys that are absent yet: no other one of the batch may go there.
@@ -195,7 +214,8 @@ impl<M: Memory> Core<M> {
         let Self { memory, geometry, .. } = self;
         let capacity = placed.len() as u64;
         let mut journal = Journal::begin(memory, Operation::Slot, 0, 0);
-        let Some(offset) = arena::take(&mut journal, geometry, ENTRIES + capacity * ENTRY_BYTES)?
+        let Some(offset) =
+            arena::take(&mut journal, geometry, ENTRIES + capacity * ENTRY_BYTES, self.room)?
         else {
             journal.end();
             return Err(Refusal::OutOfSpace);
@@ -206,7 +226,7 @@ impl<M: Memory> Core<M> {
         journal.put_u64(BATCH, offset);
         journal.end();
         for (index, placed) in (0..).zip(placed) {
-            let version = batch.take(memory, geometry, index, placed)?;
+            let version = batch.take((memory, geometry, self.room), index, placed)?;
             versions[placed.number] = placed.change.value.map(|_| version);
         }
         Ok(batch)
@@ -291,8 +311,7 @@ impl Batch {
     /// the new value has.
     fn take<M: Memory>(
         self,
-        memory: &M,
-        geometry: &StoreGeometry,
+        (memory, geometry, room): (&M, &StoreGeometry, Room),
         index: u64,
         placed: &Placed<'_>,
     ) -> Result<u64, Refusal> {
@@ -303,7 +322,7 @@ impl Batch {
             Some((bytes, _)) => {
                 let len = block_bytes(key.len() as u64, bytes.len() as u64);
                 let len = len.unwrap_or(u64::MAX);
-                let Some(object) = arena::take(&mut noted, geometry, len)? else {
+                let Some(object) = arena::take(&mut noted, geometry, len, room)? else {
                     // Nothing was taken.
                     noted.end();
                     return Err(Refusal::OutOfSpace);
@@ -311,7 +330,7 @@ impl Batch {
                 object
             }
         };
-        let Some(pending) = arena::take(&mut noted, geometry, layout::BYTES)? else {
+        let Some(pending) = arena::take(&mut noted, geometry, layout::BYTES, room)? else {
             // The value's object is taken back, with all that was noted.
             return match journal::take_back(memory) {
                 Found::TakenBack => Err(Refusal::OutOfSpace),

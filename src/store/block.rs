@@ -151,6 +151,11 @@ impl Block {
         key == self.hash && value == found
     }
 
+    /// Whether these bytes are the value that was written with this checksum.
+    pub(super) fn is_value(&self, bytes: &[u8], checksum: u64) -> bool {
+        xxh3_64_with_seed(bytes, self.checksum_seed()) == checksum
+    }
+
     fn digest(&self, memory: &impl Memory, start: u64, len: u64, seed: u64) -> u64 {
         let mut digest = Xxh3::with_seed(seed);
         let mut chunk = [0; CHUNK_BYTES];

@@ -9,6 +9,7 @@ use super::doorbells::note_many_deletions;
 use super::journal::{Journal, Operation};
 use super::prefixes;
 use super::root;
+use super::spans::Room;
 use super::table::{Table, block_at};
 use crate::layout::store::LIVE_KEYS;
 use crate::memory::{Memory, Ordering};
@@ -21,13 +22,14 @@ impl<M: Memory> Core<M> {
     /// changed. [`Refusal::Damage`]: [`recover`](Self::recover).
     pub fn clear(&mut self) -> Result<u64, Refusal> {
         let log2_slots = Table::log2_for(0);
-        if !self.make_room(Table::bytes(log2_slots))? {
-            return Err(Refusal::OutOfSpace);
-        }
+        // All else is free afterwards.
+        let has_room = self.make_room(Table::bytes(log2_slots))?;
+        let room = if has_room { Room::Free } else { Room::Reserved };
         let Self { memory, geometry, rung, .. } = self;
         let keys = memory.load_u64(LIVE_KEYS, Ordering::Relaxed);
         let mut journal = Journal::begin(memory, Operation::Bulk, 0, 0);
-        let Some(object) = arena::take(&mut journal, geometry, Table::bytes(log2_slots))? else {
+        let Some(object) = arena::take(&mut journal, geometry, Table::bytes(log2_slots), room)?
+        else {
             journal.end();
             return Err(Refusal::OutOfSpace);
         };

@@ -22,12 +22,12 @@ use super::spans::{self, Damage, Span};
 use super::table::{Table, block_at};
 use super::{slide, window};
 use crate::layout::store::page::PAGE_BYTES;
-use crate::layout::store::{FREE_PAGES, block, slot};
+use crate::layout::store::{block, slot};
 use crate::memory::{Memory, Ordering};
 
 /// A block that can be moved, and the slot that names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Movable {
+pub(super) struct Movable {
     slot: u64,
     word: u64,
 }
@@ -46,7 +46,7 @@ pub(super) struct Piece {
 
 /// Where a block is moved to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Target {
+pub(super) enum Target {
     /// A free object of this span.
     In(Span),
     /// The first object of this span, which does not exist yet.
@@ -100,9 +100,7 @@ impl<M: Memory> Core<M> {
 
     /// Free pages, without those that are kept free.
     fn free_pages(&self) -> u64 {
-        let spare = self.geometry.spare_pages();
-        let free = self.memory.load_u64(FREE_PAGES, Ordering::Relaxed);
-        free.saturating_sub(spare.end - spare.start)
+        spans::usable_pages(&self.memory, &self.geometry)
     }
 
     /// All pages of the arena but the spare ones, as spans and as runs of free ones.
@@ -241,7 +239,7 @@ impl<M: Memory> Core<M> {
     }
 
     /// The blocks of a span, where all of them can be moved and none is pinned, as far as was seen.
-    fn all_movable(&self, span: Span) -> Result<Option<Vec<Movable>>, Damage> {
+    pub(super) fn all_movable(&self, span: Span) -> Result<Option<Vec<Movable>>, Damage> {
         let Self { memory, geometry, .. } = self;
         let table = Table::current(memory, geometry)?;
         let Some(class) = classes::get(span.class) else {
@@ -276,7 +274,7 @@ impl<M: Memory> Core<M> {
 
     /// Moves a block: the slot that names it names its copy afterwards, which has the same version.
     /// Returns false, and nothing has changed, where there is no room at the target.
-    fn move_block(&mut self, block: Movable, target: Target) -> Result<bool, Refusal> {
+    pub(super) fn move_block(&mut self, block: Movable, target: Target) -> Result<bool, Refusal> {
         self.tidy()?;
         let Self { memory, geometry, .. } = self;
         let Movable { slot, word } = block;

@@ -49,6 +49,8 @@ pub struct CopyingReader<M> {
     geometry: StoreGeometry,
     /// The table of the root seen last.
     table: Cell<Option<Table>>,
+    /// Whether the checksum of each value that is copied is looked at.
+    pub(super) verify: Cell<bool>,
 }
 
 /// A value, copied out of the store.
@@ -120,7 +122,7 @@ impl<M: Memory> CopyingReader<M> {
     /// Where the memory is shorter.
     pub fn new(memory: M, geometry: StoreGeometry) -> Self {
         assert!(memory.len_bytes() >= geometry.private(), "the memory is too short");
-        Self { memory, geometry, table: Cell::new(None) }
+        Self { memory, geometry, table: Cell::new(None), verify: Cell::new(false) }
     }
 
     /// The value of a key; `None` where the key is absent.
@@ -237,7 +239,13 @@ impl<M: Memory> CopyingReader<M> {
     fn copy_value(&self, seen: &Seen, budget: &mut Budget) -> Result<Option<Copied>, CopyRefusal> {
         let Seen { block, .. } = seen;
         budget.copy(block.value_len)?;
+        // It belongs to the block if the copy does.
+        let checksum = self.memory.load_u64(block.offset + block::CHECKSUM, Ordering::Relaxed);
         let bytes = self.copy(seen, block.value(), block.value_len)?;
+        if self.verify.get() && bytes.as_ref().is_some_and(|bytes| !block.is_value(bytes, checksum))
+        {
+            return Err(CopyRefusal::Damage);
+        }
         Ok(bytes.map(|bytes| Copied::of(block, bytes)))
     }
 

@@ -10,12 +10,13 @@ use super::StoreGeometry;
 use super::arena;
 use super::block::{self, Block, block_bytes, hash};
 use super::doorbells::{Rung, note_deletion};
+use super::grow::Growth;
 use super::journal::{Journal, Operation};
 use super::limbo::{self, Held};
 use super::next_table;
 use super::recovery::{self, Recovered};
 use super::root;
-use super::spans::Damage;
+use super::spans::{Damage, Room};
 use super::table::{Place, Table, block_at};
 use crate::layout::store::{LIVE_BYTES, LIVE_KEYS, NEXT_VERSION, TOMBSTONES, slot};
 use crate::memory::{Memory, Ordering};
@@ -49,6 +50,8 @@ pub struct Core<M> {
     pub(super) held: Held,
     /// Whom to wake when the lock has been let go.
     pub(super) rung: Rung,
+    /// What room the operation in progress may use.
+    pub(super) room: Room,
 }
 
 impl<M: Memory> Core<M> {
@@ -64,6 +67,7 @@ impl<M: Memory> Core<M> {
             pinned: Vec::new(),
             held: Held::default(),
             rung: Rung::new(geometry),
+            room: Room::Free,
         }
     }
 
@@ -78,7 +82,7 @@ impl<M: Memory> Core<M> {
         memory.store_u64(free, geometry.pages(), Ordering::Relaxed);
         let mut journal = Journal::begin(memory, Operation::Bulk, 0, 0);
         let log2_slots = Table::log2_for(0);
-        let object = arena::take(&mut journal, geometry, Table::bytes(log2_slots))?;
+        let object = arena::take(&mut journal, geometry, Table::bytes(log2_slots), self.room)?;
         let object = object.ok_or(Refusal::OutOfSpace)?;
         Table::write_empty(memory, object, log2_slots);
         root::switch_to(memory, object);
@@ -124,7 +128,7 @@ impl<M: Memory> Core<M> {
     pub(super) fn set_tagged(&mut self, key: &[u8], value: (&[u8], u32)) -> Result<u64, Refusal> {
         assert_key(key);
         self.go_on()?;
-        match self.set_where_there_is_room(key, value)? {
+        match self.set_where_there_is_room(key, value, Growth::Early)? {
             Some(version) => Ok(version),
             None => self.set_after_making_room(key, value),
         }
@@ -135,12 +139,13 @@ impl<M: Memory> Core<M> {
         &mut self,
         key: &[u8],
         value: (&[u8], u32),
+        growth: Growth,
     ) -> Result<Option<u64>, Refusal> {
         let bytes = value.0;
         let (hash, mut place) = self.find(key)?;
         // A tombstone's place leaves as many slots empty as there were.
         if let Place::Absent { word: slot::EMPTY, .. } = place
-            && self.make_room_for_keys(1)?
+            && self.make_room_for_keys(1, growth)?
         {
             place = self.find(key)?.1;
         }
@@ -150,7 +155,7 @@ impl<M: Memory> Core<M> {
             Place::Absent { slot, word } => (slot, word, 0),
         };
         let mut journal = Journal::begin(&self.memory, Operation::Slot, slot, old);
-        let Some(object) = arena::take(&mut journal, &self.geometry, len)? else {
+        let Some(object) = arena::take(&mut journal, &self.geometry, len, self.room)? else {
             journal.end();
             return Ok(None);
         };
@@ -168,11 +173,19 @@ impl<M: Memory> Core<M> {
 
     #[cold]
     fn set_after_making_room(&mut self, key: &[u8], value: (&[u8], u32)) -> Result<u64, Refusal> {
-        let len = block_bytes(key.len() as u64, value.0.len() as u64);
-        if !self.make_room(len.ok_or(Refusal::OutOfSpace)?)? {
+        let len = block_bytes(key.len() as u64, value.0.len() as u64).ok_or(Refusal::OutOfSpace)?;
+        if self.make_room(len)? {
+            // Another table would take that room.
+            let set = self.set_where_there_is_room(key, value, Growth::WhenFull)?;
+            return set.ok_or(Refusal::OutOfSpace);
+        }
+        if !self.replaces_as_much(key, len)? {
             return Err(Refusal::OutOfSpace);
         }
-        self.set_where_there_is_room(key, value)?.ok_or(Refusal::OutOfSpace)
+        self.with_reserve(|core| {
+            let set = core.set_where_there_is_room(key, value, Growth::WhenFull)?;
+            set.ok_or(Refusal::OutOfSpace)
+        })
     }
 
     /// Removes a key; returns whether it was there.

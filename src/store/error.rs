@@ -49,12 +49,20 @@ pub enum ReadError {
 #[non_exhaustive]
 pub enum WriteError {
     /// No room, also after everything was given back that could be. The old value stays.
-    #[error("no room for {needed_bytes} bytes: {free_bytes} are in free pages")]
+    #[error(
+        "the store is full: {needed_bytes} bytes are needed in one piece, the largest free piece has \
+         {largest_bytes}, {free_bytes} are in free pages, and readers keep {pinned_bytes}: delete keys, drop values \
+         that were read, or create the store with a larger `capacity_bytes`"
+    )]
     OutOfSpace {
-        /// Bytes of the block that was to be written; more may have been needed, for a larger table.
+        /// Bytes of the block that was to be written, or of the larger table that a new key needs.
         needed_bytes: u64,
-        /// Bytes of pages that nothing lies in.
+        /// Bytes of the longest block that can be written. Less than what is needed.
+        largest_bytes: u64,
+        /// Bytes of pages that nothing lies in, without the reserve for replacing and deleting.
         free_bytes: u64,
+        /// Bytes of replaced and deleted values that readers keep from being given back.
+        pinned_bytes: u64,
     },
     /// A key that no store can have.
     #[error("a key of {found} bytes is not possible: a key has from 1 to {} bytes", MAX_KEY_BYTES)]

@@ -140,9 +140,16 @@ impl StoreGeometry {
         self.pages
     }
 
-    /// The pages at the arena's end that only compaction uses: something to put aside what is in the way.
+    /// The reserve: pages at the arena's end for compaction, and for changes that need no more room than they free.
     pub(super) fn spare_pages(&self) -> std::ops::Range<u64> {
-        self.pages - self.pages / 64..self.pages
+        // Spans of short and middling objects have up to eight pages.
+        self.pages - (self.pages / 64).max((self.pages / 4).min(8))..self.pages
+    }
+
+    /// How many free pages new values leave alone, wherever they lie.
+    pub(super) fn reserved_pages(&self) -> u64 {
+        let spare = self.spare_pages();
+        spare.end - spare.start
     }
 
     /// Bytes of the arena.

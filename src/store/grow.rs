@@ -31,14 +31,30 @@ const TRIES: u32 = 3;
 const _: () =
     assert!(16 * (EMPTIED_AT_ONCE + 2 * MOVED_AT_ONCE) < 3 * EMPTIED_AT_ONCE * MOVED_AT_ONCE);
 
+/// When another table is begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Growth {
+    /// When three quarters of the current one are taken.
+    Early,
+    /// When only a sixteenth is left: the room is wanted for a value.
+    WhenFull,
+}
+
 impl<M: Memory> Core<M> {
     /// Sees to it that so many more keys leave a quarter of the table empty, soon; where there is no room for
     /// another table, a sixteenth. Returns whether anything may have changed its place.
     ///
     /// Builds a whole table at once only for more keys than the current one has slots left: for a batch, or where
     /// there was no room before.
-    pub(super) fn make_room_for_keys(&mut self, more: u64) -> Result<bool, Refusal> {
+    pub(super) fn make_room_for_keys(
+        &mut self,
+        more: u64,
+        growth: Growth,
+    ) -> Result<bool, Refusal> {
         let mut changed = false;
+        if more == 0 {
+            return Ok(changed);
+        }
         for _ in 0..TRIES {
             let word = |offset| self.memory.load_u64(offset, Ordering::Relaxed);
             let table = Table::current(&self.memory, &self.geometry)?;
@@ -48,7 +64,8 @@ impl<M: Memory> Core<M> {
             let Some(over) = taken.checked_sub(crowded + 1) else { return Ok(changed) };
             if !next_table::is_under_way(&self.memory) {
                 // Not with every key, because it may cost much and be of no use.
-                if taken <= full && !over.is_multiple_of(table.len() / PARTS) {
+                let is_due = growth == Growth::Early && over.is_multiple_of(table.len() / PARTS);
+                if taken <= full && !is_due {
                     return Ok(changed);
                 }
                 let (wanted, current) =

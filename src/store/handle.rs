@@ -75,12 +75,14 @@ impl Store {
     /// # Errors
     /// [`HandleError::TooManyReaders`] where every reader record has an owner that may be alive.
     pub fn try_clone(&self) -> Result<Self, HandleError> {
-        match &self.side {
-            Side::Writable(writable) => Self::writable_over(Arc::clone(&writable.shared)),
+        let clone = match &self.side {
+            Side::Writable(writable) => Self::writable_over(Arc::clone(&writable.shared))?,
             Side::ReadOnly(reading) => {
-                Ok(Self::read_only_over(Arc::clone(&reading.segment), reading.host.clone()))
+                Self::read_only_over(Arc::clone(&reading.segment), reading.host.clone())
             }
-        }
+        };
+        clone.verify_reads(self.verifies_reads());
+        Ok(clone)
     }
 
     /// How this handle gets at the store.
@@ -269,6 +271,22 @@ impl Store {
     pub fn set_lock_timeout(&self, timeout: Option<Duration>) {
         if let Side::Writable(writable) = &self.side {
             writable.set_patience(timeout);
+        }
+    }
+
+    /// Whether this handle looks at the checksum of every value that it reads, as
+    /// [`Verify::EveryRead`](super::Verify::EveryRead) says. A clone does what its original did.
+    pub fn verify_reads(&self, verify: bool) {
+        match &self.side {
+            Side::Writable(writable) => writable.reader.verify.set(verify),
+            Side::ReadOnly(reading) => reading.reader.verify.set(verify),
+        }
+    }
+
+    fn verifies_reads(&self) -> bool {
+        match &self.side {
+            Side::Writable(writable) => writable.reader.verify.get(),
+            Side::ReadOnly(reading) => reading.reader.verify.get(),
         }
     }
 

@@ -52,8 +52,11 @@ fn what_no_store_can_hold_is_refused_and_changes_nothing() {
     assert_eq!(store.update("", |_| unreachable!()), Err(refused(0)));
     assert_eq!(store.compare_exchange("", None, None), Err(refused(0).into()));
     let refused = store.set("k", &vec![1; 2 << 20]);
-    let Err(WriteError::OutOfSpace { needed_bytes, free_bytes }) = refused else { panic!() };
-    assert!(needed_bytes > 2 << 20 && free_bytes < 1 << 20);
+    let Err(WriteError::OutOfSpace { needed_bytes, largest_bytes, free_bytes, .. }) = refused
+    else {
+        panic!()
+    };
+    assert!(needed_bytes > 2 << 20 && largest_bytes <= free_bytes && free_bytes < 1 << 20);
     assert_eq!(store.get("k").unwrap().unwrap(), b"old");
     assert_eq!(store.set(&long[1..], b"v").map(drop), Ok(()));
     assert_eq!(store.check(), Ok(()));

@@ -100,6 +100,9 @@ impl<'a, M: Memory> Entries<'a, M> {
             match reader.pin_block((slot, word), root, reader.pin(pin)) {
                 InSlot::Block(block) => {
                     let pinned = reader.pinned(pin, block);
+                    if reader.verify.get() && !pinned.is_whole() {
+                        return Err(Stopped::Damage);
+                    }
                     if table.home(block.hash) == table.home(hash) && block.hash >= hash {
                         self.keep(&block, pinned);
                     }

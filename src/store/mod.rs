@@ -50,6 +50,7 @@
 //! | `remote`, `round_trips` | writing through somebody who may; changes that depend on what is there, so |
 //! | `copying` | get, iterate, for who has the store read-only |
 //! | `compact`, `window`, `slide` | moving blocks, so that what is free lies together |
+//! | `reserve` | room for changes that need no more than they free |
 //! | `survey`, `recovery` | what the truth says; making the indexes say so |
 //!
 //! The core by itself, over memory of this process:
@@ -96,6 +97,8 @@ mod core;
 mod cut;
 #[cfg(all(test, not(loom)))]
 mod cut_tests;
+#[cfg(all(test, not(loom)))]
+mod damage_tests;
 #[cfg(not(loom))]
 mod descriptors;
 #[cfg(not(loom))]
@@ -153,6 +156,9 @@ mod rebuild_tests;
 mod recovery;
 #[cfg(not(loom))]
 mod remote;
+mod reserve;
+#[cfg(all(test, not(loom)))]
+mod reserve_tests;
 mod root;
 #[cfg(all(test, not(loom)))]
 mod root_tests;
@@ -211,7 +217,7 @@ pub use many::{Batch, Entry, Iter};
 #[cfg(not(loom))]
 pub use open::OpenError;
 #[cfg(not(loom))]
-pub use options::StoreOptions;
+pub use options::{StoreOptions, Verify};
 pub use owner::Owner;
 pub use pinned::Pinned;
 #[cfg(not(loom))]

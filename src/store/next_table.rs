@@ -20,7 +20,7 @@ use super::core::{Core, Refusal};
 use super::journal::{Journal, Operation};
 use super::limbo;
 use super::root::{self, Root};
-use super::spans::Damage;
+use super::spans::{Damage, Room};
 use super::table::Table;
 use crate::layout::store::{
     LIVE_KEYS, NEXT_TABLE, NEXT_TABLE_EMPTIED, NEXT_TABLE_MOVED, NEXT_TABLE_TAKEN, TOMBSTONES,
@@ -106,7 +106,7 @@ impl<M: Memory> Core<M> {
         self.drop_table()?;
         let Self { memory, geometry, .. } = self;
         let mut journal = Journal::begin(memory, Operation::Slot, 0, 0);
-        let object = arena::take(&mut journal, geometry, Table::bytes(log2_slots))?;
+        let object = arena::take(&mut journal, geometry, Table::bytes(log2_slots), Room::Free)?;
         if let Some(object) = object {
             Table::begin(memory, object, log2_slots);
             for word in [NEXT_TABLE_EMPTIED, NEXT_TABLE_MOVED, NEXT_TABLE_TAKEN] {

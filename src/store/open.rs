@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::error::HandleError;
+use super::error::{CheckError, HandleError};
 use super::handle::{Side, Store};
 use super::shared::Shared;
-use super::{StoreDescriptors, StoreOptions, StoreSegment, named};
+use super::{StoreDescriptors, StoreOptions, StoreSegment, Verify, named};
 #[cfg(doc)]
 use crate::error::NameError;
 use crate::error::SegmentError;
@@ -37,7 +37,7 @@ impl Store {
     /// # Errors
     /// [`OpenError::Segment`], as [`StoreSegment::anonymous`].
     pub fn anonymous(options: &StoreOptions) -> Result<Self, OpenError> {
-        Self::over(StoreSegment::anonymous(options)?)
+        Self::over(StoreSegment::anonymous(options)?, options.verify)
     }
 
     /// Attaches a store without a name that this user's processes alone can write, for reading in place
@@ -47,7 +47,7 @@ impl Store {
     /// [`OpenError::Segment`], as [`StoreSegment::attach`]; [`OpenError::Handle`] where all reader
     /// records are in use.
     pub fn attach(descriptors: StoreDescriptors) -> Result<Self, OpenError> {
-        Self::over(StoreSegment::attach(descriptors)?)
+        Self::over(StoreSegment::attach(descriptors)?, Verify::Never)
     }
 
     /// Creates a store with a name. One that nobody has, and in which there are no keys, is replaced.
@@ -73,7 +73,7 @@ impl Store {
     /// it, or may be: what was in use when the machine went down is to be opened first, or removed; [`NameError::NotOurs`] where the options would let others write it; the other [`NameError`]s
     /// and [`SegmentError`]s as they say. Nothing is kept.
     pub fn create(address: impl Into<Address>, options: &StoreOptions) -> Result<Self, OpenError> {
-        Self::over(named::open_segment(&address.into(), How::Create, options)?)
+        Self::over(named::open_segment(&address.into(), How::Create, options)?, options.verify)
     }
 
     /// Opens a store that exists. Who opens it while nobody else has it brings it in order first,
@@ -87,7 +87,7 @@ impl Store {
     /// [`SegmentError::Damaged`] where the machine went down with it in use, and it did not survive that;
     /// [`OpenError::Handle`] where all reader records are in use. The others as they say. Nothing is kept.
     pub fn open(address: impl Into<Address>, options: &StoreOptions) -> Result<Self, OpenError> {
-        Self::over(named::open_segment(&address.into(), How::Open, options)?)
+        Self::over(named::open_segment(&address.into(), How::Open, options)?, options.verify)
     }
 
     /// Opens the store that exists, or creates one.
@@ -98,7 +98,10 @@ impl Store {
         address: impl Into<Address>,
         options: &StoreOptions,
     ) -> Result<Self, OpenError> {
-        Self::over(named::open_segment(&address.into(), How::OpenOrCreate, options)?)
+        Self::over(
+            named::open_segment(&address.into(), How::OpenOrCreate, options)?,
+            options.verify,
+        )
     }
 
     /// As [`open`](Self::open), but waits until the store exists.
@@ -114,8 +117,17 @@ impl Store {
         until(timeout, || Self::open(&address, options))
     }
 
-    fn over(segment: StoreSegment) -> Result<Self, OpenError> {
-        Ok(Self::writable_over(Arc::new(Shared::new(segment)?))?)
+    fn over(segment: StoreSegment, verify: Verify) -> Result<Self, OpenError> {
+        let store = Self::writable_over(Arc::new(Shared::new(segment)?))?;
+        match verify {
+            Verify::Never => {}
+            Verify::OnOpen => store.check().map_err(|error| match error {
+                CheckError::Unsound { what } => SegmentError::Damaged { what }.into(),
+                CheckError::Write(error) => OpenError::from(HandleError::from(error)),
+            })?,
+            Verify::EveryRead => store.verify_reads(true),
+        }
+        Ok(store)
     }
 
     fn segment(&self) -> &StoreSegment {

@@ -20,18 +20,48 @@ use crate::segment::{Access, Address, at_least};
 pub struct StoreOptions {
     /// Bytes for keys, values and the table, rounded up to whole pages of 4096. Default 64 MiB. The
     /// creator decides.
+    ///
+    /// A sixty-fourth of them stays free of new values: at least 32 KiB, or a quarter in a store of less than
+    /// 128 KiB. In a full store a key can therefore still be deleted, and a value be replaced by one that is no
+    /// longer. A batch can do the same as far as its new blocks, and 72 bytes for each change, fit into that part.
+    /// The longest value that can always be replaced has a quarter of that part, or 1 KiB in a store of less than
+    /// 128 KiB. Longer ones can be replaced while there is room for them. Values that readers hold keep their room.
     pub capacity_bytes: u64,
     /// How many handles there can be that read in place, in all processes. Default 64. The creator
     /// decides.
     pub max_readers: u32,
+    /// When checksums of values are looked at. Each process decides for itself.
+    pub verify: Verify,
     /// Who may open a store with a name. Others may not write it, or every call that opens it is
     /// refused: see [`Store`](super).
     pub access: Access,
 }
 
+/// When a process looks whether values are those that were written. Every block has a checksum of its key and
+/// value.
+///
+/// Whatever is chosen, all values are looked at when a store is opened that was in use while the machine went down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Verify {
+    /// At no other time. Reading costs nothing more.
+    #[default]
+    Never,
+    /// When the store is opened. That takes as long as reading all of it, with the lock held; what is not whole
+    /// is an error then.
+    OnOpen,
+    /// At every read of a value. Each read costs a look at all of the value; what is not whole is
+    /// [`ReadError::Damaged`](super::ReadError::Damaged).
+    EveryRead,
+}
+
 impl Default for StoreOptions {
     fn default() -> Self {
-        Self { capacity_bytes: 64 << 20, max_readers: 64, access: Access::default() }
+        Self {
+            capacity_bytes: 64 << 20,
+            max_readers: 64,
+            verify: Verify::default(),
+            access: Access::default(),
+        }
     }
 }
 

@@ -50,6 +50,13 @@ impl<M: Memory> Pinned<'_, M> {
         self.reader.memory.load_u64(self.block + block::VERSION, Ordering::Relaxed)
     }
 
+    /// Whether key and value are those that were written. Looks at all of them.
+    pub(super) fn is_whole(&self) -> bool {
+        let Reader { memory, geometry, .. } = self.reader;
+        Block::read_anywhere(memory, geometry, self.block)
+            .is_ok_and(|block| block.is_whole(memory, geometry.seed()))
+    }
+
     /// The memory that it lies in.
     #[inline]
     pub(super) fn memory(&self) -> &M {

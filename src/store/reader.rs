@@ -39,6 +39,8 @@ pub struct Reader<M: Memory> {
     pub(super) used: Cell<u32>,
     /// The table of the root seen last.
     table: Cell<Option<Table>>,
+    /// Whether the checksum of each value is looked at.
+    pub(super) verify: Cell<bool>,
 }
 
 /// Why nothing was read.
@@ -60,7 +62,8 @@ impl<M: Memory> Reader<M> {
     /// Claims a record for a process, this one; `None` where none is free.
     pub fn claim(memory: M, geometry: StoreGeometry, owner: Owner) -> Option<Self> {
         let record = owner::claim(&memory, &geometry, owner)?;
-        Some(Self { memory, geometry, record, used: Cell::new(0), table: Cell::new(None) })
+        let (used, table, verify) = (Cell::new(0), Cell::new(None), Cell::new(false));
+        Some(Self { memory, geometry, record, used, table, verify })
     }
 
     /// The value of a key, pinned; `None` where the key is absent.
@@ -73,13 +76,15 @@ impl<M: Memory> Reader<M> {
         if is_to_copy(pin) {
             return Err(ReadRefusal::OutOfPins);
         }
-        self.get_at(pin, key)
+        let found = self.get_at(pin, key)?;
+        if self.verify.get() { whole(found) } else { Ok(found) }
     }
 
     /// As [`get`](Self::get), with the pin that is kept for what is copied and unpinned at once.
     pub(super) fn get_to_copy(&self, key: &[u8]) -> Result<Option<Pinned<'_, M>>, ReadRefusal> {
         debug_assert_eq!(self.used.get() & 1 << reader::COPY_PIN, 0, "in use");
-        self.get_at(reader::COPY_PIN as u32, key)
+        let found = self.get_at(reader::COPY_PIN as u32, key)?;
+        if self.verify.get() { whole(found) } else { Ok(found) }
     }
 
     /// Searches with a pin that is free. Here is what is the case mostly: the table that was seen last is current,
@@ -297,6 +302,12 @@ impl<M: Memory> Reader<M> {
     fn block_at(&self, offset: u64) -> Result<Block, Damage> {
         Block::read_anywhere(&self.memory, &self.geometry, offset)
     }
+}
+
+/// What was found, if its key and value are those that were written.
+#[cold]
+fn whole<M: Memory>(found: Option<Pinned<'_, M>>) -> Result<Option<Pinned<'_, M>>, ReadRefusal> {
+    if found.as_ref().is_none_or(Pinned::is_whole) { Ok(found) } else { Err(ReadRefusal::Damage) }
 }
 
 enum Search {

@@ -14,7 +14,7 @@ const TRIES: usize = 64;
 
 /// Tries to make a run of `wanted` pages free.
 pub(super) fn close_holes<M: Memory>(core: &mut Core<M>, wanted: u64) -> Result<(), Refusal> {
-    empty_spare_pages(core)?;
+    core.refill_reserve()?;
     let spare = core.geometry.spare_pages();
     let mut pieces = core.pieces()?;
     for _ in 0..TRIES {
@@ -92,22 +92,4 @@ fn is_free<M: Memory>(core: &Core<M>, page: u64, span: Span) -> Result<bool, Dam
     }
     let found = spans::find_run(&core.memory, &core.geometry, page..end, span.pages);
     Ok(found? == Some(page))
-}
-
-/// Moves what was left in the spare pages, by a death or a pin, to where there is room.
-fn empty_spare_pages<M: Memory>(core: &mut Core<M>) -> Result<(), Refusal> {
-    let spare = core.geometry.spare_pages();
-    let mut page = spare.start;
-    while page < spare.end {
-        let Some(span) = spans::starting_at(&core.memory, &core.geometry, page)? else {
-            page += 1;
-            continue;
-        };
-        let room = spans::find_run(&core.memory, &core.geometry, 0..spare.start, span.pages)?;
-        if let Some(room) = room {
-            core.move_span(span, room)?;
-        }
-        page += span.pages;
-    }
-    core.give_back()
 }

@@ -56,25 +56,70 @@ pub(super) fn around(
     if page - start < span.pages { Ok(span) } else { Err(Damage) }
 }
 
+/// Which pages may be taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Room {
+    /// Those that leave the reserve free.
+    Free,
+    /// All: for what gives as much back when it is done.
+    Reserved,
+}
+
 /// Makes a span of `wanted` pages; `None` where no run of free pages is as long.
 pub(super) fn take<M: Memory>(
     journal: &mut Journal<'_, M>,
     geometry: &StoreGeometry,
     wanted: u64,
     class: u32,
+    room: Room,
 ) -> Result<Option<Span>, Damage> {
     let memory = journal.memory();
-    if memory.load_u64(FREE_PAGES, Ordering::Relaxed) < wanted || wanted == 0 {
-        return Ok(None);
-    }
-    let end = geometry.spare_pages().start;
-    let hint = memory.load_u64(NEXT_PAGE, Ordering::Relaxed).min(end);
-    let found = match find_run(memory, geometry, hint..end, wanted)? {
-        Some(page) => Some(page),
-        // A run may begin before the hint and reach beyond it.
-        None => find_run(memory, geometry, 0..end, wanted)?,
+    let spare = geometry.spare_pages();
+    let hint = memory.load_u64(NEXT_PAGE, Ordering::Relaxed).min(spare.start);
+    // A run may begin before the hint and reach beyond it.
+    let ranges = [hint..spare.start, 0..spare.start, spare];
+    let ranges = match room {
+        Room::Free if !may_take(memory, geometry, wanted) => return Ok(None),
+        Room::Free => &ranges[..2],
+        Room::Reserved => &ranges[..],
     };
-    Ok(found.map(|page| make(journal, geometry, page, wanted, class)))
+    for range in ranges {
+        if wanted > 0
+            && let Some(page) = find_run(memory, geometry, range.clone(), wanted)?
+        {
+            return Ok(Some(make(journal, geometry, page, wanted, class)));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether so many pages can be taken without the reserve.
+fn may_take(memory: &impl Memory, geometry: &StoreGeometry, wanted: u64) -> bool {
+    usable_pages(memory, geometry) >= wanted
+}
+
+/// Free pages beside the reserve.
+pub(super) fn usable_pages(memory: &impl Memory, geometry: &StoreGeometry) -> u64 {
+    memory.load_u64(FREE_PAGES, Ordering::Relaxed).saturating_sub(geometry.reserved_pages())
+}
+
+/// The longest run of free pages that can be taken without the reserve.
+pub(super) fn longest_run(memory: &impl Memory, geometry: &StoreGeometry) -> Result<u64, Damage> {
+    let (mut page, mut run, mut longest) = (0, 0, 0);
+    while page < geometry.spare_pages().start {
+        match starting_at(memory, geometry, page)? {
+            Some(span) => {
+                page += span.pages;
+                run = 0;
+            }
+            None => {
+                page += 1;
+                run += 1;
+                longest = run.max(longest);
+            }
+        }
+    }
+    Ok(longest.min(usable_pages(memory, geometry)))
 }
 
 /// Makes a span of pages that belong to none.
@@ -138,8 +183,7 @@ pub(super) fn has_run(
     geometry: &StoreGeometry,
     wanted: u64,
 ) -> Result<bool, Damage> {
-    let free = memory.load_u64(FREE_PAGES, Ordering::Relaxed);
-    Ok(free >= wanted
+    Ok(may_take(memory, geometry, wanted)
         && find_run(memory, geometry, 0..geometry.spare_pages().start, wanted)?.is_some())
 }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use rkyv::util::AlignedVec;
 
+use super::arena;
 use super::batch::Change;
 use super::block::{self, Block, block_bytes};
 use super::core::{Core, Refusal};
@@ -22,10 +23,10 @@ use super::pinned::Pinned;
 use super::prefixes;
 use super::reader::{ReadRefusal, Reader};
 use super::shared::Shared;
-use super::spans::Damage;
-use super::table::Place;
+use super::spans::{self, Damage};
+use super::table::{Place, Table};
 use super::value::Value;
-use crate::layout::store::{FREE_PAGES, page};
+use crate::layout::store::{LIMBO_BYTES, LIVE_KEYS, page};
 use crate::memory::{Deadline, MappedMemory, Memory, Ordering};
 use crate::os::robust_mutex::RobustMutex;
 
@@ -320,13 +321,26 @@ impl Locked<'_> {
         if helped { Ok(()) } else { Err(self.refused(refusal, needed_bytes)) }
     }
 
+    #[cold]
+    fn out_of_space(&self, needed_bytes: u64) -> WriteError {
+        let Core { memory, geometry, .. } = &*self.writer;
+        let word = |offset| memory.load_u64(offset, Ordering::Relaxed);
+        let free_bytes = spans::usable_pages(memory, geometry).saturating_mul(page::PAGE_BYTES);
+        let Ok(largest_bytes) = arena::longest_free_bytes(memory, geometry) else {
+            return WriteError::Damaged;
+        };
+        // What fits was refused because a larger table did not.
+        let table = || Table::bytes(Table::log2_for(word(LIVE_KEYS).saturating_add(1)));
+        let needed_bytes =
+            if needed_bytes > largest_bytes { needed_bytes } else { table().max(needed_bytes) };
+        // All else that was retired has just been given back.
+        let pinned_bytes = word(LIMBO_BYTES);
+        WriteError::OutOfSpace { needed_bytes, largest_bytes, free_bytes, pinned_bytes }
+    }
+
     fn refused(&self, refusal: Refusal, needed_bytes: u64) -> WriteError {
         match refusal {
-            Refusal::OutOfSpace => {
-                let pages = self.writer.memory.load_u64(FREE_PAGES, Ordering::Relaxed);
-                let free_bytes = pages.saturating_mul(page::PAGE_BYTES);
-                WriteError::OutOfSpace { needed_bytes, free_bytes }
-            }
+            Refusal::OutOfSpace => self.out_of_space(needed_bytes),
             Refusal::Damage => WriteError::Damaged,
         }
     }

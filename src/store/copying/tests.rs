@@ -9,6 +9,7 @@ use crate::layout::store::{NEXT_VERSION, block};
 use crate::memory::{CrashMemory, HeapMemory, Memory, Ordering};
 use crate::store::between::{Between, apply, put};
 use crate::store::block::{Block, hash};
+use crate::store::spans;
 use crate::store::table::Place;
 use crate::store::{Core, StoreGeometry};
 
@@ -179,7 +180,7 @@ fn take_away<M: Memory>(core: &mut Core<M>, len: usize, ahead: u64) {
     core.delete(b"k").unwrap();
     core.delete(b"before").unwrap();
     core.give_back().unwrap();
-    let free = core.memory.load_u64(crate::layout::store::FREE_PAGES, Ordering::Relaxed);
+    let free = spans::usable_pages(&core.memory, &core.geometry);
     let page = core.geometry.page(core.geometry.page_of(block.offset).unwrap());
     let fake = HeapMemory::new(256);
     let hash = hash(b"k", core.geometry.seed());

@@ -1,11 +1,11 @@
-//! Answers as bytes: a code and two numbers.
+//! Answers as bytes: a code and four numbers.
 //!
 //! Who serves writes them, who asked reads them. What always holds: an error is the same on both sides.
 
 use crate::store::error::{AddError, CompareError, QuotaError, RemoteError, WriteError};
 
 /// Bytes of an answer.
-pub(super) const BYTES: usize = 24;
+pub(super) const BYTES: usize = 40;
 
 /// Why a request was not carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +27,10 @@ pub(super) fn to_bytes(answer: Answer) -> Vec<u8> {
         Err(Failure::NotAnInteger(found)) => [2, found, 0],
         Err(Failure::Overflow(value, added)) => [3, value.cast_unsigned(), added.cast_unsigned()],
         Err(Failure::Write(error)) => match error {
-            WriteError::OutOfSpace { needed_bytes, free_bytes } => [16, needed_bytes, free_bytes],
+            WriteError::OutOfSpace { needed_bytes, largest_bytes, free_bytes, pinned_bytes } => {
+                let numbers = [16, needed_bytes, largest_bytes, free_bytes, pinned_bytes];
+                return bytemuck::bytes_of(&numbers).to_vec();
+            }
             WriteError::KeyLength { found } => [17, found, 0],
             WriteError::Deadline => [18, 0, 0],
             WriteError::Missing => [19, 0, 0],
@@ -48,19 +51,28 @@ pub(super) fn to_bytes(answer: Answer) -> Vec<u8> {
             | WriteError::Remote(_) => [64, 0, 0],
         },
     };
-    bytemuck::cast::<_, [u8; BYTES]>(numbers).to_vec()
+    let [code, first, second] = numbers;
+    bytemuck::bytes_of(&[code, first, second, 0, 0]).to_vec()
 }
 
 pub(super) fn of(bytes: &[u8]) -> Answer {
     let unknown = Failure::Write(WriteError::Remote(RemoteError::UnknownAnswer));
-    let bytes: [u8; BYTES] = bytes.try_into().map_err(|_| unknown)?;
-    let [code, first, second] = bytemuck::cast::<_, [u64; 3]>(bytes);
+    if bytes.len() != BYTES {
+        return Err(unknown);
+    }
+    let number = |at: usize| bytemuck::pod_read_unaligned::<u64>(&bytes[8 * at..8 * at + 8]);
+    let [code, first, second, third, fourth] = [0, 1, 2, 3, 4].map(number);
     Err(Failure::Write(match code {
         0 => return Ok(first),
         1 => return Err(Failure::Changed(first)),
         2 => return Err(Failure::NotAnInteger(first)),
         3 => return Err(Failure::Overflow(first.cast_signed(), second.cast_signed())),
-        16 => WriteError::OutOfSpace { needed_bytes: first, free_bytes: second },
+        16 => WriteError::OutOfSpace {
+            needed_bytes: first,
+            largest_bytes: second,
+            free_bytes: third,
+            pinned_bytes: fourth,
+        },
         17 => WriteError::KeyLength { found: first },
         18 => WriteError::Deadline,
         19 => WriteError::Missing,

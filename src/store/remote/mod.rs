@@ -2,7 +2,7 @@
 //!
 //! A handle that reads by copying has a [`Remote`] where its process has a host that writes for it; the host calls
 //! [`serve`] with what arrives. What always holds: nothing of a request is believed that was not checked; a request is
-//! carried out as a whole, under one hold of the lock, or not at all; every request has one answer of 24 bytes.
+//! carried out as a whole, under one hold of the lock, or not at all; every request has one answer of 40 bytes.
 //!
 //! | file | what it holds |
 //! |---|---|

@@ -22,7 +22,7 @@ pub(super) const MAX_PATIENCE: Duration = Duration::from_millis(5);
 /// purpose fill no such run.
 pub(super) const MAX_RUN: u64 = 512;
 
-/// Carries a request out, for whom this ledger is kept. The answer has 24 bytes.
+/// Carries a request out, for whom this ledger is kept. The answer has 40 bytes.
 pub(crate) fn serve(
     store: &Store,
     quota: &StoreQuota,

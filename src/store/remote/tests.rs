@@ -217,7 +217,12 @@ fn keys_that_are_chosen_for_one_place_are_refused() {
 #[test]
 fn errors_are_the_same_on_both_sides() {
     for error in [
-        WriteError::OutOfSpace { needed_bytes: 1, free_bytes: 2 },
+        WriteError::OutOfSpace {
+            needed_bytes: 4,
+            largest_bytes: 3,
+            free_bytes: 2,
+            pinned_bytes: 1,
+        },
         WriteError::KeyLength { found: 3 },
         WriteError::Deadline,
         WriteError::Missing,
