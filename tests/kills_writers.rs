@@ -199,38 +199,48 @@ fn f06_processes_killed_in_recovery_leave_it_to_the_next() {
             store.set(number.to_le_bytes(), &number.to_le_bytes().repeat(80)).expect("room");
         }
     };
-    // Starts a process that does something, says when it begins and when it is done, and kills it.
-    let mut killed = |operation: &dyn Fn(&Store)| {
-        beside.store(DONE, 0);
-        beside.store(READY, 0);
+    // Has a process do something, and kills it at most so many pauses after it has begun. Says whether it
+    // was not done by then.
+    let mut killed = |most: u64, operation: &dyn Fn(&Store)| {
+        for word in [READY, BEGUN, DONE] {
+            beside.store(word, 0);
+        }
         let victim = process(&store, |store| {
             beside.store(READY, 1);
+            // Both begin at once: the operation takes microseconds.
+            while beside.load(BEGUN) == 0 {
+                std::hint::spin_loop();
+            }
             operation(store);
             beside.store(DONE, 1);
         });
         beside.wait_for(READY, 1);
-        kill_after(victim, random.below(20_000));
+        beside.store(BEGUN, 1);
+        kill_after(victim, random.below(most));
         beside.load(DONE) == 0
     };
-    let (mut in_clear, mut in_recovery) = (0, 0);
-    while in_clear < 20 || in_recovery < 20 {
-        fill(&store);
-        in_clear += u64::from(killed(&|store| {
-            store.clear().expect("no damage");
-        }));
+    let rounds = kills() / 3;
+    let mut in_recovery = 0;
+    for _ in 0..rounds {
+        let unfinished = killed(20_000, &|store| {
+            loop {
+                store.clear().expect("no damage");
+                fill(store);
+            }
+        });
+        assert!(unfinished, "it goes on until it is killed");
         // Each of them finds what the one before has left, of the operation or of its recovery.
         for _ in 0..3 {
-            in_recovery += u64::from(killed(&|store| {
+            in_recovery += u64::from(killed(2_000, &|store| {
                 store.delete("nothing").expect("recovered");
             }));
         }
         store.set("k", b"v").unwrap();
         let keys = store.len().unwrap();
-        assert!([1, 501].contains(&keys), "{keys} keys");
+        assert!((1..=501).contains(&keys), "{keys} keys");
         assert_eq!(store.check(), Ok(()));
         store.delete("k").unwrap();
     }
-    println!(
-        "{in_clear} killed in an operation or before it, {in_recovery} before recovery was over"
-    );
+    println!("{rounds} killed while they changed a store, {in_recovery} before recovery was over");
+    assert!(in_recovery > 0, "none was killed in recovery");
 }

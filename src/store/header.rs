@@ -244,11 +244,11 @@ mod tests {
                     0x0179_6177_676e_6972, // "ringway", 1
                     0x0000_0003_0000_0002, // version, kind
                     0x0201_0008_0000_0080, // fingerprint
-                    0x0000_0000_0000_3000, // length
+                    0x0000_0000_0000_b000, // length
                     0x0706_0504_0302_0100, // incarnation
                     0x0f0e_0d0c_0b0a_0908,
                 ][..],
-                0xd77a_5699_daad_daf6
+                0x7ec2_cc07_f4b6_73d0
             )
         );
         assert_eq!(private[6..15], [0; 9]);

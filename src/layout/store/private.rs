@@ -84,8 +84,8 @@ pub mod bell {
 ///
 /// | word | who changes it |
 /// |---|---|
-/// | [`OWNER`] | the watcher, or a holder of the lock once that has died: to 0. A holder of the lock: from 0 |
-/// | [`BELL`] | as every [`bell`]'s |
+/// | [`prefix::OWNER`] | the watcher, or a holder of the lock once that has died: to 0. A holder of the lock: from 0 |
+/// | [`prefix::BELL`] | as every [`bell`]'s |
 /// | all others | holder of the lock |
 pub mod prefix {
     /// `u64`: a bit for each entry that writers look at.
