@@ -19,9 +19,10 @@
 //! 2. The second look's word comes from switch `g - 1`: the writer is between its two stores. The first look saw
 //!    `g`, which is stored behind the root word of switch `g - 1`. So the slots belong to the table of switch
 //!    `g - 1`, which is current until the next store.
-//! 3. It comes from an older switch. That cannot be: who has seen `g` sees the root word of switch `g - 1` or of a
-//!    later one.
-//! 4. It comes from a later switch `n > g`. That cannot be: who has seen its word sees a generation of `n` or more.
+//! 3. It comes from an older switch. That cannot be: a reader that has seen `g` sees the root word of switch
+//!    `g - 1` or of a later one.
+//! 4. It comes from a later switch `n > g`. That cannot be: a reader that has seen its word sees a generation of
+//!    `n` or more.
 //!
 //! A table may come back to the place of an older one, so `w` alone proves nothing. Were the generation loaded
 //! first at the second look, several switches could lie between it and the word.
