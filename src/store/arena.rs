@@ -157,10 +157,12 @@ pub(super) fn has_room(
         || spans::has_run(memory, geometry, pages_for(len))?)
 }
 
-/// The longest object that can be taken without the reserve.
+/// The longest object that can be taken without the reserve, of those shorter than `len_bytes`, for which there is no
+/// room. Longer ones may have room all the same, in spans that they share with others of their class.
 pub(super) fn longest_free_bytes(
     memory: &impl Memory,
     geometry: &StoreGeometry,
+    len_bytes: u64,
 ) -> Result<u64, Damage> {
     let run = spans::longest_run(memory, geometry)?;
     // A class has room in a span that it has, or where a span of it can be made.
@@ -168,10 +170,12 @@ pub(super) fn longest_free_bytes(
         memory.load_u32(head(*class), Ordering::Relaxed) != 0
             || classes::get(*class).is_some_and(|class| u64::from(class.pages) <= run)
     };
-    let in_span = (0..LARGE).filter(has_room).filter_map(classes::get);
+    let class = classes::of_len(len_bytes);
+    let in_span = (0..class).filter(has_room).filter_map(classes::get);
     let longest = in_span.map(|class| class.object_bytes).max().unwrap_or(0);
     let large = run * PAGE_BYTES;
-    Ok(if classes::of_len(large) == LARGE { large.max(longest) } else { longest })
+    let large_fits = class == LARGE && classes::of_len(large) == LARGE;
+    Ok(if large_fits { large.max(longest) } else { longest })
 }
 
 /// Pages of the span that an object of `len` bytes needs where no span has room for it.

@@ -326,13 +326,13 @@ impl Locked<'_> {
         let Core { memory, geometry, .. } = &*self.writer;
         let word = |offset| memory.load_u64(offset, Ordering::Relaxed);
         let free_bytes = spans::usable_pages(memory, geometry).saturating_mul(page::PAGE_BYTES);
-        let Ok(largest_bytes) = arena::longest_free_bytes(memory, geometry) else {
-            return WriteError::Damaged;
-        };
-        // What fits was refused because a larger table did not.
-        let table = || Table::bytes(Table::log2_for(word(LIVE_KEYS).saturating_add(1)));
-        let needed_bytes =
-            if needed_bytes > largest_bytes { needed_bytes } else { table().max(needed_bytes) };
+        // What has room was refused because a larger table has none.
+        let table_bytes = || Table::bytes(Table::log2_for(word(LIVE_KEYS).saturating_add(1)));
+        let found = arena::has_room(memory, geometry, needed_bytes).and_then(|has_room| {
+            let needed_bytes = if has_room { table_bytes() } else { needed_bytes };
+            Ok((needed_bytes, arena::longest_free_bytes(memory, geometry, needed_bytes)?))
+        });
+        let Ok((needed_bytes, largest_bytes)) = found else { return WriteError::Damaged };
         // All else that was retired has just been given back.
         let pinned_bytes = word(LIMBO_BYTES);
         WriteError::OutOfSpace { needed_bytes, largest_bytes, free_bytes, pinned_bytes }
