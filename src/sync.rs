@@ -1,7 +1,7 @@
 //! Atomics, locks and spin hints, from `std` or, under `--cfg loom`, from loom.
 //!
 //! Everything in the crate that touches an atomic takes it from here, so that the shipping source
-//! is what the models run; CI looks for others.
+//! is what the models run; `tests/layers.rs` looks for others.
 //! Memory that other processes map is not reached through these types directly but through
 //! [`Memory`](crate::memory::Memory), whose implementations are built on them.
 
