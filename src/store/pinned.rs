@@ -52,9 +52,7 @@ impl<M: Memory> Pinned<'_, M> {
 
     /// Whether key and value are those that were written. Looks at all of them.
     pub(super) fn is_whole(&self) -> bool {
-        let Reader { memory, geometry, .. } = self.reader;
-        Block::read_anywhere(memory, geometry, self.block)
-            .is_ok_and(|block| block.is_whole(memory, geometry.seed()))
+        self.reader.is_whole(self.block)
     }
 
     /// The memory that it lies in.

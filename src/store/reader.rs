@@ -1,7 +1,8 @@
 //! Reading without a lock: find the slot, pin the block, look again.
 //!
 //! Every process that reads a store has a [`Reader`]; it claims a record with pins in the segment.
-//! What always holds: a block that a [`Pinned`] names was current after it was pinned, so that no writer gives it back
+//!
+//! Invariants: a block that a [`Pinned`] names was current after it was pinned, so that no writer gives it back
 //! before it is unpinned; "absent" is said only of a table that was current at the end of the search.
 
 use std::cell::Cell;
@@ -27,6 +28,9 @@ use crate::memory::{Memory, Ordering};
 const FORESEEN: u64 = 4;
 /// And for keys of how many bytes: to hash a longer one twice takes longer than the block does.
 const FORESEEN_KEY_BYTES: usize = 128;
+
+/// How many slots a search looks at before it makes sure that their table is still the current one.
+const NEAR_SLOTS: u64 = 32;
 
 /// A claimed record of the reader table. `Send`, not `Sync`: a thread takes one of its own.
 #[derive(Debug)]
@@ -76,36 +80,38 @@ impl<M: Memory> Reader<M> {
         if is_to_copy(pin) {
             return Err(ReadRefusal::OutOfPins);
         }
-        let found = self.get_at(pin, key)?;
-        if self.verify.get() { whole(found) } else { Ok(found) }
+        self.get_at(pin, key)
     }
 
     /// As [`get`](Self::get), with the pin that is kept for what is copied and unpinned at once.
     pub(super) fn get_to_copy(&self, key: &[u8]) -> Result<Option<Pinned<'_, M>>, ReadRefusal> {
         debug_assert_eq!(self.used.get() & 1 << reader::COPY_PIN, 0, "in use");
-        let found = self.get_at(reader::COPY_PIN as u32, key)?;
-        if self.verify.get() { whole(found) } else { Ok(found) }
+        self.get_at(reader::COPY_PIN as u32, key)
     }
 
-    /// Searches with a pin that is free. Here is what is the case mostly: the table that was seen last is current,
-    /// the slot names a value, and nobody changes either. Anything else begins anew where it is seen to.
+    /// Searches with a pin that is free. Handles the common case: the table that was seen last is current, the slot
+    /// names a value, and nobody changes either. Everything else goes to [`get_slowly`](Self::get_slowly).
+    ///
+    /// The look at the root that found the table is the first of the two looks that [`root`](super::root) asks for,
+    /// however long ago it was. So only one look follows, behind the slot or the pin. A table that is no longer
+    /// current may hold anything: its words are compared, prefetched and pinned, which harms nothing, and no
+    /// result follows from them.
     #[inline(always)]
     fn get_at(&self, pin: u32, key: &[u8]) -> Result<Option<Pinned<'_, M>>, ReadRefusal> {
         let Self { memory, .. } = self;
         let hash = hash(key, self.geometry.seed());
-        let root = Root::load(memory);
-        let Some(table) = self.table.get().filter(|table| table.root == root) else {
+        let Some(table) = self.table.get() else {
             return self.get_slowly(pin, key, hash);
         };
         let at = self.pin(pin);
-        for index in 0..table.len() {
+        for index in 0..NEAR_SLOTS {
             let slot = table.slot(hash, index);
             let word = self.word(slot);
             if !slot::may_be(word, hash) {
                 if word != slot::EMPTY {
                     continue;
                 }
-                if self.root() == root {
+                if table.root.is_current(memory) {
                     // The table was current at the end of the search.
                     return Ok(None);
                 }
@@ -113,12 +119,12 @@ impl<M: Memory> Reader<M> {
             }
             // Short values lie on the line behind the header's, or begin there: both come at once.
             memory.prefetch(slot::block(word) + LINE_BYTES);
-            if !pin_current(memory, at, slot::block(word), (slot, word), root) {
+            if !pin_current(memory, at, slot::block(word), (slot, word), table.root) {
                 break;
             }
             match self.block_at(slot::block(word)) {
                 Ok(block) if block.has_key(memory, key, hash) => {
-                    return Ok(Some(self.pinned(pin, block)));
+                    return self.found(pin, block);
                 }
                 // Another key; or no value, and then it is looked at more closely.
                 Ok(_) => unpin(memory, at),
@@ -129,6 +135,23 @@ impl<M: Memory> Reader<M> {
             }
         }
         self.get_slowly(pin, key, hash)
+    }
+
+    /// The value of a key whose block is pinned; looks at its checksum if this reader is to.
+    #[inline(always)]
+    fn found(&self, pin: u32, block: Block) -> Result<Option<Pinned<'_, M>>, ReadRefusal> {
+        if self.verify.get() && !self.is_whole(block.offset) {
+            unpin(&self.memory, self.pin(pin));
+            return Err(ReadRefusal::Damage);
+        }
+        Ok(Some(self.pinned(pin, block)))
+    }
+
+    /// Whether key and value of a pinned block are those that were written. Looks at all of them.
+    #[cold]
+    pub(super) fn is_whole(&self, block: u64) -> bool {
+        Block::read_anywhere(&self.memory, &self.geometry, block)
+            .is_ok_and(|block| block.is_whole(&self.memory, self.geometry.seed()))
     }
 
     /// As [`get_at`](Self::get_at), whatever the case is.
@@ -143,9 +166,7 @@ impl<M: Memory> Reader<M> {
             let root = Root::load(&self.memory);
             let found = self.search(root, key, hash, self.pin(pin));
             match found {
-                Search::Found(block) => {
-                    return Ok(Some(self.pinned(pin, block)));
-                }
+                Search::Found(block) => return self.found(pin, block),
                 Search::Changed => self.memory.pause(),
                 Search::Absent | Search::Damage if self.root() != root => self.memory.pause(),
                 Search::Absent => return Ok(None),
@@ -302,12 +323,6 @@ impl<M: Memory> Reader<M> {
     fn block_at(&self, offset: u64) -> Result<Block, Damage> {
         Block::read_anywhere(&self.memory, &self.geometry, offset)
     }
-}
-
-/// What was found, if its key and value are those that were written.
-#[cold]
-fn whole<M: Memory>(found: Option<Pinned<'_, M>>) -> Result<Option<Pinned<'_, M>>, ReadRefusal> {
-    if found.as_ref().is_none_or(Pinned::is_whole) { Ok(found) } else { Err(ReadRefusal::Damage) }
 }
 
 enum Search {

@@ -122,6 +122,34 @@ fn f47_a_cached_table_is_read_anew_for_another_generation() {
     );
 }
 
+/// A reader that has seen a table once searches it without looking at the root first. Fails where "absent", or a
+/// pinned block, counts without the look behind it.
+#[test]
+fn f47_a_cached_table_that_is_gone_proves_nothing() {
+    let mut core = core_of(256 << 10);
+    let reader = Reader::claim(core.memory.clone(), core.geometry, Owner::new(1, 1)).unwrap();
+    core.set(b"k", b"old").unwrap();
+    assert!(reader.get(b"k").unwrap().is_some());
+    let old = Table::current(&core.memory, &core.geometry).unwrap();
+    let super::table::Place::Present { slot, word, .. } = core.find(b"k").unwrap().1 else {
+        panic!("it was set");
+    };
+    assert!(core.replace_table(old.log2_slots() + 1).unwrap());
+    core.set(b"k", b"new").unwrap();
+    // What lies at the old place still names the old value, which has not been given back.
+    assert_eq!(core.memory.load_u64(slot, Ordering::Relaxed), word);
+    assert_eq!(reader.get(b"k").unwrap().expect("set").to_vec(), b"new");
+    // And without any value.
+    assert!(core.replace_table(old.log2_slots()).unwrap());
+    let now = Table::current(&core.memory, &core.geometry).unwrap();
+    assert!(reader.get(b"k").unwrap().is_some());
+    assert!(core.replace_table(old.log2_slots() + 1).unwrap());
+    for number in 0..now.len() {
+        core.memory.store_u64(now.numbered(number), 0, Ordering::Relaxed);
+    }
+    assert_eq!(reader.get(b"k").unwrap().expect("set").to_vec(), b"new");
+}
+
 /// Whatever is visible after a crash: no root word without its generation, and no generation twice.
 #[test]
 fn f47_a_crash_between_generation_and_root_is_harmless() {
