@@ -11,6 +11,7 @@ use std::fs;
 use std::io;
 use std::time::Duration;
 
+use common::held::{held, wait_until_held};
 use common::plugin::{self, NEVER, NOBODY, host, restarts};
 use ringway::channel::Channel;
 use ringway::error::{ExitReason, RecvTimeoutError, SendError};
@@ -226,7 +227,7 @@ fn a_step_that_fails_is_an_error_that_says_which_and_nothing_is_left() {
     }
     let host = host();
     drop(host.spawn(plugin::spec("first", "exit-7")).unwrap_err());
-    let before = holdings();
+    let before = held();
     let fails = |spec: PluginSpec| match host.spawn(spec).unwrap_err() {
         SpawnError::Isolation { step, source } => (step, source.raw_os_error()),
         error => panic!("{error}"),
@@ -245,7 +246,7 @@ fn a_step_that_fails_is_an_error_that_says_which_and_nothing_is_left() {
     // SAFETY: a null status is allowed.
     let reaped = unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) };
     assert_eq!(reaped, -1, "there is no child, dead or alive");
-    assert_eq!(holdings(), before);
+    wait_until_held(before);
 }
 
 #[test]
@@ -263,13 +264,6 @@ fn who_may_not_switch_is_told_so() {
     assert!(error.to_string().starts_with(text), "{error}");
     // It may still do less than it may.
     host.spawn(reader("less").limit(Limit::CoreBytes(0)).no_new_privs()).unwrap();
-}
-
-/// Open descriptors, and mappings that are shared, of this process.
-fn holdings() -> (usize, usize) {
-    let descriptors = fs::read_dir("/proc/self/fd").unwrap().count();
-    let maps = fs::read_to_string("/proc/self/maps").unwrap();
-    (descriptors, maps.lines().filter(|line| line.contains("rw-s")).count())
 }
 
 #[test]

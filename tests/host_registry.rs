@@ -12,7 +12,8 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use common::controlling::Hand;
-use common::linking::{self, belongings, linking_host, small};
+use common::held::held;
+use common::linking::{self, linking_host, small};
 use common::plugin::{self, NEVER, alone, restarts};
 use common::stray::{Stray, pidfd_of};
 use common::victim::Victim;
@@ -250,11 +251,11 @@ fn links_that_are_over_leave_nothing() {
         assert_eq!(two.tell("close of-one"), "true");
         assert_eq!(two.tell("close of-host"), "true");
         let theirs = |hand: &mut Hand| {
-            let told = hand.tell("belongings");
+            let told = hand.tell("held");
             let numbers = told.trim_matches(['(', ')']).split(", ");
             numbers.map(|number| number.parse::<usize>().unwrap()).collect::<Vec<_>>()
         };
-        let (fds, mapped) = belongings();
+        let (fds, mapped) = held();
         [vec![fds, mapped], theirs(&mut one), theirs(&mut two)].concat()
     };
     // What another thread is about to give back only adds to it.

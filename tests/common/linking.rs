@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::env;
 use std::fmt::Debug;
-use std::fs;
 use std::process;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use ringway::error::{RecvError, RecvTimeoutError};
 use ringway::host::{ChannelListener, Host, Plugin, Ticket};
 use ringway::typed::Pod;
 
+use super::held::held;
 use super::plugin::{self, NEVER};
 
 /// A host that links processes.
@@ -22,13 +22,6 @@ pub fn linking_host() -> Host {
 /// Small, so that many fit.
 pub fn small() -> ChannelOptions {
     ChannelOptions { capacity_bytes: 4096, ..ChannelOptions::default() }
-}
-
-/// How many descriptors and mapped memory files this process has.
-pub fn belongings() -> (usize, usize) {
-    let maps = fs::read_to_string("/proc/self/maps").unwrap();
-    let mapped = maps.lines().filter(|line| line.contains("memfd:")).count();
-    (fs::read_dir("/proc/self/fd").unwrap().count(), mapped)
 }
 
 #[derive(Default)]
@@ -125,7 +118,7 @@ fn obey(plugin: &Plugin, things: &mut Things, order: &str) -> String {
                 each.collect::<Vec<_>>().join(", ")
             },
         ),
-        "belongings" => format!("{:?}", belongings()),
+        "held" => format!("{:?}", held()),
         other => other.into(),
     }
 }

@@ -6,6 +6,7 @@ pub mod called;
 pub mod calling;
 pub mod controlling;
 pub mod forked;
+pub mod held;
 pub mod hostile;
 pub mod ledger;
 pub mod linking;
