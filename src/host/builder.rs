@@ -3,10 +3,12 @@
 //! [`Host::builder`] starts it. What always holds: a host that could not be made has left nothing.
 
 use std::collections::HashMap;
+use std::io;
 use std::os::fd::AsFd;
 use std::process;
 use std::sync::{Arc, Mutex, OnceLock};
 
+use super::event::{Events, HostEventKind};
 use super::hooks::{HookList, Moment, Occasion};
 use super::links::{HostLinks, Limits};
 use super::others::{Others, Roster};
@@ -23,6 +25,7 @@ use crate::os::keeper::Keeper;
 use crate::os::memfd;
 use crate::os::pidfd::{self, PidFd};
 use crate::store::StoreOptions;
+use crate::supervisor::{self, WatchToken};
 
 /// Makes a [`Host`].
 #[derive(Debug, Default)]
@@ -35,6 +38,17 @@ pub struct HostBuilder {
     store: Option<StoreOptions>,
     payloads: Option<StoreOptions>,
     keeper: bool,
+}
+
+/// Reports the keeper's death.
+fn watch_keeper(keeper: &Arc<Keeper>, events: &Arc<Events>) -> io::Result<WatchToken> {
+    let pidfd = keeper.pidfd().try_clone_to_owned()?;
+    let (keeper, events) = (Arc::clone(keeper), Arc::clone(events));
+    let on_death = move || {
+        let reason = keeper.reap();
+        events.report("", HostEventKind::KeeperEnded { reason });
+    };
+    supervisor::watch(pidfd, Box::new(on_death))
 }
 
 impl HostBuilder {
@@ -140,13 +154,27 @@ impl HostBuilder {
         self
     }
 
-    /// Starts a small process beside the host, which ends the plugins' process groups when the host has
-    /// died or has executed another program: SIGTERM, two seconds later SIGKILL. Plugins that run this
-    /// library end by themselves then; a keeper also ends what does not: wrappers, and programs that they
-    /// have started. What has left its group it cannot end.
+    /// Starts a small process beside the host, the keeper. It starts the plugins, is their parent, and
+    /// reaps them. It ends their process groups when the host has died or has executed another program:
+    /// SIGTERM, two seconds later SIGKILL. Plugins that run this library end by themselves then; a keeper
+    /// also ends what does not: wrappers, and programs that they have started. What has left its group it
+    /// cannot end.
     ///
-    /// [`build`](Self::build) forks it, which copies the host's page tables: build the host early, while its
-    /// process is small. The keeper knows the groups of at most 4096 plugins.
+    /// With a keeper the host learns how plugins end also where it ignores SIGCHLD, or something in it
+    /// waits for all children. A start needs no thread in the host.
+    ///
+    /// [`build`](Self::build) forks the keeper, which copies the host's page tables: build the host early,
+    /// while its process is small. A plugin inherits its limits, umask, processors, nice value, control
+    /// group, keyrings and namespaces from the keeper: they are the host's at that time. Its working
+    /// directory is the host's when it is started.
+    ///
+    /// The host starts a plugin itself, and the keeper only knows its group, where the plugin has a
+    /// [hook before exec](PluginSpec::pre_exec), where the host has changed its user, groups, capabilities,
+    /// root directory, no-new-privileges or seccomp filter since it was built, before Linux 6.9, and when
+    /// the keeper has ended. [`HostEventKind::KeeperEnded`](super::HostEventKind::KeeperEnded) says that it
+    /// has; the plugins that it has started go on and are watched.
+    ///
+    /// The keeper knows at most 4096 plugins, and needs two descriptors for each.
     #[must_use]
     pub fn keeper(mut self) -> Self {
         self.keeper = true;
@@ -174,7 +202,10 @@ impl HostBuilder {
         if !memfd::has_write_seal().map_err(os("memfd_create"))? {
             return Err(HostError::Kernel { lacks: "F_SEAL_FUTURE_WRITE", since: "5.1" });
         }
-        let keeper = self.keeper.then(Keeper::start).transpose().map_err(os("fork"))?.map(Arc::new);
+        let keeper = self.keeper.then(Keeper::start).transpose().map_err(os("fork"))?;
+        let events = Arc::<Events>::default();
+        let keeper_watch = keeper.as_ref().map(|keeper| watch_keeper(keeper, &events)).transpose();
+        let keeper_watch = keeper_watch.map_err(os("watching the keeper"))?;
         let own_pidfd = pidfd.as_fd().try_clone_to_owned().map_err(os("dup"))?;
         let store = self.store.as_ref().map(HostStore::new).transpose()?.map(Arc::new);
         let payloads = self.payloads.as_ref().map(HostStore::new).transpose()?.map(Arc::new);
@@ -204,9 +235,10 @@ impl HostBuilder {
             payloads,
             roster,
             keeper,
+            keeper_watch: Mutex::new(keeper_watch),
             options: self.options,
             hooks: self.hooks,
-            events: Arc::default(),
+            events,
             own_pidfd: Arc::new(own_pidfd),
             generation,
             plugins: Mutex::default(),

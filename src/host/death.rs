@@ -22,15 +22,16 @@ use super::hooks::{Moment, tell};
 use super::launch::Connections;
 use super::supervised::{Asked, Life, Phase, Remains, Supervised};
 use crate::error::ExitReason;
-use crate::os::pidfd::PidFd;
+use crate::os::start::Started;
 
 impl Supervised {
     /// The supervisor has seen the process die: reaps it, tells the channels, and starts what is to
     /// follow.
-    pub(super) fn died(self: &Arc<Self>, pid: u32, pidfd: Arc<PidFd>, connections: Connections) {
-        self.end_group(pid, &pidfd);
-        let (reason, by_us) = reap(&pidfd);
-        if !by_us {
+    pub(super) fn died(self: &Arc<Self>, started: Arc<Started>, connections: Connections) {
+        let pid = started.pid;
+        self.end_group(&started);
+        let (reason, reliable) = reap(&started);
+        if !reliable {
             self.events.reaped_elsewhere(&self.name);
         }
         let mut life = self.life();
@@ -70,47 +71,39 @@ impl Supervised {
             Phase::Starting | Phase::Ended(_) => {}
         }
         // Before anybody hears of it: whoever is told finds nothing of the process left.
-        drop((connections, pidfd, process));
+        drop((connections, started, process));
         self.notify();
     }
 
     /// Kills what is left of the group of a process that is dead and not reaped, unless it has time left.
-    fn end_group(&self, pid: u32, pidfd: &Arc<PidFd>) {
+    fn end_group(&self, started: &Arc<Started>) {
         let mut life = self.life();
-        if let Some(process) = life.process.as_mut().filter(|process| process.pid == pid) {
+        let process = life.process.as_mut();
+        if let Some(process) = process.filter(|process| Arc::ptr_eq(&process.started, started)) {
             process.is_dead = true;
         }
         let orderly = life.stopping || life.asked.is_some();
-        if orderly && pidfd.signal_group(0).is_ok() {
+        if orderly && started.pidfd.signal_group(0).is_ok() {
             let kill_at = life.kill_at.unwrap_or_else(|| Instant::now() + self.patience.grace);
-            life.remains = Some(Remains { pid, pidfd: Arc::clone(pidfd), kill_at });
+            life.remains = Some(Remains { started: Arc::clone(started), kill_at });
         } else {
-            let _ = pidfd.signal_group_of_child(pid, libc::SIGKILL);
+            let _ = started.signal_group(libc::SIGKILL);
             self.launcher.kill_cgroup();
-            self.is_gone(pid);
-        }
-    }
-
-    /// Nothing is left of the group of this process.
-    fn is_gone(&self, pid: u32) {
-        if let Some(keeper) = &self.keeper {
-            keeper.remove(pid);
         }
     }
 
     /// Waits until nothing is left of the group of the last process, and kills it when its time is
     /// over. Call it without a lock.
     pub(super) fn end_remains(&self) {
-        let Some(Remains { pid, pidfd, kill_at }) = self.life().remains.take() else { return };
-        while pidfd.signal_group(0).is_ok() {
+        let Some(Remains { started, kill_at }) = self.life().remains.take() else { return };
+        while started.pidfd.signal_group(0).is_ok() {
             if Instant::now() >= kill_at {
-                let _ = pidfd.signal_group(libc::SIGKILL);
+                let _ = started.pidfd.signal_group(libc::SIGKILL);
                 break;
             }
             thread::sleep(Duration::from_millis(2));
         }
         self.launcher.kill_cgroup();
-        self.is_gone(pid);
     }
 
     /// Whether a successor is to be started.
@@ -154,11 +147,12 @@ impl Supervised {
     }
 }
 
-/// Takes the exit status of a child that is known to have ended, and whether this process has reaped it.
-/// Only where somebody traces it may that have to wait, until the tracer lets go of it.
-fn reap(pidfd: &PidFd) -> (ExitReason, bool) {
+/// Takes the exit status of a process that is known to have ended, and whether it is reliable. Only where
+/// somebody traces it may that have to wait, until the tracer lets go of it; or where its parent is a
+/// keeper that does not answer, a second.
+fn reap(started: &Started) -> (ExitReason, bool) {
     for _ in 0..100 {
-        match pidfd.reap_child() {
+        match started.reap() {
             Ok(Some(reaped)) => return reaped,
             Ok(None) => thread::sleep(Duration::from_millis(1)),
             Err(_) => break,

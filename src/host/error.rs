@@ -135,6 +135,21 @@ pub enum SpawnError {
         /// How long it had.
         timeout: Duration,
     },
+    /// The host's [keeper](super::HostBuilder::keeper) ended while it started the plugin.
+    #[error(
+        "the host's keeper process ended while it started the plugin; start the plugin again: the host \
+         then starts it itself"
+    )]
+    KeeperEnded,
+    /// The host's [keeper](super::HostBuilder::keeper) does not answer: somebody has stopped it.
+    #[error(
+        "the host's keeper process (ringway-keeper) did not answer within {timeout:?}: continue it (SIGCONT), \
+         or kill it and the host starts plugins itself"
+    )]
+    KeeperSilent {
+        /// How long it had.
+        timeout: Duration,
+    },
     /// The plugin's process could not be made what its [`PluginSpec`](super::PluginSpec) says, so its
     /// program was not executed.
     #[error("the plugin's process could not be prepared: {step}: {source}")]

@@ -17,7 +17,7 @@ use crate::error::{Corruption, ExitReason};
 /// Something that happened to a plugin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostEvent {
-    /// The plugin's name.
+    /// The plugin's name; empty where it concerns no plugin.
     pub plugin: String,
     /// When it happened.
     pub at: Instant,
@@ -119,6 +119,13 @@ pub enum HostEventKind {
     /// SIGCHLD, or something else in it waits for all children. A reason is then
     /// [unknown](ExitReason::Unknown) before Linux 6.15, and is not taken for a failure.
     ReapedElsewhere,
+    /// The host's [keeper](super::HostBuilder::keeper) has ended before the host. Its plugins go on and are
+    /// watched; before Linux 6.15 the reasons for which they end are [unknown](ExitReason::Unknown). From
+    /// now on the host starts plugins itself, and nothing ends their groups when the host is gone.
+    KeeperEnded {
+        /// Why.
+        reason: ExitReason,
+    },
     /// A thread that this plugin needs could not be started. It is tried again until it can.
     NoThread {
         /// The error.

@@ -36,7 +36,8 @@ pub enum Limit {
 }
 
 impl Limit {
-    fn resource(self) -> (u32, u64) {
+    /// The resource's number, and the limit.
+    fn resource(self) -> [u64; 2] {
         let (resource, limit) = match self {
             Self::AddressSpaceBytes(bytes) => (libc::RLIMIT_AS, bytes),
             Self::DataBytes(bytes) => (libc::RLIMIT_DATA, bytes),
@@ -50,7 +51,7 @@ impl Limit {
         };
         // Signed or not, as the libc has it.
         #[allow(clippy::unnecessary_cast, reason = "not everywhere")]
-        (resource as u32, limit)
+        [resource as u64, limit]
     }
 }
 
@@ -139,7 +140,7 @@ pub(super) struct StepNames {
 
 impl StepNames {
     /// What the child gives up; privileges aside.
-    pub(super) fn isolation(&self, no_new_privs: bool) -> Isolation {
+    pub(super) fn isolation(&self, no_new_privs: bool) -> Isolation<'static> {
         let limits = self.limits.iter().map(|limit| limit.resource()).collect();
         Isolation { limits, user: self.user, no_new_privs }
     }
@@ -200,7 +201,7 @@ impl PluginSpec {
     #[must_use]
     pub fn limit(mut self, limit: Limit) -> Self {
         let limits = &mut self.names.limits;
-        limits.retain(|other| other.resource().0 != limit.resource().0);
+        limits.retain(|other| other.resource()[0] != limit.resource()[0]);
         limits.push(limit);
         self
     }
@@ -253,7 +254,7 @@ mod tests {
             .limit(Limit::OpenFiles(20));
         let names = spec.names;
         assert_eq!(
-            names.isolation(false).limits,
+            *names.isolation(false).limits,
             [Limit::CoreBytes(0), Limit::OpenFiles(20)].map(Limit::resource)
         );
         let second = IsolationStep::Limit(Limit::OpenFiles(20));

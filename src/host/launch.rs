@@ -21,8 +21,10 @@ use super::store::StoreFiles;
 use crate::channel::{Channel, ChannelOptions, ChannelTypes, Connection};
 use crate::error::{Corruption, ExitReason, RecvTimeoutError};
 use crate::memory::Deadline;
-use crate::os::child::{Hook, Image, Setup};
-use crate::os::spawn::{NotStarted, Start, above_standard};
+use crate::os::child::{FIRST_INHERITED, Hook, Image, Setup};
+use crate::os::keeper::Keeper;
+use crate::os::spawn::above_standard;
+use crate::os::start::{NotStarted, Start};
 use crate::segment::AnonymousSegment;
 
 /// What a plugin's process inherits: descriptors of its own, which the host does not keep.
@@ -52,7 +54,7 @@ pub(super) struct Handed {
 #[derive(Debug)]
 pub(super) struct Launcher {
     program: Program,
-    setup: Arc<Setup>,
+    setup: Arc<Setup<'static>>,
     hook: Option<SharedHook>,
     names: StepNames,
     cgroup: Option<PathBuf>,
@@ -80,15 +82,27 @@ impl Launcher {
         setup.isolation = names.isolation(spec.no_new_privs);
         setup.directory = program
             .directory()
-            .map_err(|source| SpawnError::Exec { program: program.name(), source })?;
+            .map_err(|source| SpawnError::Exec { program: program.name(), source })?
+            .map(Into::into);
         let hook = spec.pre_exec.take().map(|hook| SharedHook(Arc::new(Mutex::new(hook))));
         Ok(Self { program, setup: Arc::new(setup), hook, names, cgroup: spec.cgroup.take() })
     }
 
-    /// Begins to execute the program with these descriptors. Returns the host's ends of its streams.
-    pub(super) fn begin(&self, name: &str, handed: Handed) -> Result<(Start, Pipes), SpawnError> {
+    /// Begins to execute the program with these descriptors, by the keeper where that can do it. Returns
+    /// the host's ends of its streams.
+    pub(super) fn begin(
+        &self,
+        name: &str,
+        handed: Handed,
+        keeper: Option<&Arc<Keeper>>,
+        deadline: Deadline,
+        timeout: Duration,
+    ) -> Result<(Start, Pipes), SpawnError> {
         let os = |call| move |source| SpawnError::Os { call, source };
-        let (announced, inherited) = announce(name, handed).map_err(os("dup"))?;
+        // A hook is the host's memory, which the keeper does not share.
+        let keeper = keeper.filter(|keeper| self.hook.is_none() && keeper.can_start());
+        let numbers = if keeper.is_some() { Numbers::Counted } else { Numbers::Own };
+        let (announced, inherited) = announce(name, handed, numbers).map_err(os("dup"))?;
         let exec = |source| SpawnError::Exec { program: self.program.name(), source };
         let environment = self.program.environment(VARIABLE, announced.to_text());
         let programs = self.program.paths(&environment).map_err(exec)?;
@@ -104,9 +118,16 @@ impl Launcher {
             inherited,
             cgroup: self.open_cgroup().map_err(os("opening cgroup.procs"))?,
         };
-        let hook = self.hook.as_ref().map(|hook| Arc::clone(&hook.0));
-        let start = Start::begin(Arc::clone(&self.setup), image, hook)
-            .map_err(os("starting a thread that starts the plugin"))?;
+        let start = match keeper {
+            Some(keeper) => keeper
+                .begin(&self.setup, &image, deadline)
+                .map_err(|error| self.failed(error, timeout))?,
+            None => {
+                let hook = self.hook.as_ref().map(|hook| Arc::clone(&hook.0));
+                Start::begin(Arc::clone(&self.setup), image, hook)
+                    .map_err(os("starting a thread that starts the plugin"))?
+            }
+        };
         Ok((start, pipes))
     }
 
@@ -137,12 +158,27 @@ impl Launcher {
             NotStarted::HookInUse | NotStarted::TimedOut => {
                 SpawnError::NotExecuted { program: program(), timeout }
             }
+            NotStarted::KeeperEnded => SpawnError::KeeperEnded,
+            NotStarted::KeeperSilent => SpawnError::KeeperSilent { timeout },
         }
     }
 }
 
+/// Which numbers the plugin's descriptors have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Numbers {
+    /// The host's.
+    Own,
+    /// From [`FIRST_INHERITED`] on.
+    Counted,
+}
+
 /// What the plugin is told of its descriptors, and the descriptors.
-fn announce(name: &str, handed: Handed) -> io::Result<(Announcement, Vec<OwnedFd>)> {
+fn announce(
+    name: &str,
+    handed: Handed,
+    numbers: Numbers,
+) -> io::Result<(Announcement, Vec<OwnedFd>)> {
     let Handed { host, session, pulse, control, bell, active, passive, service, .. } = handed;
     let both = |files: Option<StoreFiles>| {
         files.map_or((None, None), |files| (Some(files.public), files.private))
@@ -153,7 +189,10 @@ fn announce(name: &str, handed: Handed) -> io::Result<(Announcement, Vec<OwnedFd
     let mut number = |fd: Option<OwnedFd>| -> io::Result<i32> {
         let Some(fd) = fd else { return Ok(-1) };
         let fd = above_standard(fd)?;
-        let number = fd.as_raw_fd();
+        let number = match numbers {
+            Numbers::Own => fd.as_raw_fd(),
+            Numbers::Counted => FIRST_INHERITED + inherited.len() as i32,
+        };
         inherited.push(fd);
         Ok(number)
     };

@@ -131,6 +131,7 @@ use crate::error::ExitReason;
 use crate::os::fork;
 use crate::os::keeper::Keeper;
 use crate::store::Store;
+use crate::supervisor::WatchToken;
 use hooks::HookList;
 use links::HostLinks;
 use others::Roster;
@@ -181,8 +182,10 @@ pub struct Host {
     /// For large publications.
     payloads: Option<Arc<HostStore>>,
     roster: Arc<Roster>,
-    /// Ends what outlives this process.
+    /// Starts plugins, and ends what outlives this process.
     keeper: Option<Arc<Keeper>>,
+    /// Until the host itself ends the keeper.
+    keeper_watch: Mutex<Option<WatchToken>>,
     /// The fork generation it was made in.
     generation: u64,
     /// In the order in which they were started.
@@ -378,6 +381,7 @@ impl Drop for Host {
         for store in [&self.store, &self.payloads].into_iter().flatten() {
             store.close();
         }
+        drop(self.keeper_watch.get_mut().map(Option::take));
         if let Some(keeper) = &self.keeper {
             keeper.close();
         }

@@ -92,7 +92,7 @@ impl PluginSpec {
             }
             words[processor / 64] |= 1 << (processor % 64);
         }
-        self.setup.scheduling.cpus = Some(words);
+        self.setup.scheduling.cpus = Some(words.into());
         self
     }
 

@@ -31,7 +31,7 @@ pub const MAX_NAME_BYTES: usize = 64;
 pub struct PluginSpec {
     pub(super) name: String,
     pub(super) program: Program,
-    pub(super) setup: Setup,
+    pub(super) setup: Setup<'static>,
     pub(super) names: StepNames,
     pub(super) no_new_privs: bool,
     pub(super) pre_exec: Option<Hook>,

@@ -21,7 +21,7 @@ use crate::channel::Channel;
 use crate::error::ExitReason;
 use crate::memory::Deadline;
 use crate::os::clock::monotonic_ns;
-use crate::os::spawn::Started;
+use crate::os::start::Started;
 use crate::os::{doorbell, post, pulse, signals};
 use crate::segment::DEFAULT_MAX_MESSAGE_BYTES;
 use crate::supervisor::{self, WatchToken};
@@ -206,10 +206,13 @@ impl Supervised {
         if self.life().stopping {
             return Err(SpawnError::Stopped);
         }
-        if signals::children_are_reaped() {
+        let kept = self.keeper.as_ref().is_some_and(|keeper| keeper.can_start());
+        if !kept && signals::children_are_reaped() {
             self.events.reaped_elsewhere(&self.name);
         }
-        let (start, pipes) = self.launcher.begin(&self.name, handed)?;
+        let keeper = self.keeper.as_ref();
+        let (start, pipes) =
+            self.launcher.begin(&self.name, handed, keeper, deadline, self.ready_timeout)?;
         {
             let mut life = self.life();
             if life.stopping {
@@ -220,7 +223,7 @@ impl Supervised {
         let started = start.wait(deadline);
         let mut life = self.life();
         life.starting = None;
-        let started = match started {
+        let mut started = match started {
             Ok(started) if !life.stopping => started,
             Ok(started) => {
                 drop(life);
@@ -230,21 +233,24 @@ impl Supervised {
             Err(_) if life.stopping => return Err(SpawnError::Stopped),
             Err(error) => return Err(self.launcher.failed(error, self.ready_timeout)),
         };
-        if let Some(keeper) = &self.keeper
-            && let Err(source) = keeper.add(started.pid, started.pidfd.as_fd())
-        {
-            drop(life);
-            discard(started);
-            return Err(SpawnError::Os { call: "telling the keeper of the plugin", source });
+        if let (Some(keeper), None) = (keeper, &started.line) {
+            match keeper.know(started.pid, &started.pidfd, deadline) {
+                Ok(line) => started.line = line,
+                Err(error) => {
+                    drop(life);
+                    discard(started);
+                    return Err(self.launcher.failed(error, self.ready_timeout));
+                }
+            }
         }
-        let Started { pid, pidfd } = started;
-        let pidfd = Arc::new(pidfd);
+        let pid = started.pid;
+        let started = Arc::new(started);
         let on_death = {
-            let (this, pidfd) = (Arc::clone(self), Arc::clone(&pidfd));
-            move || this.died(pid, pidfd, connections)
+            let (this, started) = (Arc::clone(self), Arc::clone(&started));
+            move || this.died(started, connections)
         };
         // `life` stays locked until the process is on record: `died` takes it first.
-        let watch = pidfd
+        let watch = started
             .as_fd()
             .try_clone_to_owned()
             .and_then(|fd| supervisor::watch(fd, Box::new(on_death)));
@@ -257,8 +263,7 @@ impl Supervised {
                 life.incarnation += 1;
                 life.pipes = pipes;
                 life.process = Some(Process {
-                    pid,
-                    pidfd,
+                    started,
                     session,
                     is_dead: false,
                     control: None,
@@ -270,8 +275,8 @@ impl Supervised {
             }
             Err(source) => {
                 drop(life);
-                if let Some(pidfd) = Arc::into_inner(pidfd) {
-                    discard(Started { pid, pidfd });
+                if let Some(started) = Arc::into_inner(started) {
+                    discard(started);
                 }
                 Err(SpawnError::Os { call: "watching the plugin", source })
             }
@@ -325,8 +330,6 @@ impl Supervised {
 }
 
 /// Ends a process that nobody watches.
-fn discard(Started { pid, pidfd }: Started) {
-    let _ = pidfd.signal_group_of_child(pid, libc::SIGKILL);
-    let _ = pidfd.wait(Deadline::at_ns(monotonic_ns().saturating_add(KILLED_AT_ONCE_NS)));
-    let _ = pidfd.reap();
+fn discard(started: Started) {
+    started.discard(Deadline::at_ns(monotonic_ns().saturating_add(KILLED_AT_ONCE_NS)));
 }

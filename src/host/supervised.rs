@@ -24,7 +24,6 @@
 //! | `Restarting` | the plugin's restart thread | `Running`, `Ended` |
 //! | `Ended` | nobody | |
 
-use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{JoinHandle, ThreadId};
@@ -45,9 +44,7 @@ use super::store::HostStore;
 use crate::channel::{Channel, ChannelOptions, Connection};
 use crate::error::ExitReason;
 use crate::os::keeper::Keeper;
-use crate::os::pidfd::PidFd;
-use crate::os::process::leads_group;
-use crate::os::spawn::Start;
+use crate::os::start::{Start, Started};
 use crate::store::StoreQuota;
 use crate::supervisor::WatchToken;
 
@@ -88,7 +85,7 @@ pub(super) struct Supervised {
     /// How much it may ask of the store where it does not write it itself.
     quota: StoreQuota,
     pub(super) launcher: Launcher,
-    /// Ends the plugin's group when the host is gone.
+    /// Starts the plugin where it can, and ends its group when the host is gone.
     pub(super) keeper: Option<Arc<Keeper>>,
     pub(super) liveness: Option<Duration>,
     life: Mutex<Life>,
@@ -151,8 +148,7 @@ pub(super) enum Asked {
 /// The process that is alive, or not yet known to be dead.
 #[derive(Debug)]
 pub(super) struct Process {
-    pub(super) pid: u32,
-    pub(super) pidfd: Arc<PidFd>,
+    pub(super) started: Arc<Started>,
     /// Closing it ends the plugin's session.
     pub(super) session: OwnedFd,
     /// Whether it is being reaped: its number may mean another process from then on.
@@ -169,23 +165,14 @@ pub(super) struct Process {
 /// What is left of a process that has ended: the group that it led.
 #[derive(Debug)]
 pub(super) struct Remains {
-    pub(super) pid: u32,
-    pub(super) pidfd: Arc<PidFd>,
+    pub(super) started: Arc<Started>,
     /// When it is killed.
     pub(super) kill_at: Instant,
 }
 
-impl Process {
-    /// Signals the group, and the process itself where it has left the group.
-    fn signal(&self, signal: i32) -> io::Result<()> {
-        let group = self.pidfd.signal_group_of_child(self.pid, signal);
-        if leads_group(self.pid) { group } else { self.pidfd.signal(signal) }
-    }
-}
-
 impl Life {
     pub(super) fn pid(&self) -> Option<u32> {
-        self.process.as_ref().map(|process| process.pid)
+        self.process.as_ref().map(|process| process.started.pid)
     }
 
     /// Sends a signal to the process and its group. A process that is being started has no program that
@@ -199,7 +186,7 @@ impl Life {
             start.kill();
             return Ok(());
         };
-        process.signal(signal).map_err(|error| match error.raw_os_error() {
+        process.started.signal(signal).map_err(|error| match error.raw_os_error() {
             Some(libc::ESRCH) | None => HandleError::NotRunning,
             Some(os_error) => HandleError::Denied { os_error },
         })

@@ -15,7 +15,7 @@
 //! 4. *No new privileges.* From here on no set-user-id program gives any back. After the switch,
 //!    because some security modules refuse changes of identity under it.
 //!
-//! The child shares the host's memory until it executes the program (`os::spawn`). The kernel makes
+//! A child of the host itself shares the host's memory until it executes the program (`os::spawn`). The kernel makes
 //! memory undumpable when a process that uses it changes its identity, *before* the new identity
 //! counts. So no other process of the new user can trace the child while it shares the memory. Step 3
 //! sets "undumpable" once more, because `fs.suid_dumpable` may have chosen a weaker value, under which
@@ -24,6 +24,7 @@
 //! Descriptors carry the rights with which they were opened, whoever uses them later. So the plugin can
 //! map the memory files, which belong to the host's user, and cannot open them anew.
 
+use std::borrow::Cow;
 use std::io;
 use std::ptr::null_mut;
 
@@ -31,20 +32,20 @@ use super::child::{Report, Step};
 
 /// What the child gives up.
 #[derive(Debug, Default)]
-pub(crate) struct Isolation {
+pub(crate) struct Isolation<'a> {
     /// Resource number and limit, soft and hard.
-    pub(crate) limits: Vec<(u32, u64)>,
+    pub(crate) limits: Cow<'a, [[u64; 2]]>,
     /// User id and group id.
     pub(crate) user: Option<(u32, u32)>,
     pub(crate) no_new_privs: bool,
 }
 
-impl Isolation {
+impl Isolation<'_> {
     /// Takes all steps, in the child.
     pub(crate) fn apply(&self, report: &Report) -> io::Result<()> {
-        for (index, &(resource, limit)) in self.limits.iter().enumerate() {
+        for (index, &[resource, limit]) in self.limits.iter().enumerate() {
             report.at(Step::Limit(index as u32));
-            set_limit(resource, limit)?;
+            set_limit(resource as u32, limit)?;
         }
         if let Some((uid, gid)) = self.user {
             report.at(Step::Groups);

@@ -70,6 +70,12 @@ fn available_bytes(meminfo: &str) -> Option<u64> {
     kibibytes.checked_mul(1024)
 }
 
+/// A new empty memory file, to which so many bytes may be written.
+pub(super) fn create_for(len_bytes: u64) -> io::Result<File> {
+    limits::refuse_too_long(len_bytes)?;
+    open_with(libc::MFD_CLOEXEC)
+}
+
 fn open() -> Result<File, SegmentError> {
     let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
     // The second is for kernels that do not know the flag (before 6.3).

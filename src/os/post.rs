@@ -4,31 +4,17 @@
 //! one never waits, whatever the receiver does with its end; what is received is one whole letter with
 //! at most one descriptor, which is closed on exec, or an error with nothing kept.
 
-use std::io::{self, IoSlice, IoSliceMut};
-use std::mem::{MaybeUninit, size_of};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr;
 
-/// Room for one descriptor's control message, aligned as its header must be.
-#[repr(C, align(8))]
-struct Control([u8; CONTROL_BYTES]);
-
-// SAFETY: a calculation with a number.
-const CONTROL_BYTES: usize = unsafe { libc::CMSG_SPACE(size_of::<RawFd>() as u32) } as usize;
+use super::rights;
 
 /// A new pair of ends: what is sent on the first one is received on the second one. Nothing can be
 /// sent the other way: descriptors that nobody asked for would be closed with the first end, and
 /// closing some descriptors waits.
 pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
-    let mut fds = [-1; 2];
-    let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;
-    // SAFETY: the kernel writes two numbers to the array, which outlives the call.
-    let result = unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, fds.as_mut_ptr()) };
-    super::check(result.into())?;
-    // SAFETY: the call succeeded, so this is a new descriptor that nobody else owns.
-    let first = unsafe { OwnedFd::from_raw_fd(fds[0]) };
-    // SAFETY: and so is this.
-    let second = unsafe { OwnedFd::from_raw_fd(fds[1]) };
+    let (first, second) = rights::pair()?;
     // Before anybody else has the other end.
     // SAFETY: the call takes numbers.
     let result = unsafe { libc::shutdown(first.as_raw_fd(), libc::SHUT_RD) };
@@ -46,37 +32,7 @@ pub(crate) fn send(
     letter: &[u8],
     descriptor: Option<BorrowedFd<'_>>,
 ) -> io::Result<()> {
-    let parts = [IoSlice::new(letter)];
-    let mut control = Control([0; CONTROL_BYTES]);
-    let mut message = empty();
-    message.msg_iov = parts.as_ptr().cast_mut().cast();
-    message.msg_iovlen = parts.len();
-    if let Some(descriptor) = descriptor {
-        message.msg_control = (&raw mut control.0).cast();
-        message.msg_controllen = CONTROL_BYTES;
-        // SAFETY: the control buffer is set, aligned, and has room for one header and one number.
-        let header = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
-        // SAFETY: `header` points to the start of the control buffer, which is ours and large enough.
-        let header = unsafe { &mut *header };
-        header.cmsg_level = libc::SOL_SOCKET;
-        header.cmsg_type = libc::SCM_RIGHTS;
-        // SAFETY: a calculation with a number.
-        header.cmsg_len = unsafe { libc::CMSG_LEN(size_of::<RawFd>() as u32) } as usize;
-        // SAFETY: the header is that of a message in a buffer with room for its data.
-        let data = unsafe { libc::CMSG_DATA(header) };
-        // SAFETY: `data` has room for the number; it need not be aligned for it.
-        unsafe { data.cast::<RawFd>().write_unaligned(descriptor.as_raw_fd()) };
-    }
-    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-    loop {
-        // SAFETY: `message` points to `parts` and `control`, which outlive the call and are only read.
-        let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, flags) };
-        match super::check(sent as libc::c_long) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-            Ok(_) => return Ok(()),
-        }
-    }
+    rights::send(socket, letter, descriptor.as_slice())
 }
 
 /// Receives a letter, if there is one: its length, 0 where none will come any more, and the descriptor
@@ -88,56 +44,9 @@ pub(crate) fn receive(
     socket: BorrowedFd<'_>,
     room: &mut [u8],
 ) -> io::Result<(usize, Option<OwnedFd>)> {
-    let mut parts = [IoSliceMut::new(room)];
-    let mut control = Control([0; CONTROL_BYTES]);
-    let mut message = empty();
-    message.msg_iov = parts.as_mut_ptr().cast();
-    message.msg_iovlen = parts.len();
-    message.msg_control = (&raw mut control.0).cast();
-    message.msg_controllen = CONTROL_BYTES;
-    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
-    let len = loop {
-        // SAFETY: `message` points to `parts` and `control`, which outlive the call; the kernel writes
-        // no more than their lengths.
-        let got = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) };
-        match super::check(got as libc::c_long) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-            Ok(len) => break len as usize,
-        }
-    };
-    let descriptor = descriptor_in(&message);
-    if message.msg_flags & libc::MSG_TRUNC != 0 {
-        return Err(io::ErrorKind::InvalidData.into());
-    }
-    let is_whole = message.msg_flags & libc::MSG_CTRUNC == 0;
-    Ok((len, descriptor.filter(|_| is_whole)))
-}
-
-/// The descriptor that came with a message.
-fn descriptor_in(message: &libc::msghdr) -> Option<OwnedFd> {
-    // SAFETY: the kernel has set the length of the control buffer, which is alive, to what it wrote.
-    let header = unsafe { libc::CMSG_FIRSTHDR(message) };
-    // SAFETY: null, or a header that the kernel has written into the buffer.
-    let header = unsafe { header.as_ref() }?;
-    // SAFETY: a calculation with a number.
-    let with_one = unsafe { libc::CMSG_LEN(size_of::<RawFd>() as u32) } as usize;
-    let rights = header.cmsg_level == libc::SOL_SOCKET && header.cmsg_type == libc::SCM_RIGHTS;
-    if !rights || header.cmsg_len < with_one {
-        return None;
-    }
-    // SAFETY: the header is that of a message with data in the same buffer.
-    let data = unsafe { libc::CMSG_DATA(header) };
-    // SAFETY: the length says that there is a number; the buffer has no room for two.
-    let number = unsafe { data.cast::<RawFd>().read_unaligned() };
-    // SAFETY: the kernel has opened it for this message, and nobody else has seen it.
-    Some(unsafe { OwnedFd::from_raw_fd(number) })
-}
-
-/// A message header that names nothing.
-fn empty() -> libc::msghdr {
-    // SAFETY: null pointers and lengths of 0 are a header that names nothing.
-    unsafe { MaybeUninit::zeroed().assume_init() }
+    let rights::Received { len, descriptors: [descriptor], complete } =
+        rights::receive::<1>(socket, room)?;
+    Ok((len, descriptor.filter(|_| complete)))
 }
 
 /// Ends the pair, whoever else has a copy of this end: the other end receives what was sent, then
@@ -240,6 +149,17 @@ mod tests {
         send(ours.as_fd(), &[1; 17], Some(file.as_fd())).unwrap();
         let error = receive(theirs.as_fd(), &mut [0; 16]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn of_several_descriptors_none_is_kept() {
+        let (ours, theirs) = pair().unwrap();
+        let (mut end, other) = std::io::pipe().unwrap();
+        rights::send(ours.as_fd(), b"both", &[other.as_fd(), other.as_fd()]).unwrap();
+        drop(other);
+        assert!(matches!(receive(theirs.as_fd(), &mut [0; 16]), Ok((4, None))));
+        // Its end comes only where nobody has the other one any more.
+        assert_eq!(end.read(&mut [0]).unwrap(), 0);
     }
 
     #[test]

@@ -3,16 +3,17 @@
 //! `os::child` calls it in a child before it executes a program. Invariants: the reset only lowers a
 //! priority, so it needs no privilege and cannot fail; the calls go to the kernel directly.
 
+use std::borrow::Cow;
 use std::io;
 
 /// What is asked for; by default nothing but the reset.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Scheduling {
+pub(crate) struct Scheduling<'a> {
     /// Policy and static priority.
     pub(crate) policy: Option<(libc::c_int, libc::c_int)>,
     pub(crate) nice: Option<i32>,
     /// One bit for each processor; `None` keeps the host's.
-    pub(crate) cpus: Option<Vec<u64>>,
+    pub(crate) cpus: Option<Cow<'a, [u64]>>,
 }
 
 /// Takes real-time and deadline policies and negative nice values away, as the kernel's

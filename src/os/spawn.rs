@@ -12,18 +12,20 @@
 //! through its pidfd, which the kernel stores before the child runs, and the thread goes on. Should
 //! even that not end the child, the thread stays until the child ends, and kills and reaps it then.
 
+use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::ptr::null_mut;
+use std::ptr::{null, null_mut};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::child::{Child, Hook, Image, Setup, Step, enter};
+use super::child::{Child, Descriptors, Hook, Image, Setup, Step, Strings, enter};
 use super::clock::monotonic_ns;
 use super::dumpable::Undumpable;
 use super::pidfd::PidFd;
 use super::signals;
+use super::start::{NotStarted, Started};
 use crate::error::ExitReason;
 use crate::memory::Deadline;
 use crate::sync::{AtomicU32, Ordering};
@@ -38,32 +40,9 @@ const GUARD_BYTES: usize = 64 * 1024;
 /// No pidfd yet.
 const NO_FD: u32 = u32::MAX;
 
-/// A program that has been executed.
-#[derive(Debug)]
-pub(crate) struct Started {
-    pub(crate) pid: u32,
-    pub(crate) pidfd: PidFd,
-}
-
-/// Why a program was not executed. Nothing of the attempt is left, except as `TimedOut` says.
-#[derive(Debug)]
-pub(crate) enum NotStarted {
-    /// There is no child: this call failed.
-    Call(&'static str, io::Error),
-    /// The child failed at this step.
-    Step(Step, io::Error),
-    /// The child ended before it executed the program.
-    Ended(ExitReason),
-    /// The hook is still in use by a child that could not be ended.
-    HookInUse,
-    /// The child had not executed the program at the deadline. It was killed; where it cannot end, a
-    /// thread waits for it.
-    TimedOut,
-}
-
 /// A start that is going on.
 #[derive(Debug, Clone)]
-pub(crate) struct Start(Arc<Shared>);
+pub(crate) struct OwnStart(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
@@ -75,26 +54,29 @@ struct Shared {
 
 #[derive(Debug)]
 enum State {
-    /// The thread is making the child, or is suspended. The pidfd, where there is one, is open.
-    GoingOn,
+    /// The thread is making the child, or is suspended. The pidfd, where there is one, is open. `kill`: the
+    /// child is to be killed as soon as there is one.
+    GoingOn {
+        kill: bool,
+    },
     Over(Result<Started, NotStarted>),
     /// Nobody waits any more.
     Left,
 }
 
-impl Start {
+impl OwnStart {
     /// Begins a start, on a thread of its own.
     ///
     /// # Errors
     /// No thread could be started.
     pub(crate) fn begin(
-        setup: Arc<Setup>,
+        setup: Arc<Setup<'static>>,
         image: Image,
         hook: Option<Arc<Mutex<Hook>>>,
     ) -> io::Result<Self> {
         let shared = Arc::new(Shared {
             pidfd: AtomicU32::new(NO_FD),
-            state: Mutex::new(State::GoingOn),
+            state: Mutex::new(State::GoingOn { kill: false }),
             changed: Condvar::new(),
         });
         let start = Self(Arc::clone(&shared));
@@ -107,19 +89,18 @@ impl Start {
         Ok(start)
     }
 
-    /// Waits for the program to be executed. Call it once.
-    ///
-    /// # Errors
-    /// [`NotStarted`].
+    /// See [`Start::wait`](super::start::Start::wait).
     pub(crate) fn wait(&self, deadline: Deadline) -> Result<Started, NotStarted> {
-        if let Some(outcome) = self.0.outcome_by(deadline) {
+        let is_over = |state: &State| !matches!(state, State::GoingOn { kill: false });
+        if let Some(outcome) = self.0.outcome_by(deadline, is_over) {
             return outcome;
         }
         let end = Deadline::at_ns(monotonic_ns().saturating_add(KILLED_NS));
         while monotonic_ns() < end.as_ns() {
             self.kill();
             let slice = monotonic_ns().saturating_add(LOOK_EVERY.as_nanos() as u64);
-            if let Some(outcome) = self.0.outcome_by(Deadline::at_ns(slice)) {
+            let is_over = |state: &State| !matches!(state, State::GoingOn { .. });
+            if let Some(outcome) = self.0.outcome_by(Deadline::at_ns(slice), is_over) {
                 if let Ok(started) = outcome {
                     started.discard(end);
                 }
@@ -134,23 +115,19 @@ impl Start {
         Err(NotStarted::TimedOut)
     }
 
-    /// Kills the child, where there is one that has not executed its program. Any thread may call it.
+    /// See [`Start::kill`](super::start::Start::kill).
     pub(crate) fn kill(&self) {
-        let state = self.0.state();
+        let mut state = self.0.state();
         // Relaxed: the number is all that is used. The lock keeps it open: see `run`.
         let pidfd = self.0.pidfd.load(Ordering::Relaxed);
-        if matches!(*state, State::GoingOn) && pidfd != NO_FD {
-            let _ = super::pidfd::signal(pidfd as RawFd, libc::SIGKILL, 0);
+        if let State::GoingOn { kill } = &mut *state {
+            *kill = true;
+            if pidfd != NO_FD {
+                let _ = super::pidfd::signal(pidfd as RawFd, libc::SIGKILL, 0);
+            }
+            // `wait` looks for a child that is made from now on.
+            self.0.changed.notify_all();
         }
-    }
-}
-
-impl Started {
-    /// Kills and reaps it, where it ends in time.
-    fn discard(self, deadline: Deadline) {
-        let _ = self.pidfd.signal(libc::SIGKILL);
-        let _ = self.pidfd.wait(deadline);
-        let _ = self.pidfd.reap();
     }
 }
 
@@ -159,25 +136,27 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the outcome, waiting for it until then.
-    fn outcome_by(&self, deadline: Deadline) -> Option<Result<Started, NotStarted>> {
+    /// Takes the outcome, waiting until then, or until `is_over` holds.
+    fn outcome_by(
+        &self,
+        deadline: Deadline,
+        is_over: impl Fn(&State) -> bool,
+    ) -> Option<Result<Started, NotStarted>> {
         let left = Duration::from_nanos(deadline.as_ns().saturating_sub(monotonic_ns()));
-        let waited = self
-            .changed
-            .wait_timeout_while(self.state(), left, |state| matches!(state, State::GoingOn));
+        let waited = self.changed.wait_timeout_while(self.state(), left, |state| !is_over(state));
         let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
-        if matches!(*state, State::GoingOn) {
+        if matches!(*state, State::GoingOn { .. }) {
             return None;
         }
         match std::mem::replace(&mut *state, State::Left) {
             State::Over(outcome) => Some(outcome),
-            State::GoingOn | State::Left => None,
+            State::GoingOn { .. } | State::Left => None,
         }
     }
 
     fn finish(&self, outcome: Result<Started, NotStarted>) {
         let mut state = self.state();
-        if matches!(*state, State::GoingOn) {
+        if matches!(*state, State::GoingOn { .. }) {
             *state = State::Over(outcome);
             self.changed.notify_all();
             return;
@@ -191,7 +170,7 @@ impl Shared {
     /// Makes the child and returns when it has executed its program or has ended.
     fn run(
         &self,
-        setup: &Setup,
+        setup: &Setup<'_>,
         image: &Image,
         hook: Option<&Mutex<Hook>>,
     ) -> Result<Started, NotStarted> {
@@ -201,7 +180,23 @@ impl Shared {
             Err(std::sync::TryLockError::WouldBlock) => return Err(NotStarted::HookInUse),
         };
         let stack = Stack::new().map_err(|error| NotStarted::Call("mmap", error))?;
-        let mut child = Child::new(setup, image, hook.as_deref_mut());
+        let pointers = |strings: &[CString]| strings.iter().map(|string| string.as_ptr()).collect();
+        let with_null = |strings: &[CString]| {
+            strings.iter().map(|string| string.as_ptr()).chain([null()]).collect()
+        };
+        let programs: Vec<_> = pointers(&image.programs);
+        let (arguments, environment): (Vec<_>, Vec<_>) =
+            (with_null(&image.arguments), with_null(&image.environment));
+        let strings =
+            Strings { programs: &programs, arguments: &arguments, environment: &environment };
+        let inherited: Vec<_> = image.inherited.iter().map(AsRawFd::as_raw_fd).collect();
+        let descriptors = Descriptors {
+            streams: image.streams.each_ref().map(|fd| fd.as_ref().map(AsRawFd::as_raw_fd)),
+            inherited: &inherited,
+            cgroup: image.cgroup.as_ref().map(AsRawFd::as_raw_fd),
+            directory: None,
+        };
+        let mut child = Child::new(setup, strings, descriptors, hook.as_deref_mut());
         let undumpable = setup.isolation.user.map(|_| Undumpable::begin());
         let mask = signals::set_mask(signals::ALL)
             .map_err(|error| NotStarted::Call("rt_sigprocmask", error))?;
@@ -234,7 +229,7 @@ impl Shared {
         let pidfd = PidFd::from(unsafe { OwnedFd::from_raw_fd(fd as RawFd) });
         let (step, error) = (child.report.step(), child.report.error());
         if step == Step::Execute && error.is_none() {
-            return Ok(Started { pid: pid.unsigned_abs(), pidfd });
+            return Ok(Started { pid: pid.unsigned_abs(), pidfd, line: None });
         }
         // It has ended, or is about to: the kernel lets this thread go on a little earlier.
         let _ = pidfd.wait(Deadline::at_ns(monotonic_ns().saturating_add(KILLED_NS)));
