@@ -12,24 +12,33 @@ use ringway::store::{Store, StoreOptions};
 
 const CAPACITY_BYTES: u64 = 256 << 10;
 
+/// What is sent, at the same place in its cache line on both sides.
+#[repr(align(64))]
+struct Payload([u8; 1024]);
+
+fn payload() -> Box<Payload> {
+    Box::new(Payload([7; 1024]))
+}
+
 struct Records {
     sender: Sender,
     receiver: Receiver,
-    payload: Vec<u8>,
+    payload: Box<Payload>,
+    len: usize,
 }
 
 impl Records {
     fn new(len: usize) -> Box<dyn Case> {
         let options = ChannelOptions { capacity_bytes: CAPACITY_BYTES, ..ChannelOptions::default() };
         let (near, far) = Channel::pair(&options).expect("a channel");
-        Box::new(Self { sender: near.split().0, receiver: far.split().1, payload: vec![7; len] })
+        Box::new(Self { sender: near.split().0, receiver: far.split().1, payload: payload(), len })
     }
 }
 
 impl Case for Records {
     fn first(&mut self) {
         for _ in 0..OPS {
-            self.sender.send(black_box(&self.payload)).expect("room");
+            self.sender.send(black_box(&self.payload.0[..self.len])).expect("room");
         }
     }
 
@@ -70,21 +79,22 @@ impl Case for Slots {
 struct Lossy {
     sender: LossySender,
     receiver: LossyReceiver,
-    payload: Vec<u8>,
+    payload: Box<Payload>,
+    len: usize,
 }
 
 impl Lossy {
     fn new(len: usize) -> Box<dyn Case> {
         let options = LossyOptions { capacity_bytes: CAPACITY_BYTES, ..LossyOptions::default() };
         let (sender, receiver) = LossyChannel::pair(&options).expect("a channel");
-        Box::new(Self { sender, receiver, payload: vec![7; len] })
+        Box::new(Self { sender, receiver, payload: payload(), len })
     }
 }
 
 impl Case for Lossy {
     fn first(&mut self) {
         for _ in 0..OPS {
-            self.sender.send(black_box(&self.payload)).expect("never full");
+            self.sender.send(black_box(&self.payload.0[..self.len])).expect("never full");
         }
     }
 
