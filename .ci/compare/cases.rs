@@ -5,8 +5,8 @@ use std::hint::black_box;
 
 use super::{Case, OPS, Row};
 use ringway::channel::{
-    Channel, ChannelOptions, LossyChannel, LossyOptions, LossyReceiver, LossySender, Receiver, Sender, SlotChannel,
-    SlotReceiver, SlotSender,
+    Channel, ChannelOptions, LossyChannel, LossyOptions, LossyReceiver, LossySender, Receiver,
+    Sender, SlotChannel, SlotReceiver, SlotSender,
 };
 use ringway::store::{Store, StoreOptions};
 
@@ -29,7 +29,8 @@ struct Records {
 
 impl Records {
     fn new(len: usize) -> Box<dyn Case> {
-        let options = ChannelOptions { capacity_bytes: CAPACITY_BYTES, ..ChannelOptions::default() };
+        let options =
+            ChannelOptions { capacity_bytes: CAPACITY_BYTES, ..ChannelOptions::default() };
         let (near, far) = Channel::pair(&options).expect("a channel");
         Box::new(Self { sender: near.split().0, receiver: far.split().1, payload: payload(), len })
     }
@@ -56,7 +57,8 @@ struct Slots {
 
 impl Slots {
     fn new() -> Box<dyn Case> {
-        let options = ChannelOptions { capacity_bytes: CAPACITY_BYTES, ..ChannelOptions::default() };
+        let options =
+            ChannelOptions { capacity_bytes: CAPACITY_BYTES, ..ChannelOptions::default() };
         let (near, far) = SlotChannel::<u64, u64>::pair(&options).expect("a channel");
         Box::new(Self { sender: near.split().0, receiver: far.split().1 })
     }
@@ -112,7 +114,8 @@ struct Values {
 }
 
 fn store() -> Store {
-    Store::anonymous(&StoreOptions { capacity_bytes: 8 << 20, ..StoreOptions::default() }).expect("a store")
+    Store::anonymous(&StoreOptions { capacity_bytes: 8 << 20, ..StoreOptions::default() })
+        .expect("a store")
 }
 
 fn keys(prefix: &str) -> Vec<String> {

@@ -56,7 +56,12 @@ fn time(first_is_new: bool, rounds: usize) {
     for pair in pairs() {
         let first = usize::from(first_is_new);
         let made = [(pair[first].make)(), (pair[1 - first].make)()];
-        let mut cases = if first_is_new { let [new, old] = made; [old, new] } else { made };
+        let mut cases = if first_is_new {
+            let [new, old] = made;
+            [old, new]
+        } else {
+            made
+        };
         let mut times = [const { [const { Vec::new() }; 2] }; 2];
         for round in 0..WARM_UP + rounds {
             for turn in 0..2 {
