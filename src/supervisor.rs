@@ -21,6 +21,7 @@ use std::thread;
 
 use crate::os::clock::monotonic_ns;
 use crate::os::epoll::Epoll;
+use crate::os::eventfd::EventFd;
 use crate::os::fork;
 use crate::os::per_process::PerProcess;
 use crate::os::timer::Timer;
@@ -107,7 +108,8 @@ static CURRENT: PerProcess<Option<Arc<Supervisor>>> = PerProcess::new();
 struct Supervisor {
     epoll: Epoll,
     timer: Timer,
-    unmap: Arc<OwnedFd>,
+    /// Readable when mappings wait to be unmapped.
+    unmap: EventFd,
     /// The fork generation that its thread runs in.
     generation: u64,
     watches: Mutex<Watches>,
@@ -176,15 +178,13 @@ impl Supervisor {
         }
         let (epoll, timer) = (Epoll::new()?, Timer::new()?);
         epoll.add(timer.as_fd(), TIMER)?;
-        let unmap = unmap::serve(generation)?;
-        epoll.add(unmap.as_fd(), UNMAP)?;
+        let unmap = EventFd::new()?;
+        epoll.add(unmap.descriptor().as_fd(), UNMAP)?;
         let watches = Mutex::default();
         let supervisor = Arc::new(Self { epoll, timer, unmap, generation, watches });
         let running = Arc::clone(&supervisor);
-        thread::Builder::new()
-            .name("ringway-supervisor".into())
-            .spawn(move || running.run())
-            .inspect_err(|_| unmap::stop())?;
+        thread::Builder::new().name("ringway-supervisor".into()).spawn(move || running.run())?;
+        unmap::serve(generation, supervisor.unmap.clone());
         Ok(Arc::clone(current.insert(supervisor)))
     }
 
@@ -283,8 +283,8 @@ impl Supervisor {
             // Behind the deaths, which are urgent.
             if unmaps.is_some() {
                 // Does not fail: the descriptor is open, and was added.
-                let _ = self.epoll.add_again(self.unmap.as_fd(), UNMAP);
-                unmap::unmap_all();
+                let _ = self.epoll.add_again(self.unmap.descriptor().as_fd(), UNMAP);
+                unmap::unmap_all(&self.unmap);
             }
         }
     }

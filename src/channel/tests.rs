@@ -15,7 +15,7 @@ use crate::error::{
 };
 use crate::layout::ring;
 use crate::memory::{Memory, Ordering};
-use crate::os::tests::{child_says, without_system_calls};
+use crate::os::tests::{alone, child_says, without_system_calls};
 
 /// Longer than anything takes; reached only by a test that has failed.
 const NEVER: Duration = Duration::from_secs(30);
@@ -117,6 +117,9 @@ fn f66_a_holder_of_a_dead_incarnation_s_channel_is_told() {
 /// unmaps it.
 #[test]
 fn f59_the_first_call_after_a_restart_unmaps_nothing() {
+    if !alone("channel::tests::f59_the_first_call_after_a_restart_unmaps_nothing") {
+        return;
+    }
     crate::supervisor::start().unwrap();
     let options = ChannelOptions { capacity_bytes: 4 << 20, ..ChannelOptions::default() };
     let pair = || Channel::pair(&options).unwrap();
@@ -142,6 +145,9 @@ fn f59_the_first_call_after_a_restart_unmaps_nothing() {
 /// A wait whose deadline has passed, and every call that does not wait, make no system call.
 #[test]
 fn f57_a_passed_deadline_makes_no_system_call() {
+    if !alone("channel::tests::f57_a_passed_deadline_makes_no_system_call") {
+        return;
+    }
     let (mut host, mut plugin) = pair();
     let mut selector = Selector::new();
     let (_other, other) = pair();

@@ -13,7 +13,8 @@ use std::ptr::NonNull;
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
 
-use super::{dumps, os, unmap};
+use super::unmap::{self, Listed};
+use super::{dumps, os};
 use crate::error::SegmentError;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
@@ -23,7 +24,7 @@ const SMALLEST_PAGE_BYTES: usize = 4096;
 /// A populated mapping of a whole file, or of two one behind the other, shared with everybody who maps it.
 #[derive(Debug)]
 pub(crate) struct Mapping {
-    raw: ManuallyDrop<MmapRaw>,
+    raw: ManuallyDrop<Box<Listed>>,
     writable: bool,
     /// 1 once nobody will use it for much longer.
     retired: AtomicU32,
@@ -72,7 +73,7 @@ impl Mapping {
             // Where it fails, a core dump is longer.
             let _ = raw.advise(Advice::DontDump);
         }
-        let raw = ManuallyDrop::new(raw);
+        let raw = ManuallyDrop::new(Listed::new(raw));
         let mapping = Self { raw, writable, retired: AtomicU32::new(0) };
         mapping.populate()?;
         Ok(mapping)

@@ -58,8 +58,22 @@ pub(crate) fn os(call: &'static str) -> impl FnOnce(io::Error) -> SegmentError {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    /// Runs a test, named with its modules, in a process where no other test runs. Tells whether this is that
+    /// process.
+    pub(crate) fn alone(test: &str) -> bool {
+        const ALONE: &str = "RINGWAY_TEST_ALONE";
+        if std::env::var_os(ALONE).is_some() {
+            return true;
+        }
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", test, "--nocapture", "--test-threads=1"]).env(ALONE, test);
+        assert!(command.status().unwrap().success(), "{test}");
+        false
+    }
+
     /// Runs `work` in a thread that the kernel ends at any system call but reading and writing; what it
-    /// returned, or `None` where it was ended. The thread's own memory is left behind.
+    /// returned, or `None` where it was ended. The thread's own memory is left behind, and so is a lock of the
+    /// allocator that it was about to hand to another thread: for tests that run [`alone`].
     pub(crate) fn without_system_calls(
         work: impl FnOnce() -> bool + Send + 'static,
     ) -> Option<bool> {

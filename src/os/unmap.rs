@@ -1,74 +1,100 @@
 //! Unmapping large mappings on another thread: the kernel takes a millisecond for some megabytes.
 //!
-//! A retired [`Mapping`](super::mapping::Mapping) hands itself over when it is dropped; the supervisor
-//! unmaps it. Invariants: handing over takes no memory unless more than [`ROOM`] mappings wait, and no
-//! system call but the one that wakes the supervisor; without a supervisor the caller unmaps.
+//! A retired [`Mapping`](super::mapping::Mapping) hands itself over when it is dropped; the supervisor unmaps it.
+//! Invariants:
+//! - Handing over takes no lock, no memory, and no system call but the one that wakes the supervisor.
+//! - Without a supervisor the caller unmaps.
+//! - A service that was published is never freed.
+//!
+//! The list is Treiber's stack (R. K. Treiber, "Systems Programming: Coping with Parallelism", 1986) without its
+//! pop: all of it is taken at once, so that a mapping cannot come back while somebody looks at it.
 
-use std::io;
-use std::os::fd::OwnedFd;
-use std::sync::{Arc, MutexGuard};
+use std::ops::Deref;
+use std::ptr::null_mut;
 
 use memmap2::MmapRaw;
 
 use super::eventfd::EventFd;
 use super::fork;
-use super::per_process::PerProcess;
+use crate::sync::{AtomicPtr, Ordering};
 
-/// Mappings that the queue has room for from the start.
-const ROOM: usize = 256;
-
-#[derive(Default)]
-struct Queue {
-    waiting: Vec<MmapRaw>,
-    /// The fork generation of the supervisor, and what wakes it.
-    supervisor: Option<(u64, EventFd)>,
+/// A mapping with what the list needs, so that handing over takes no memory.
+#[derive(Debug)]
+pub(super) struct Listed {
+    raw: MmapRaw,
+    next: AtomicPtr<Self>,
 }
 
-static QUEUE: PerProcess<Queue> = PerProcess::new();
-
-fn queue() -> MutexGuard<'static, Queue> {
-    QUEUE.lock()
+impl Listed {
+    pub(super) fn new(raw: MmapRaw) -> Box<Self> {
+        Box::new(Self { raw, next: AtomicPtr::new(null_mut()) })
+    }
 }
 
-/// For the supervisor of this process: from now on mappings are handed to it. Returns a descriptor that
-/// is readable when some wait.
-pub(crate) fn serve(generation: u64) -> io::Result<Arc<OwnedFd>> {
-    let event = EventFd::new()?;
-    let descriptor = Arc::clone(event.descriptor());
-    let mut queue = queue();
-    queue.waiting.reserve(ROOM);
-    queue.supervisor = Some((generation, event));
-    Ok(descriptor)
+impl Deref for Listed {
+    type Target = MmapRaw;
+
+    fn deref(&self) -> &MmapRaw {
+        &self.raw
+    }
 }
 
-/// There is no supervisor after all.
-pub(crate) fn stop() {
-    queue().supervisor = None;
-    unmap_all();
+/// What the supervisor of a process does for the others.
+#[derive(Debug)]
+struct Service {
+    /// The fork generation of that process.
+    generation: u64,
+    event: EventFd,
+}
+
+/// Null until the first supervisor runs, then the newest one's. A fork copies the pointer and what it names.
+static SERVICE: AtomicPtr<Service> = AtomicPtr::new(null_mut());
+
+/// The mapping that was handed over last, which names the one before.
+static NEWEST: AtomicPtr<Listed> = AtomicPtr::new(null_mut());
+
+/// For the supervisor of this process, when its thread runs: from now on mappings are handed to it, and `event` is
+/// readable when some wait.
+pub(crate) fn serve(generation: u64, event: EventFd) {
+    // A fork may have copied some that the parent's supervisor had not unmapped yet.
+    event.raise();
+    // Release: pairs with the Acquire in `hand_over`.
+    SERVICE.store(Box::into_raw(Box::new(Service { generation, event })), Ordering::Release);
 }
 
 /// For the supervisor: unmaps what waits.
-pub(crate) fn unmap_all() {
-    let mut queue = queue();
-    if let Some((_, event)) = &queue.supervisor {
-        event.clear();
+pub(crate) fn unmap_all(event: &EventFd) {
+    // First, so that what comes later makes it readable again.
+    event.clear();
+    // Acquire: pairs with the Release in `hand_over`.
+    let mut newest = NEWEST.swap(null_mut(), Ordering::Acquire);
+    while !newest.is_null() {
+        // SAFETY: `hand_over` made it by `into_raw`, and the swap took it from everybody else.
+        let mapping = unsafe { Box::from_raw(newest) };
+        // Relaxed: ordered by the swap.
+        newest = mapping.next.load(Ordering::Relaxed);
     }
-    let mut room = Vec::with_capacity(ROOM);
-    std::mem::swap(&mut room, &mut queue.waiting);
-    // Whoever hands one over meanwhile need not wait.
-    drop(queue);
-    drop(room);
 }
 
 /// Has the supervisor unmap it.
-pub(super) fn hand_over(mapping: MmapRaw) {
-    let mut queue = queue();
-    let queue = &mut *queue;
+pub(super) fn hand_over(mapping: Box<Listed>) {
+    // SAFETY: null, or a service that was published whole and is never freed.
+    let service = unsafe { SERVICE.load(Ordering::Acquire).as_ref() };
     // In a forked child the supervisor is the parent's.
-    if let Some((generation, event)) = &queue.supervisor
-        && fork::is_current(*generation)
-    {
-        queue.waiting.push(mapping);
-        event.raise();
+    let Some(service) = service.filter(|service| fork::is_current(service.generation)) else {
+        return;
+    };
+    let mapping = Box::leak(mapping);
+    let mut newest = NEWEST.load(Ordering::Relaxed);
+    loop {
+        mapping.next.store(newest, Ordering::Relaxed);
+        // Release: whoever takes the list sees `next` and all that was done with the mapping.
+        let exchanged =
+            NEWEST.compare_exchange(newest, mapping, Ordering::Release, Ordering::Relaxed);
+        match exchanged {
+            Ok(_) => break,
+            Err(other) => newest = other,
+        }
     }
+    service.event.raise();
 }

@@ -1,8 +1,6 @@
 //! Processes that are killed in every state of a link, and that do what no desk does.
 
-use std::env;
 use std::fs;
-use std::process::Command;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -13,6 +11,7 @@ use crate::error::RecvTimeoutError;
 use crate::host::links::{Desk, Kind, Link, LinkError};
 use crate::host::service::error::ServiceError;
 use crate::host::{Host, HostEventKind};
+use crate::os::tests::alone;
 
 fn host() -> Host {
     Host::builder().links().build().unwrap()
@@ -258,12 +257,9 @@ fn what_is_answered_for_others_ends_the_service() {
 /// What this process has, counted where nobody else counts.
 #[test]
 fn dead_processes_and_links_leave_no_descriptors_and_no_memory() {
-    const ALONE: &str = "RINGWAY_TEST_LINKS_ALONE";
-    if env::var_os(ALONE).is_none() {
-        let name = "host::links::tests::hostile::dead_processes_and_links_leave_no_descriptors_and_no_memory";
-        let mut command = Command::new(env::current_exe().unwrap());
-        command.args(["--exact", name, "--nocapture", "--test-threads=1"]).env(ALONE, "1");
-        assert!(command.status().unwrap().success());
+    const NAME: &str =
+        "host::links::tests::hostile::dead_processes_and_links_leave_no_descriptors_and_no_memory";
+    if !alone(NAME) {
         return;
     }
     let belongings = || {
