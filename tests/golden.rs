@@ -26,7 +26,7 @@ use std::fs;
 use std::path::Path;
 
 use bytemuck::{AnyBitPattern, NoUninit};
-use open::{Scratch, golden, in_file, in_memory, is_made_the_closed_one, put};
+use open::{Scratch, golden, in_file, in_memory, is_made_the_closed_one, put, under_name};
 use ringway::Schema;
 use ringway::channel::{
     Channel, ChannelOptions, LossyChannel, LossyReceiver, Side, SlotChannel, TypedChannel,
@@ -90,6 +90,16 @@ fn records_unread_in_a_file_come_whole_and_in_order() {
     // The old segment still carries what is new.
     first.send(&pattern(700)).expect("room");
     assert_eq!(second.recv().expect("a message").bytes(), pattern(700));
+}
+
+#[test]
+fn records_unread_under_a_name_come_whole_and_in_order() {
+    let Some(named) = under_name("records") else { return };
+    let mut second = Channel::open(&*named.0, &on(Side::Second)).expect("the second side");
+    let (messages, end) = drain(&mut second);
+    let lens: Vec<_> = messages.iter().map(|(_, bytes)| bytes.len()).collect();
+    assert_eq!(lens, [0, 6, 600, 8, 4]);
+    assert_eq!(end, RecvError::Disconnected);
 }
 
 #[test]

@@ -70,9 +70,31 @@ pub fn in_file(name: &str) -> Option<Scratch> {
 }
 
 pub fn put(scratch: &Scratch, bytes: &[u8]) {
+    write_new(&scratch.path(), bytes);
+}
+
+fn write_new(path: &Path, bytes: &[u8]) {
     let mut options = OpenOptions::new();
-    let file = options.write(true).create_new(true).mode(0o600).open(scratch.path());
+    let file = options.write(true).create_new(true).mode(0o600).open(path);
     file.expect("a file").write_all(bytes).expect("room");
+}
+
+/// A name in shared memory that goes with the value.
+#[derive(Debug)]
+pub struct Named(pub String);
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(format!("/dev/shm/ringway.{}", self.0));
+    }
+}
+
+/// A golden segment in shared memory.
+pub fn under_name(name: &str) -> Option<Named> {
+    let bytes = golden(name)?;
+    let named = Named(format!("golden-{name}-{}", std::process::id()));
+    write_new(Path::new(&format!("/dev/shm/ringway.{}", named.0)), &bytes);
+    Some(named)
 }
 
 /// A golden segment in a sealed memory file.
