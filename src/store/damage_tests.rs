@@ -125,3 +125,33 @@ fn f52_a_flipped_value_is_an_error_where_every_read_is_verified() {
         assert_eq!(reading.get("k").is_err(), fails, "{verify:?}");
     }
 }
+
+/// A key in a slot that no search for it finds is met again and again. Fails where `clear` goes on deleting it.
+#[test]
+fn f52_a_key_that_no_search_finds_does_not_hold_up_clear() {
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let options =
+            StoreOptions { capacity_bytes: 128 << 10, max_readers: 4, ..options(Verify::Never) };
+        let store = Store::anonymous(&options).unwrap();
+        let readers = [(); 3].map(|()| store.try_clone().unwrap());
+        let mut keys = 0_u32;
+        while store.set(key(keys), &[7; 900]).is_ok() {
+            keys += 1;
+        }
+        // Readers hold what was replaced out of the reserve, so that an empty table has no room either.
+        let mut held = Vec::new();
+        let full = (0..keys).find(|number| {
+            held.push(readers[*number as usize % 3].get(key(*number)).unwrap());
+            store.set(key(*number), &[8; 900]).is_err()
+        });
+        assert!(full.is_some(), "the reserve is used up");
+        for number in 0..keys {
+            flip(&store, block_of(&store, &key(number)).key());
+        }
+        tell.send(store.clear()).unwrap();
+    });
+    // Otherwise it would not end at all.
+    let cleared = told.recv_timeout(std::time::Duration::from_secs(60)).expect("clear ends");
+    assert_eq!(cleared, Err(super::WriteError::Damaged));
+}
