@@ -12,7 +12,7 @@ use super::error::{RemoteError, WriteError};
 use super::remote::Asking;
 use super::watch::{self, Bed};
 use crate::memory::{Deadline, MappedMemory, Memory, Ordering};
-use crate::os::futex::{self, Woken};
+use crate::os::futex::{self, MAX_WAIT_MANY, Woken};
 use crate::sync::AtomicU32;
 
 /// How long the host's answer is waited for: what changes meanwhile is told no earlier.
@@ -47,6 +47,11 @@ pub(super) struct Place<'a> {
 }
 
 impl Bed for Place<'_> {
+    fn most_bells(&self) -> usize {
+        // One word is the interrupter's. The host announces one bell at a time.
+        if self.announces { MAX_WAIT_MANY - 1 } else { 1 }
+    }
+
     fn announce(&mut self, bell: u32, deadline: Deadline) -> bool {
         if self.announces {
             watch::announce(&self.memory, self.geometry, bell);
@@ -57,15 +62,17 @@ impl Bed for Place<'_> {
             .is_some_and(|host| self.by_host.announce(host, (memory, geometry), bell, deadline))
     }
 
-    fn sleep(&mut self, word: u64, expected: u32, deadline: Deadline) {
-        if let Some(interrupted) = self.interrupted {
-            let words = [(self.memory.futex_word(word), expected), (interrupted, 0)];
-            if futex::wait_many(&words, deadline) != Woken::Unsupported {
-                return;
-            }
-            // Then an interruption is seen when this sleep ends.
+    fn sleep(&mut self, words: &[(u64, u32)], deadline: Deadline) -> bool {
+        let bells = words.iter().map(|(word, expected)| (self.memory.futex_word(*word), *expected));
+        let all: Vec<_> =
+            bells.chain(self.interrupted.map(|interrupted| (interrupted, 0))).collect();
+        if all.len() > 1 && futex::wait_many(&all, deadline) != Woken::Unsupported {
+            return true;
         }
+        let &[(word, expected)] = words else { return false };
+        // An interruption is seen when this sleep ends.
         self.memory.wait_u32(word, expected, deadline);
+        true
     }
 }
 

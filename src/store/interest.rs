@@ -40,14 +40,14 @@ pub(crate) trait Interest {
     /// What is told.
     type News;
 
-    /// Number of the bell that is rung for it.
-    fn bell(&self) -> u32;
+    /// Calls `add` with the numbers of the bells that are rung for it, some perhaps twice.
+    fn bells(&self, add: &mut dyn FnMut(u32));
 
     /// Whether news of the last look is still to be told.
     fn has_news(&self) -> bool;
 
-    /// Looks, and tells what has changed.
-    fn look<T: Truth>(&mut self, truth: &T) -> Result<Option<Self::News>, T::Error>;
+    /// Looks at what these of its bells are rung for, and tells what has changed. They are in order.
+    fn look<T: Truth>(&mut self, truth: &T, rung: &[u32]) -> Result<Option<Self::News>, T::Error>;
 }
 
 /// Deletions since the last look.
@@ -111,15 +111,15 @@ impl OneKey {
 impl Interest for OneKey {
     type News = Change;
 
-    fn bell(&self) -> u32 {
-        doorbells::of(self.hash)
+    fn bells(&self, add: &mut dyn FnMut(u32)) {
+        add(doorbells::of(self.hash));
     }
 
     fn has_news(&self) -> bool {
         false
     }
 
-    fn look<T: Truth>(&mut self, truth: &T) -> Result<Option<Change>, T::Error> {
+    fn look<T: Truth>(&mut self, truth: &T, _: &[u32]) -> Result<Option<Change>, T::Error> {
         let noted = truth.noted();
         let version = truth.version(&self.key)?;
         let complete = self.deletions.read(truth, noted);

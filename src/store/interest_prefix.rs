@@ -208,15 +208,15 @@ impl Prefix {
 impl Interest for Prefix {
     type News = Change;
 
-    fn bell(&self) -> u32 {
-        self.entry.as_ref().map_or(EVERYTHING, |entry| doorbells::of_prefix(entry.number()))
+    fn bells(&self, add: &mut dyn FnMut(u32)) {
+        add(self.entry.as_ref().map_or(EVERYTHING, |entry| doorbells::of_prefix(entry.number())));
     }
 
     fn has_news(&self) -> bool {
         !self.news.is_empty()
     }
 
-    fn look<T: Truth>(&mut self, truth: &T) -> Result<Option<Change>, T::Error> {
+    fn look<T: Truth>(&mut self, truth: &T, _: &[u32]) -> Result<Option<Change>, T::Error> {
         if self.news.is_empty() {
             self.find_news(truth)?;
         }

@@ -1,12 +1,12 @@
 //! Many interests at once: keys and prefixes, each with a number.
 //!
 //! [`Watches`](super::Watches) has them, for users and for a host that watches for its plugins.
-//! What always holds: every interest is told on its own, in the order in which it found its news; one that was
-//! removed is told nothing any more.
+//!
+//! Invariants: every interest is told on its own, in the order in which it found its news. One that was removed is
+//! told nothing any more. `by_bell` has each interest once, under its bell.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::doorbells::EVERYTHING;
 use super::interest::{Interest, OneKey, Truth};
 use super::interest_prefix::Prefix;
 use super::watch::Change;
@@ -20,6 +20,8 @@ pub struct WatchId(u64);
 pub(crate) struct Interests {
     next: u64,
     all: BTreeMap<WatchId, One>,
+    /// What each bell is rung for, so that a look follows the bells that were rung.
+    by_bell: BTreeMap<u32, BTreeSet<WatchId>>,
     news: VecDeque<(WatchId, Change)>,
 }
 
@@ -33,10 +35,10 @@ pub(crate) enum One {
 impl Interest for One {
     type News = Change;
 
-    fn bell(&self) -> u32 {
+    fn bells(&self, add: &mut dyn FnMut(u32)) {
         match self {
-            Self::Key(key) => key.bell(),
-            Self::Prefix(prefix) => prefix.bell(),
+            Self::Key(key) => key.bells(add),
+            Self::Prefix(prefix) => prefix.bells(add),
         }
     }
 
@@ -47,10 +49,10 @@ impl Interest for One {
         }
     }
 
-    fn look<T: Truth>(&mut self, truth: &T) -> Result<Option<Change>, T::Error> {
+    fn look<T: Truth>(&mut self, truth: &T, rung: &[u32]) -> Result<Option<Change>, T::Error> {
         match self {
-            Self::Key(key) => key.look(truth),
-            Self::Prefix(prefix) => prefix.look(truth),
+            Self::Key(key) => key.look(truth, rung),
+            Self::Prefix(prefix) => prefix.look(truth, rung),
         }
     }
 }
@@ -59,6 +61,7 @@ impl Interests {
     pub(crate) fn add(&mut self, one: One) -> WatchId {
         let id = WatchId(self.next);
         self.next += 1;
+        one.bells(&mut |bell| _ = self.by_bell.entry(bell).or_default().insert(id));
         self.all.insert(id, one);
         id
     }
@@ -66,7 +69,14 @@ impl Interests {
     /// Returns whether it was there.
     pub(crate) fn remove(&mut self, id: WatchId) -> bool {
         self.news.retain(|(other, _)| *other != id);
-        self.all.remove(&id).is_some()
+        let Some(one) = self.all.remove(&id) else { return false };
+        one.bells(&mut |bell| {
+            if let Some(ids) = self.by_bell.get_mut(&bell) {
+                ids.remove(&id);
+            }
+        });
+        self.by_bell.retain(|_, ids| !ids.is_empty());
+        true
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -77,22 +87,24 @@ impl Interests {
 impl Interest for Interests {
     type News = (WatchId, Change);
 
-    fn bell(&self) -> u32 {
-        EVERYTHING
+    fn bells(&self, add: &mut dyn FnMut(u32)) {
+        self.by_bell.keys().copied().for_each(add);
     }
 
     fn has_news(&self) -> bool {
         !self.news.is_empty()
     }
 
-    fn look<T: Truth>(&mut self, truth: &T) -> Result<Option<Self::News>, T::Error> {
+    fn look<T: Truth>(&mut self, truth: &T, rung: &[u32]) -> Result<Option<Self::News>, T::Error> {
         if self.news.is_empty() {
-            for (id, one) in &mut self.all {
-                let mut news = one.look(truth)?;
+            let ids = rung.iter().filter_map(|bell| self.by_bell.get(bell)).flatten();
+            for id in ids.copied().collect::<BTreeSet<_>>() {
+                let Some(one) = self.all.get_mut(&id) else { continue };
+                let mut news = one.look(truth, rung)?;
                 while let Some(change) = news {
-                    self.news.push_back((*id, change));
+                    self.news.push_back((id, change));
                     // A prefix finds many at once.
-                    news = if one.has_news() { one.look(truth)? } else { None };
+                    news = if one.has_news() { one.look(truth, rung)? } else { None };
                 }
             }
         }

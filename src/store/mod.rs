@@ -116,6 +116,8 @@ mod header;
 mod interest;
 mod interest_prefix;
 mod interests;
+#[cfg(all(test, not(loom)))]
+mod interests_tests;
 mod iterate;
 mod journal;
 mod limbo;

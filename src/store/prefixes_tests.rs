@@ -175,7 +175,7 @@ fn killed_anywhere(operation: impl Fn(&mut Core<CrashMemory>)) -> [u32; 2] {
         let mut known = BTreeMap::from_iter(keys(&reader));
         let mut look = |prefix: &mut Prefix| {
             let mut told = 0;
-            while let Some(change) = prefix.look(&at_image).unwrap() {
+            while let Some(change) = prefix.look(&at_image, &[]).unwrap() {
                 told += 1;
                 match change.version {
                     Some(version) => assert_ne!(known.insert(change.key, version), Some(version)),

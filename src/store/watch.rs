@@ -1,7 +1,8 @@
 //! Waiting until a key, or any key with a prefix, has changed.
 //!
 //! Handles make a [`Watcher`] for each watch; a host makes one that many interests share.
-//! What always holds: whoever returns without news has looked after the deadline; a change is told however its
+//!
+//! Invariants: a wait that returns without news has looked after the deadline; a change is told however its
 //! writer died; a watcher changes nothing in the store but the announcement that it sleeps.
 //!
 //! # The race, from both sides
@@ -23,8 +24,10 @@
 //! looks behind its answer. Otherwise he sleeps on the generation all the same, and is woken if somebody else is, or looks at
 //! intervals, [`POLL_NS`] if nothing else is said.
 
+use std::collections::BTreeSet;
+
 use super::StoreGeometry;
-use super::doorbells;
+use super::doorbells::{self, EVERYTHING};
 use super::interest::{Interest, Truth};
 use super::journal;
 use crate::layout::store::private::bell::TRUSTED;
@@ -51,12 +54,16 @@ pub struct Change {
 
 /// How a watcher says that it is about to sleep, and how it sleeps.
 pub(crate) trait Bed {
+    /// At how many bells it can sleep at once.
+    fn most_bells(&self) -> usize;
+
     /// Says that somebody is about to sleep at this bell, for which there is time until the deadline. Returns whether whoever
     /// rings it from now on wakes him; otherwise he looks at intervals.
     fn announce(&mut self, bell: u32, deadline: Deadline) -> bool;
 
-    /// Sleeps while the `u32` at `word` is `expected`, until the deadline; may return early.
-    fn sleep(&mut self, word: u64, expected: u32, deadline: Deadline);
+    /// Sleeps while each of these words, a `u32` at an offset, has the value beside it, until the deadline; may return
+    /// early. Returns false, at once, where it cannot sleep on more than one word after all.
+    fn sleep(&mut self, words: &[(u64, u32)], deadline: Deadline) -> bool;
 }
 
 /// Announces at a bell that this participant is about to sleep there.
@@ -76,6 +83,10 @@ pub(crate) struct Plain<M> {
 
 #[cfg(any(test, loom))]
 impl<M: Memory> Bed for Plain<M> {
+    fn most_bells(&self) -> usize {
+        1
+    }
+
     fn announce(&mut self, bell: u32, _: Deadline) -> bool {
         if self.announces {
             announce(&self.memory, &self.geometry, bell);
@@ -83,35 +94,71 @@ impl<M: Memory> Bed for Plain<M> {
         self.announces
     }
 
-    fn sleep(&mut self, word: u64, expected: u32, deadline: Deadline) {
+    fn sleep(&mut self, words: &[(u64, u32)], deadline: Deadline) -> bool {
+        let &[(word, expected)] = words else { return false };
         self.memory.wait_u32(word, expected, deadline);
+        true
+    }
+}
+
+/// A bell, as its watcher has it.
+#[derive(Debug)]
+struct Bell {
+    number: u32,
+    /// Offset of its generation.
+    generation: u64,
+    /// Its generation before the last look, where nothing was in progress then.
+    quiet: Option<u32>,
+}
+
+impl Bell {
+    fn numbered(memory: &impl Memory, geometry: &StoreGeometry, number: u32) -> Self {
+        Self { number, generation: geometry.generation(memory, number), quiet: None }
+    }
+
+    fn generation(&self, memory: &impl Memory) -> u32 {
+        // Pairs with the Release in `doorbells`: who sees the new generation sees the change.
+        memory.load_u32(self.generation, Ordering::Acquire)
     }
 }
 
 /// Waits for changes of one thing: a key, keys with a prefix, or many interests.
+///
+/// It sleeps at all bells that are rung for it where it can sleep at so many. Then no write elsewhere wakes it, but of keys
+/// that share a bell. Otherwise it sleeps at the bell of everything. It looks only at what a rung bell is rung for.
 #[derive(Debug)]
 pub(crate) struct Watcher<M, I> {
     memory: M,
-    /// Number of the bell.
-    bell: u32,
-    /// Offset of its generation.
-    generation: u64,
+    geometry: StoreGeometry,
+    /// Those that are rung for it, in order; `None` where that has to be asked.
+    bells: Option<Vec<Bell>>,
+    /// Where it sleeps when these are too many.
+    everything: Bell,
+    /// Whether it can sleep at one bell only.
+    one_bell: bool,
+    /// Where it is about to sleep; kept for its memory.
+    words: Vec<(u64, u32)>,
     /// The longest that it sleeps without looking, where it is woken.
     pub(super) slice_ns: u64,
     /// And where it is not.
     poll_ns: u64,
     interest: I,
-    /// The bell's generation before the last look, where nothing was in progress then.
-    quiet: Option<u32>,
 }
 
 impl<M: Memory, I: Interest> Watcher<M, I> {
     /// A watcher that looks every `poll_ns` nanoseconds where nobody wakes it.
     pub(crate) fn new(memory: M, geometry: &StoreGeometry, interest: I, poll_ns: u64) -> Self {
-        let bell = interest.bell();
-        let generation = geometry.generation(&memory, bell);
-        let poll_ns = poll_ns.clamp(1, MAX_SLEEP_NS);
-        Self { memory, bell, generation, slice_ns: MAX_SLEEP_NS, poll_ns, interest, quiet: None }
+        Self {
+            everything: Bell::numbered(&memory, geometry, EVERYTHING),
+            memory,
+            geometry: *geometry,
+            bells: None,
+            one_bell: false,
+            words: Vec::new(),
+            slice_ns: MAX_SLEEP_NS,
+            poll_ns: poll_ns.clamp(1, MAX_SLEEP_NS),
+            interest,
+        }
     }
 
     /// How often to look where nobody wakes it.
@@ -129,10 +176,23 @@ impl<M: Memory, I: Interest> Watcher<M, I> {
         &self.interest
     }
 
-    /// What is watched, to add to it or take from it.
+    /// What is watched, to add to it or take from it. The next look is at all of it.
     pub(crate) fn interest_mut(&mut self) -> &mut I {
-        self.quiet = None;
+        self.bells = None;
         &mut self.interest
+    }
+
+    /// The bells that are rung for it.
+    fn bells<'a>(
+        bells: &'a mut Option<Vec<Bell>>,
+        (memory, geometry): (&M, &StoreGeometry),
+        interest: &I,
+    ) -> &'a mut Vec<Bell> {
+        bells.get_or_insert_with(|| {
+            let mut numbers = BTreeSet::new();
+            interest.bells(&mut |number| _ = numbers.insert(number));
+            numbers.into_iter().map(|number| Bell::numbered(memory, geometry, number)).collect()
+        })
     }
 
     /// Whether something has changed since the last look.
@@ -140,27 +200,53 @@ impl<M: Memory, I: Interest> Watcher<M, I> {
     /// # Errors
     /// What `truth` says where it cannot be looked at.
     pub(crate) fn look<T: Truth>(&mut self, truth: &T) -> Result<Option<I::News>, T::Error> {
-        if self.interest.has_news() {
-            return self.interest.look(truth);
+        let Self { memory, geometry, bells, interest, .. } = self;
+        if interest.has_news() {
+            return interest.look(truth, &[]);
         }
         // Nothing in progress, and then a generation: whatever rings it later, changes something later.
         // An operation that is in progress, or was when its writer died, may have changed something
         // already and not rung.
-        let open = journal::is_open(&self.memory);
-        let generation = self.generation();
-        if !open && self.quiet == Some(generation) {
+        let open = journal::is_open(memory);
+        let (mut rung, mut generations) = (Vec::new(), Vec::new());
+        let bells = Self::bells(bells, (&*memory, &*geometry), &*interest);
+        for bell in &mut *bells {
+            let generation = bell.generation(memory);
+            if open || bell.quiet != Some(generation) {
+                rung.push(bell.number);
+                generations.push(generation);
+                // Where the look fails, the next one looks again.
+                bell.quiet = None;
+            }
+        }
+        if rung.is_empty() {
             return Ok(None);
         }
-        // Where the look fails, the next one looks again.
-        self.quiet = None;
-        let news = self.interest.look(truth)?;
-        self.quiet = (!open).then_some(generation);
+        let news = interest.look(truth, &rung)?;
+        if !open {
+            let mut seen = rung.iter().zip(generations).peekable();
+            for bell in bells {
+                if let Some((_, generation)) = seen.next_if(|(number, _)| **number == bell.number) {
+                    bell.quiet = Some(generation);
+                }
+            }
+        }
         Ok(news)
     }
 
-    fn generation(&self) -> u32 {
-        // Pairs with the Release in `doorbells`: who sees the new generation sees the change.
-        self.memory.load_u32(self.generation, Ordering::Acquire)
+    /// Announces that it is about to sleep, and notes on which words. Returns whether it will be woken.
+    fn announce(&mut self, bed: &mut impl Bed, deadline: Deadline) -> bool {
+        let Self { memory, geometry, bells, everything, words, interest, .. } = self;
+        let bells = Self::bells(bells, (&*memory, &*geometry), &*interest);
+        let most = if self.one_bell { 1 } else { bed.most_bells() };
+        let few = (1..=most).contains(&bells.len());
+        let bells = if few { bells.as_slice() } else { std::slice::from_ref(&*everything) };
+        words.clear();
+        // Each generation is loaded before its announcement.
+        bells.iter().fold(true, |is_woken, bell| {
+            words.push((bell.generation, bell.generation(memory)));
+            bed.announce(bell.number, deadline) && is_woken
+        })
     }
 
     /// Waits until something has changed, until the deadline, or until `stop` says so between two sleeps.
@@ -178,8 +264,7 @@ impl<M: Memory, I: Interest> Watcher<M, I> {
             if let Some(news) = self.look(truth)? {
                 return Ok(Some(news));
             }
-            let generation = self.generation();
-            let is_woken = bed.announce(self.bell, deadline);
+            let is_woken = self.announce(bed, deadline);
             if let Some(news) = self.look(truth)? {
                 return Ok(Some(news));
             }
@@ -189,7 +274,7 @@ impl<M: Memory, I: Interest> Watcher<M, I> {
             }
             let slice_ns = if is_woken { self.slice_ns } else { self.poll_ns };
             let slice = deadline.min(Deadline::at_ns(now.saturating_add(slice_ns)));
-            bed.sleep(self.generation, generation, slice);
+            self.one_bell |= !bed.sleep(&self.words, slice);
         }
     }
 }

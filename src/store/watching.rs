@@ -82,8 +82,12 @@ pub struct Watch<'a>(Watching<'a, One>);
 
 /// Many watches in one, for a thread that waits for all of them.
 ///
-/// A wait is ended by each change of any key, and costs that writer one system call. Each change costs a look at every
-/// watched key. What a prefix costs, [`Store::watch_prefix`] says.
+/// A write of a key that is not watched ends no wait, and costs its writer no system call, unless the key shares one
+/// of 128 doorbells with a watched one. Each wait costs a look at the doorbells, and each change a look at the watched keys that
+/// share its doorbell. What a prefix costs, [`Store::watch_prefix`] says.
+///
+/// Some are woken by each change of any key instead: those with keys and prefixes at more than 127 doorbells, on
+/// handles that cannot write, and on a kernel without `futex_waitv` (Linux 5.16).
 #[derive(Debug)]
 pub struct Watches<'a>(Watching<'a, Interests>);
 
@@ -367,14 +371,5 @@ impl Watches<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_interruption_ends_one_pause() {
-        let interrupter = WatchInterrupter::default();
-        interrupter.interrupt();
-        interrupter.wait(u64::MAX);
-        assert_eq!(interrupter.0.load(Ordering::Relaxed), 0, "the next one is slept");
-    }
-}
+#[path = "watching_tests.rs"]
+mod tests;

@@ -22,8 +22,7 @@ use crate::store::watching::{WatchInterrupter, Watching};
 /// A thread on which the callbacks of several reactions are called. To share it is a choice: a callback that does not return
 /// holds up all of them, and stopping one waits for the others' callbacks too.
 ///
-/// Each change of any key wakes the thread, which costs that writer one system call. It costs a look at every key that
-/// reactions are for. What a prefix costs, [`Store::watch_prefix`] says.
+/// What a change costs, of a key that reactions are for or of another one, [`Watches`](crate::store::Watches) says.
 ///
 /// It ends when its last handle and the last [`Reacting`] of its reactions are gone.
 #[derive(Clone)]
