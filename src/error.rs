@@ -70,6 +70,18 @@ pub enum SegmentError {
         /// Reader records.
         readers: u64,
     },
+    /// More keys are expected than the store has room for.
+    #[error(
+        "a store of {capacity_bytes} bytes for {keys} expected keys: their table and a shortest value for each need {needed_bytes} bytes; create it with a larger capacity_bytes, or with fewer expected_keys"
+    )]
+    ExpectedKeys {
+        /// How many keys are expected.
+        keys: u64,
+        /// The least capacity that has room for them.
+        needed_bytes: u64,
+        /// The capacity that was asked for.
+        capacity_bytes: u64,
+    },
     /// The store belongs to processes of another pid namespace: what its lock says about dead holders
     /// would not be true here.
     #[error(

@@ -13,7 +13,7 @@
 //! 192..384    reserved, zero
 //! 384         root word, then its generation              holder of the lock, when a table is replaced
 //! 512         writer's words: next version, counts, batch, holder of the lock, in every operation
-//!             the table in the making
+//!             the table in the making, its fewest slots
 //! 640         epoch of the pages; then how often recovered holder of the lock
 //! 768         journal: head, intent, undo pairs            holder of the lock, in every operation
 //! 1536        classes: first span with room, 96 × u32      holder of the lock
@@ -132,6 +132,9 @@ pub const NEXT_TABLE_EMPTIED: u64 = 592;
 pub const NEXT_TABLE_MOVED: u64 = 600;
 /// `u64`: how many of its slots are not empty.
 pub const NEXT_TABLE_TAKEN: u64 = 608;
+/// `u64`: binary logarithm of the fewest slots that the table has when keys go; 0 where any number will do. The creator
+/// stores it, for the keys that it expects.
+pub const LEAST_LOG2_SLOTS: u64 = 616;
 
 /// `u64`: how often pages were taken for a span. Never lowered, so that no page has the same
 /// [`page::EPOCH`] twice.

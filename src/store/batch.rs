@@ -174,9 +174,7 @@ impl<M: Memory> Core<M> {
     /// Makes room in the table, and finds each change's slot. Deletions of what is absent fall away.
     fn place<'a>(&mut self, changes: &[(usize, Change<'a>)]) -> Result<Vec<Placed<'a>>, Refusal> {
         // As many steps as single operations would have made.
-        for _ in 1..changes.len() {
-            self.go_on()?;
-        }
+        self.go_on_with_table((changes.len() as u64).saturating_sub(1))?;
         let mut more = 0;
         for (_, change) in changes.iter().filter(|(_, change)| change.value.is_some()) {
             more += u64::from(matches!(self.find(change.key)?.1, Place::Absent { .. }));

@@ -41,6 +41,10 @@ impl<M: Memory> Core<M> {
         rung.ring_all(memory);
         // The journal still says that everything must be computed anew; this does, and then ends it.
         self.rebuild()?;
+        let least = Table::least_log2(&self.memory);
+        if least > log2_slots && self.begin_table(least)? {
+            self.finish_table()?;
+        }
         Ok(keys)
     }
 

@@ -18,7 +18,9 @@ use super::recovery::{self, Recovered};
 use super::root;
 use super::spans::{Damage, Room};
 use super::table::{Place, Table, block_at};
-use crate::layout::store::{LIVE_BYTES, LIVE_KEYS, NEXT_VERSION, TOMBSTONES, slot};
+use crate::layout::store::{
+    LEAST_LOG2_SLOTS, LIVE_BYTES, LIVE_KEYS, NEXT_VERSION, TOMBSTONES, slot,
+};
 use crate::memory::{Memory, Ordering};
 
 /// Why an operation under the lock did not do what it was asked for.
@@ -76,12 +78,23 @@ impl<M: Memory> Core<M> {
     /// # Errors
     /// [`Refusal::OutOfSpace`] where not even an empty table fits.
     pub fn format(&self) -> Result<(), Refusal> {
+        self.format_for(0)
+    }
+
+    /// As [`format`](Self::format), with a table that so many keys fit into.
+    ///
+    /// # Errors
+    /// [`Refusal::OutOfSpace`] where that table does not fit.
+    pub(super) fn format_for(&self, keys: u64) -> Result<(), Refusal> {
         let Self { memory, geometry, .. } = self;
         memory.store_u64(NEXT_VERSION, 1, Ordering::Relaxed);
         let free = crate::layout::store::FREE_PAGES;
         memory.store_u64(free, geometry.pages(), Ordering::Relaxed);
         let mut journal = Journal::begin(memory, Operation::Bulk, 0, 0);
-        let log2_slots = Table::log2_for(0);
+        let log2_slots = Table::log2_expecting(keys);
+        if keys > 0 {
+            memory.store_u64(LEAST_LOG2_SLOTS, log2_slots, Ordering::Relaxed);
+        }
         let object = arena::take(&mut journal, geometry, Table::bytes(log2_slots), self.room)?;
         let object = object.ok_or(Refusal::OutOfSpace)?;
         Table::write_empty(memory, object, log2_slots);
@@ -231,7 +244,13 @@ impl<M: Memory> Core<M> {
     #[inline]
     pub(super) fn go_on(&mut self) -> Result<(), Refusal> {
         self.tidy()?;
-        if next_table::is_under_way(&self.memory) { self.advance_table() } else { Ok(()) }
+        self.go_on_with_table(1)
+    }
+
+    /// Moves the table in the making on by as many steps as so many operations do.
+    #[inline]
+    pub(super) fn go_on_with_table(&mut self, operations: u64) -> Result<(), Refusal> {
+        if next_table::is_under_way(&self.memory) { self.advance_table(operations) } else { Ok(()) }
     }
 
     /// Looks through limbo where it is time to.

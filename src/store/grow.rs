@@ -6,8 +6,11 @@
 //! - Another table is built beside the current one, a few slots with each operation ([`next_table`]), and one
 //!   store of the root switches to it.
 //! - A table that is begun when three quarters of the current one are taken is ready before fifteen sixteenths
-//!   are: an operation takes one slot at most.
-//! - Where there is no room for another table, the current one goes on being used until a sixteenth is left.
+//!   are: each change takes one slot at most, and moves it on by one step.
+//! - Where there is no room for another table, the current one goes on being used until a sixteenth is left. One
+//!   that is begun then is moved on by [`HURRY`] steps at a time, and is ready before a sixty-fourth is left.
+//! - What cannot wait for that is a batch of more keys than there are slots left, and a full store where the table
+//!   in the making had to give its room back.
 //!
 //! [`next_table`]: super::next_table
 
@@ -15,10 +18,10 @@ use super::arena;
 use super::core::{Core, Refusal};
 use super::journal::{Journal, Operation};
 use super::limbo;
-use super::next_table::{self, EMPTIED_AT_ONCE, MOVED_AT_ONCE};
+use super::next_table::{self, EMPTIED_AT_ONCE, HURRY, MOVED_AT_ONCE};
 use super::root;
 use super::table::Table;
-use crate::layout::store::table::{MAX_MOVED_LOG2_SLOTS, MIN_LOG2_SLOTS};
+use crate::layout::store::table::MAX_MOVED_LOG2_SLOTS;
 use crate::layout::store::{LIVE_KEYS, TOMBSTONES};
 use crate::memory::{Memory, Ordering};
 
@@ -30,6 +33,10 @@ const TRIES: u32 = 3;
 // A table of `n` slots is replaced by one of `2n` slots at most, in fewer operations than `3n / 16`.
 const _: () =
     assert!(16 * (EMPTIED_AT_ONCE + 2 * MOVED_AT_ONCE) < 3 * EMPTIED_AT_ONCE * MOVED_AT_ONCE);
+// And in fewer hurried ones than `3n / 64`.
+const _: () = assert!(
+    64 * (EMPTIED_AT_ONCE + 2 * MOVED_AT_ONCE) < 3 * HURRY * EMPTIED_AT_ONCE * MOVED_AT_ONCE
+);
 
 /// When another table is begun.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,8 +51,8 @@ impl<M: Memory> Core<M> {
     /// Sees to it that so many more keys leave a quarter of the table empty, soon; where there is no room for
     /// another table, a sixteenth. Returns whether anything may have changed its place.
     ///
-    /// Builds a whole table at once only for more keys than the current one has slots left: for a batch, or where
-    /// there was no room before.
+    /// Moves a table in the making on to its end only for more keys than the current one has slots left: see the
+    /// module.
     pub(super) fn make_room_for_keys(
         &mut self,
         more: u64,
@@ -60,7 +67,7 @@ impl<M: Memory> Core<M> {
             let table = Table::current(&self.memory, &self.geometry)?;
             let (keys, tombstones) = (word(LIVE_KEYS), word(TOMBSTONES));
             let taken = keys.saturating_add(tombstones).saturating_add(more);
-            let (crowded, full) = (table.len() / 4 * 3, table.len() / 16 * 15);
+            let (crowded, full) = (table.len() / 4 * 3, table.full());
             let Some(over) = taken.checked_sub(crowded + 1) else { return Ok(changed) };
             if !next_table::is_under_way(&self.memory) {
                 // Not with every key, because it may cost much and be of no use.
@@ -75,14 +82,21 @@ impl<M: Memory> Core<M> {
                     || tombstones >= table.len() / 8
                         && wanted > current
                         && self.begin_table_making_room(current)?;
-                if !begun && taken > full {
-                    return Err(Refusal::OutOfSpace);
+                if !begun {
+                    return if taken > full { Err(Refusal::OutOfSpace) } else { Ok(changed) };
                 }
             }
-            if taken <= full {
-                return Ok(changed);
+            if more > 1 {
+                // As many steps as changes one by one would make.
+                self.go_on_with_table(more)?;
+                changed = true;
             }
-            self.finish_table()?;
+            if next_table::is_under_way(&self.memory) {
+                if taken <= table.brim() {
+                    return Ok(changed);
+                }
+                self.finish_table()?;
+            }
             changed = true;
         }
         Err(Refusal::OutOfSpace)
@@ -92,13 +106,14 @@ impl<M: Memory> Core<M> {
     pub(super) fn shrink_where_few_are_left(&mut self) -> Result<(), Refusal> {
         let keys = self.memory.load_u64(LIVE_KEYS, Ordering::Relaxed);
         let table = Table::current(&self.memory, &self.geometry)?;
-        let is_large = table.log2_slots() > MIN_LOG2_SLOTS;
+        let least = Table::least_log2(&self.memory);
+        let is_large = table.log2_slots() > least;
         if is_large
             && keys < table.len() / 8
             && keys.is_multiple_of(table.len() / PARTS)
             && !next_table::is_under_way(&self.memory)
         {
-            self.begin_table(Table::log2_for(keys))?;
+            self.begin_table(Table::log2_for(keys).max(least))?;
         }
         Ok(())
     }

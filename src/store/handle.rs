@@ -230,6 +230,16 @@ impl Store {
     /// Makes `bytes` the value of a key. Returns the value's version, which no other value ever gets.
     /// Waits for other writers, however long they take.
     ///
+    /// Nearly all calls do a bounded amount of work besides copying the value. It includes a step of a growing table
+    /// ([`StoreOptions::expected_keys`](super::StoreOptions::expected_keys)), and from time to time the blocks that
+    /// changes before it have replaced: at most 128, or two for each of
+    /// [`max_readers`](super::StoreOptions::max_readers) up to 1024, and those that readers held. These take longer:
+    /// - a call that finds no room in one piece moves values to make some, at most all of them. A store with free room keeps
+    ///   this away;
+    /// - a call that finds the table full and a larger one unfinished finishes it. This happens where there was no
+    ///   room for a larger table before, or room was made meanwhile;
+    /// - the first call after a writer's death recovers the store.
+    ///
     /// # Errors
     /// [`WriteError`]; the old value stays.
     #[inline]

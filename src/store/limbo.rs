@@ -13,8 +13,11 @@ use crate::layout::WORD_BYTES;
 use crate::layout::store::{LIMBO_BYTES, LIMBO_LEN, reader};
 use crate::memory::{Memory, Ordering};
 
-/// So many entries are looked through at once, if their bytes do not call for it before.
-const BATCH: u64 = 1024;
+/// How many entries are looked through at once, if their bytes do not call for it before: so few that a change which
+/// does it takes little longer, and so many that the look at all readers costs little for each.
+fn at_once(geometry: &StoreGeometry) -> u64 {
+    (2 * geometry.readers()).clamp(128, 1024)
+}
 
 /// What the last look found to be pinned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -60,7 +63,7 @@ pub(super) fn is_due(memory: &impl Memory, geometry: &StoreGeometry, held: Held)
 pub(super) fn is_full(memory: &impl Memory, geometry: &StoreGeometry, held: Held) -> bool {
     let len = memory.load_u64(LIMBO_LEN, Ordering::Relaxed);
     // What was pinned at the last look is likely to be pinned still.
-    len >= held.entries + BATCH || len + 8 > geometry.limbo_entries()
+    len >= held.entries + at_once(geometry) || len + 8 > geometry.limbo_entries()
 }
 
 /// Gives back what no reader has pinned. Returns what is still held.

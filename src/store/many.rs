@@ -59,6 +59,10 @@ impl Batch<'_> {
     /// Costs more than the changes would one by one: every key takes a further block for a moment, and its
     /// slot is stored twice. Needs room for the old values and the new ones. Readers meet a key's old value until all new ones are there.
     ///
+    /// A batch does for each of its changes what one [`Store::set`] would do for the table and for replaced blocks.
+    /// One that has more new keys than the table has slots left builds the larger table as a whole: less work
+    /// than that, unless there was no room for a larger table before.
+    ///
     /// # Errors
     /// [`WriteError`]; nothing has changed.
     pub fn commit(self) -> Result<Vec<Option<u64>>, WriteError> {

@@ -40,7 +40,7 @@ pub fn store_with(readers: u64, pages: &[u64]) -> (Core<ModelMemory>, ModelMemor
     let geometry = StoreGeometry::new(1 << 16, readers, 0x5eed).expect("measures");
     let mut words: Vec<u64> =
         vec![layout::RECOVERIES, layout::ROOT, layout::GENERATION, layout::EPOCH];
-    words.extend((layout::NEXT_VERSION..=layout::NEXT_TABLE_TAKEN).step_by(8));
+    words.extend((layout::NEXT_VERSION..=layout::LEAST_LOG2_SLOTS).step_by(8));
     words.push(note::COUNT);
     for place in (0..note::NOTES).map(|place| geometry.note(place)) {
         words.extend((place..place + note::BYTES).step_by(8));

@@ -60,7 +60,7 @@ impl Wanted<'_> {
     fn draft(&self) -> Result<Option<Draft<StoreHeader>>, SegmentError> {
         let header = self.options.header()?;
         let fill = |memory: &MappedMemory, header: &StoreHeader, id: FileId| {
-            fill(memory, header, &header.to_header(), id.words())
+            fill(memory, header, self.options, &header.to_header(), id.words())
         };
         Draft::create(self.address, &self.options.access, &header, Claim::share, fill)
     }

@@ -6,7 +6,8 @@
 //! - Its first `NEXT_TABLE_EMPTIED` slots were emptied. Nothing is moved before all of them are.
 //! - Then it holds the word of every block that the first `NEXT_TABLE_MOVED` slots of the current table name, once,
 //!   and no other one.
-//! - One operation moves it on by [`EMPTIED_AT_ONCE`] slots emptied, or [`MOVED_AT_ONCE`] slots moved.
+//! - One step moves it on by [`EMPTIED_AT_ONCE`] slots emptied, or [`MOVED_AT_ONCE`] slots moved. One change of a key
+//!   makes one step, or [`HURRY`] where the current table is nearly full.
 //! - It is an index. Recovery drops it, and so does whoever finds that it cannot follow.
 //!
 //! ```text
@@ -28,10 +29,12 @@ use crate::layout::store::{
 };
 use crate::memory::{Memory, Ordering};
 
-/// How many slots one operation empties.
+/// How many slots one step empties.
 pub(super) const EMPTIED_AT_ONCE: u64 = 256;
-/// How many slots of the current table one operation moves.
+/// How many slots of the current table one step moves.
 pub(super) const MOVED_AT_ONCE: u64 = 16;
+/// How many steps one change makes where no more than a sixteenth of the current table is left.
+pub(super) const HURRY: u64 = 2;
 /// Stands in the number of slots taken: it cannot follow any more, and is to be dropped.
 const TO_BE_DROPPED: u64 = u64::MAX;
 
@@ -118,9 +121,23 @@ impl<M: Memory> Core<M> {
         Ok(object.is_some())
     }
 
-    /// Moves the table in the making on by one step. The step that finds all slots moved makes it current.
+    /// Moves the table in the making on by as many steps as so many changes make.
     #[cold]
-    pub(super) fn advance_table(&mut self) -> Result<(), Refusal> {
+    pub(super) fn advance_table(&mut self, changes: u64) -> Result<(), Refusal> {
+        let word = |offset| self.memory.load_u64(offset, Ordering::Relaxed);
+        let taken = word(LIVE_KEYS).saturating_add(word(TOMBSTONES));
+        let is_full = taken >= Table::current(&self.memory, &self.geometry)?.full();
+        for _ in 0..changes.saturating_mul(if is_full { HURRY } else { 1 }) {
+            if !is_under_way(&self.memory) {
+                break;
+            }
+            self.step()?;
+        }
+        Ok(())
+    }
+
+    /// Moves the table in the making on by one step. The step that finds all slots moved makes it current.
+    fn step(&mut self) -> Result<(), Refusal> {
         let Self { memory, geometry, .. } = self;
         let Ok(Some(next)) = table(memory, geometry) else { return Err(Refusal::Damage) };
         let emptied = memory.load_u64(NEXT_TABLE_EMPTIED, Ordering::Relaxed);
@@ -151,7 +168,7 @@ impl<M: Memory> Core<M> {
             if !is_under_way(&self.memory) {
                 return Ok(());
             }
-            self.advance_table()?;
+            self.step()?;
         }
         if is_under_way(&self.memory) { Err(Refusal::Damage) } else { Ok(()) }
     }

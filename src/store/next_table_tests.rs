@@ -5,12 +5,16 @@ use std::collections::HashMap;
 use super::batch::Change;
 use super::between::Between;
 use super::core::Core;
-use super::next_table::{EMPTIED_AT_ONCE, MOVED_AT_ONCE};
+use super::next_table::{EMPTIED_AT_ONCE, HURRY, MOVED_AT_ONCE};
 use super::owner::Owner;
 use super::reader::Reader;
+use super::spans::usable_pages;
 use super::table::Table;
 use super::tests::geometry;
-use crate::layout::store::{LIVE_KEYS, NEXT_TABLE, NEXT_TABLE_EMPTIED, NEXT_TABLE_MOVED};
+use crate::layout::store::page::PAGE_BYTES;
+use crate::layout::store::{
+    GENERATION, LIVE_KEYS, NEXT_TABLE, NEXT_TABLE_EMPTIED, NEXT_TABLE_MOVED,
+};
 use crate::memory::{CrashMemory, HeapMemory, Memory, Ordering};
 
 fn core_of<M: Memory>(memory: M, arena_bytes: u64) -> Core<M> {
@@ -176,4 +180,101 @@ fn f88_a_table_in_the_making_outlives_its_writers_handle() {
     }
     assert!(Table::current(&next.memory, &next.geometry).unwrap().len() > slots);
     assert_eq!(next.check(), Ok(()));
+}
+
+/// What the tables of so many new keys cost a batch of any length, slot for slot. Fails where a batch moves all of a
+/// table that it could have moved step by step.
+#[test]
+fn f88_a_batch_moves_slots_in_proportion_to_its_changes() {
+    for len in [2, 7, 64, 500, 3_000] {
+        let between = Between::writable(heap(8 << 20));
+        let mut core = core_of(between.clone(), 8 << 20);
+        let mut longest = 0;
+        for first in (0..20_000).step_by(len) {
+            let keys: Vec<_> = (first..first + len as u64).map(key).collect();
+            let changes: Vec<_> = keys.iter().map(|key| Change::set(key, b"v")).collect();
+            longest = longest.max(between.accesses_of(|| core.commit(&changes).unwrap()));
+        }
+        // Less for each change than the step that it may make, and one look at what was retired.
+        assert!(longest < 1_500 * len as u64 + 10_000, "{len} changes: {longest} accesses");
+    }
+}
+
+/// The table is nearly full before there is room for a larger one. Fails where that is then built in one operation.
+#[test]
+fn f88_a_table_that_had_no_room_before_is_built_by_steps() {
+    let arena_bytes = 4 << 20;
+    let between = Between::writable(heap(arena_bytes));
+    let mut core = core_of(between.clone(), arena_bytes);
+    let slots = 16_384;
+    for number in 0..slots / 4 * 3 {
+        core.set(&key(number), b"v").unwrap();
+    }
+    let table = |core: &Core<Between>| Table::current(&core.memory, &core.geometry).unwrap();
+    assert_eq!(table(&core).len(), slots);
+    // Leaves 56 pages: room for the values, and none for a table of 65 pages.
+    core.give_back().unwrap();
+    let pages = usable_pages(&core.memory, &core.geometry) - 56;
+    core.set(b"filler", &vec![0; (pages * PAGE_BYTES - 64) as usize]).unwrap();
+    let full = table(&core).full();
+    let mut keys = slots / 4 * 3;
+    while word(&core.memory, LIVE_KEYS) < full {
+        core.set(&key(keys), b"v").unwrap();
+        keys += 1;
+    }
+    assert_eq!((table(&core).len(), word(&core.memory, NEXT_TABLE)), (slots, 0));
+    assert!(core.delete(b"filler").unwrap());
+    core.give_back().unwrap();
+    let (mut longest, mut steps) = (0, 0);
+    while table(&core).len() == slots {
+        let before = [NEXT_TABLE_EMPTIED, NEXT_TABLE_MOVED].map(|at| word(&core.memory, at));
+        longest = longest.max(between.accesses_of(|| core.set(&key(keys), b"v").unwrap()));
+        let after = [NEXT_TABLE_EMPTIED, NEXT_TABLE_MOVED].map(|at| word(&core.memory, at));
+        if steps > 0 {
+            assert!(after[0] <= before[0] + HURRY * EMPTIED_AT_ONCE);
+            assert!(after[1] <= before[1] + HURRY * MOVED_AT_ONCE);
+        }
+        (keys, steps) = (keys + 1, steps + 1);
+    }
+    assert!(steps > 100 && longest < 5_000, "{steps} steps, {longest} accesses");
+    assert_eq!(core.check(), Ok(()));
+}
+
+/// Fails where the table begins shorter than was asked for, or gets shorter.
+#[test]
+fn f88_a_table_for_expected_keys_stays() {
+    let core = Core::new(heap(8 << 20), geometry(8 << 20));
+    core.format_for(12_000).unwrap();
+    let mut core = core;
+    let generation = word(&core.memory, GENERATION);
+    for number in 0..12_000 {
+        core.set(&key(number), b"v").unwrap();
+    }
+    for number in 0..11_990 {
+        core.delete(&key(number)).unwrap();
+    }
+    assert_eq!(word(&core.memory, GENERATION), generation, "the same table");
+    core.clear().unwrap();
+    assert_eq!(Table::current(&core.memory, &core.geometry).unwrap().len(), 16_384);
+    assert_eq!(core.check(), Ok(()));
+    // It grows beyond what was expected.
+    for number in 0..15_000 {
+        core.set(&key(number), b"v").unwrap();
+    }
+    assert!(Table::current(&core.memory, &core.geometry).unwrap().len() > 16_384);
+}
+
+/// Fails where one operation gives back all that others have retired.
+#[test]
+fn f88_a_set_gives_back_a_bounded_number_of_blocks() {
+    let between = Between::writable(heap(4 << 20));
+    let mut core = core_of(between.clone(), 4 << 20);
+    for number in 0..1_000 {
+        core.set(&key(number), b"v").unwrap();
+    }
+    let longest = (0..10_000)
+        .map(|number| between.accesses_of(|| core.set(&key(number % 1_000), b"w").unwrap()));
+    let longest = longest.max().unwrap();
+    // 128 blocks, fewer than a hundred accesses each.
+    assert!(longest < 10_000, "{longest} accesses");
 }

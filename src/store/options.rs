@@ -1,7 +1,8 @@
 //! What can be chosen about a store.
 
-use super::StoreGeometry;
 use super::header::StoreHeader;
+use super::table::Table;
+use super::{StoreGeometry, arena, classes};
 use crate::error::{NameError, SegmentError};
 use crate::layout::store::page::PAGE_BYTES;
 use crate::os::{os, random};
@@ -30,6 +31,20 @@ pub struct StoreOptions {
     /// How many handles there can be that read in place, in all processes. Default 64. The creator
     /// decides.
     pub max_readers: u32,
+    /// How many keys the store will have; the creator decides. Default 0: the table begins short and grows.
+    ///
+    /// The table is made for as many keys at once, and does not get shorter. Up to that number no change pays for
+    /// growth. Keys that were deleted count until another key takes their place. It takes 8 bytes for each slot out
+    /// of [`capacity_bytes`](Self::capacity_bytes). The number of slots is the least power of two of which three
+    /// quarters are as many: between 11 and 22 bytes for each expected key. A store that has no room for
+    /// that table, and a shortest value for each key, is refused with
+    /// [`SegmentError::ExpectedKeys`](crate::error::SegmentError::ExpectedKeys).
+    ///
+    /// # What growth costs without it
+    /// A larger table is built beside the current one: each change empties 256 slots of it, or moves 16; twice as many where
+    /// the table is nearly full. A batch does so for each of its changes. Some changes take longer, as
+    /// [`Store::set`](super::Store::set) says.
+    pub expected_keys: u64,
     /// When checksums of values are looked at. Each process decides for itself.
     pub verify: Verify,
     /// Who may open a store with a name. Others may not write it, or every call that opens it is
@@ -59,6 +74,7 @@ impl Default for StoreOptions {
         Self {
             capacity_bytes: 64 << 20,
             max_readers: 64,
+            expected_keys: 0,
             verify: Verify::default(),
             access: Access::default(),
         }
@@ -93,6 +109,62 @@ impl StoreOptions {
         let (pages, readers) = (self.capacity_bytes.div_ceil(PAGE_BYTES), self.max_readers.into());
         let geometry = StoreGeometry::of_pages(pages, readers, seed)
             .ok_or(SegmentError::StoreMeasures { pages, readers })?;
+        self.check_keys(&geometry)?;
         Ok(StoreHeader { geometry, incarnation: 0 })
+    }
+
+    /// Refuses more keys than there is room for.
+    fn check_keys(&self, geometry: &StoreGeometry) -> Result<(), SegmentError> {
+        let keys = self.expected_keys;
+        let table_pages = arena::pages_for(Table::bytes(Table::log2_expecting(keys)));
+        let shortest = classes::get(0).expect("there are classes");
+        let key_pages =
+            keys.div_ceil(shortest.objects.into()).saturating_mul(shortest.pages.into());
+        let needed = table_pages.saturating_add(key_pages);
+        if keys == 0 || needed <= geometry.pages() - geometry.reserved_pages() {
+            return Ok(());
+        }
+        // And the reserve, which is a sixty-fourth of all, or up to eight pages.
+        let needed = needed.saturating_add(needed / 63 + 8);
+        Err(SegmentError::ExpectedKeys {
+            keys,
+            needed_bytes: needed.saturating_mul(PAGE_BYTES),
+            capacity_bytes: geometry.arena_bytes(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+
+    /// Fails where a store is made in which the expected keys have no room.
+    #[test]
+    fn f88_more_expected_keys_than_there_is_room_for_are_refused() {
+        let options = |capacity_bytes, expected_keys| StoreOptions {
+            capacity_bytes,
+            expected_keys,
+            ..StoreOptions::default()
+        };
+        for (capacity_bytes, keys) in
+            [(1 << 20, 20_000), (1 << 20, u64::MAX), (64 << 10, 1_000), (16 << 20, 300_000)]
+        {
+            let refused = Store::anonymous(&options(capacity_bytes, keys)).unwrap_err().to_string();
+            let error = options(capacity_bytes, keys).header().map(drop).unwrap_err();
+            let SegmentError::ExpectedKeys { keys: found, needed_bytes, .. } = error else {
+                panic!("{error}")
+            };
+            assert!(found == keys && refused.contains(&error.to_string()), "{refused}");
+            if keys < 1 << 20 {
+                let store = Store::anonymous(&options(needed_bytes, keys)).unwrap();
+                for key in 0..keys {
+                    store.set(key.to_ne_bytes(), b"").map(drop).unwrap_or_else(|error| {
+                        panic!("key {key} of {keys} in {needed_bytes} bytes: {error}")
+                    });
+                }
+            }
+        }
+        assert!(Store::anonymous(&options(1 << 20, 5_000)).is_ok());
     }
 }

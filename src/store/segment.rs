@@ -59,7 +59,7 @@ impl StoreSegment {
         let header = PublicHeader(options.header()?);
         let private_bytes = header.0.geometry.private_bytes();
         let fill = |memory: &MappedMemory, header: &PublicHeader| {
-            fill(memory, &header.0, &header.encode()?, [0; 3])
+            fill(memory, &header.0, options, &header.encode()?, [0; 3])
         };
         Ok(Self::of_pair(SegmentPair::make(&header, private_bytes, fill)?))
     }
@@ -245,6 +245,7 @@ fn own(file: &File) -> LockFile<'_> {
 pub(super) fn fill(
     memory: &MappedMemory,
     header: &StoreHeader,
+    options: &StoreOptions,
     encoded: &[u8],
     file: [u64; 3],
 ) -> Result<(), SegmentError> {
@@ -252,7 +253,8 @@ pub(super) fn fill(
     memory.copy_in(header.geometry.private(), &header.to_private_header());
     let StoreHeader { geometry, .. } = *header;
     shared::make_lock(memory, &geometry).map_err(os("pthread_mutex_init"))?;
-    Core::new(memory.clone(), geometry).format().map_err(|refusal| match refusal {
+    let core = Core::new(memory.clone(), geometry);
+    core.format_for(options.expected_keys).map_err(|refusal| match refusal {
         Refusal::OutOfSpace => {
             SegmentError::StoreMeasures { pages: geometry.pages(), readers: geometry.readers() }
         }

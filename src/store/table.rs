@@ -11,8 +11,8 @@ use super::classes;
 use super::root::Root;
 use super::spans::Damage;
 use crate::layout::WORD_BYTES;
-use crate::layout::store::slot;
 use crate::layout::store::table::{HEADER_BYTES, LOG2_SLOTS, MAX_LOG2_SLOTS, MIN_LOG2_SLOTS};
+use crate::layout::store::{LEAST_LOG2_SLOTS, slot};
 use crate::memory::{Memory, Ordering};
 
 /// So many bytes of a table are emptied with one copy.
@@ -47,6 +47,29 @@ impl Table {
         let slots = keys.saturating_mul(2).max(1);
         u64::from(slots.checked_next_power_of_two().unwrap_or(1 << 63).ilog2())
             .clamp(MIN_LOG2_SLOTS, MAX_LOG2_SLOTS)
+    }
+
+    /// The fewest slots that so many keys fit into before another table is begun; as a binary logarithm.
+    pub(super) fn log2_expecting(keys: u64) -> u64 {
+        let slots = keys.saturating_add(keys.div_ceil(3)).max(1);
+        u64::from(slots.checked_next_power_of_two().unwrap_or(1 << 63).ilog2())
+            .clamp(MIN_LOG2_SLOTS, MAX_LOG2_SLOTS)
+    }
+
+    /// The fewest slots of a store's table when keys go; as a binary logarithm.
+    pub(super) fn least_log2(memory: &impl Memory) -> u64 {
+        let least = memory.load_u64(LEAST_LOG2_SLOTS, Ordering::Relaxed);
+        least.clamp(MIN_LOG2_SLOTS, MAX_LOG2_SLOTS)
+    }
+
+    /// How many slots may be taken while no other table is in the making.
+    pub(super) fn full(&self) -> u64 {
+        self.len() / 16 * 15
+    }
+
+    /// And while one is.
+    pub(super) fn brim(&self) -> u64 {
+        self.len() / 64 * 63
     }
 
     /// Writes an empty table at `offset`, an object that is long enough.
