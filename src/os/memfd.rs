@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 
-use super::{limits, os};
+use super::{closing, limits, os};
 use crate::error::SegmentError;
 
 /// No longer and no shorter.
@@ -129,9 +129,28 @@ pub(crate) fn add_seals(fd: BorrowedFd<'_>, seals: u32) -> io::Result<()> {
     super::check(result.into()).map(drop)
 }
 
-/// Refuses what is no memory file, before anything is asked that somebody else would have to answer.
-/// Returns the seals.
-pub(crate) fn check_kind(fd: BorrowedFd<'_>) -> Result<u32, SegmentError> {
+/// Refuses what is no memory file, before anything is asked that somebody else would have to answer. Closing it is
+/// such a question too, so what is refused is closed elsewhere. Returns the seals beside each file.
+pub(crate) fn check_kinds<const N: usize>(
+    fds: [OwnedFd; N],
+) -> Result<[(File, u32); N], SegmentError> {
+    let mut found = [0; N];
+    for index in 0..N {
+        match kind(fds[index].as_fd()) {
+            Ok(seals) => found[index] = seals,
+            Err(error) => {
+                // None of the others is known to be a memory file.
+                fds.into_iter().for_each(closing::elsewhere);
+                return Err(error);
+            }
+        }
+    }
+    let mut found = found.into_iter();
+    Ok(fds.map(|fd| (File::from(fd), found.next().unwrap_or_default())))
+}
+
+/// The seals of a memory file.
+fn kind(fd: BorrowedFd<'_>) -> Result<u32, SegmentError> {
     // First: it fails at once on anything that is no memory file. `fstat` would ask a file system in user
     // space, which need not answer.
     let seals = seals(fd).map_err(|error| SegmentError::NotMemory {
@@ -158,8 +177,18 @@ pub(crate) struct SealedMemory {
 impl SealedMemory {
     /// Checks a descriptor that somebody else supplied.
     pub(crate) fn check(fd: OwnedFd) -> Result<Self, SegmentError> {
-        let file = File::from(fd);
-        let seals = check_kind(file.as_fd())?;
+        let [file] = check_kinds([fd])?;
+        Self::of(file)
+    }
+
+    /// Checks two descriptors that belong together.
+    pub(crate) fn check_both(fds: [OwnedFd; 2]) -> Result<[Self; 2], SegmentError> {
+        let [first, second] = check_kinds(fds)?;
+        Ok([Self::of(first)?, Self::of(second)?])
+    }
+
+    /// Checks a memory file with these seals.
+    fn of((file, seals): (File, u32)) -> Result<Self, SegmentError> {
         if seals & SIZE_SEALS != SIZE_SEALS {
             return Err(SegmentError::Unsealed { found: seals, needed: SIZE_SEALS });
         }

@@ -15,6 +15,7 @@ pub(crate) mod boot;
 pub(crate) mod child;
 pub(crate) mod claims;
 pub(crate) mod clock;
+mod closing;
 pub(crate) mod doorbell;
 mod dumpable;
 pub(crate) mod dumps;

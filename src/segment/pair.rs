@@ -55,11 +55,11 @@ impl<G: Kind> SegmentPair<G> {
     /// Maps a pair that somebody else made, once `check` and `check_private` have found the headers in order. They
     /// get a header and the length of its file.
     pub(crate) fn attach(
-        [public, private]: [OwnedFd; 2],
+        files: [OwnedFd; 2],
         check: impl FnOnce([u8; HEADER_BYTES], u64) -> Result<G, SegmentError>,
         check_private: impl FnOnce(&G, [u8; HEADER_BYTES], u64) -> Result<(), SegmentError>,
     ) -> Result<Self, SegmentError> {
-        let (public, private) = (SealedMemory::check(public)?, SealedMemory::check(private)?);
+        let [public, private] = SealedMemory::check_both(files)?;
         let lengths = [public.len_bytes(), private.len_bytes()];
         let mut bytes = [0; HEADER_BYTES];
         public.read_start(&mut bytes)?;

@@ -76,7 +76,9 @@ impl StoreSegment {
     /// are closed.
     pub fn attach(descriptors: StoreDescriptors) -> Result<Self, SegmentError> {
         let StoreDescriptors { public, private } = descriptors;
-        let files = [trusted(public, "memory file")?, trusted(private, "private memory file")?];
+        // Before anything is asked that a file system in user space would have to answer.
+        let [public, private] = memfd::check_kinds([public, private])?;
+        let files = [trusted(public.0, "memory file")?, trusted(private.0, "private memory file")?];
         let check_private =
             |header: &PublicHeader, bytes, len_bytes| header.0.check_private(bytes, len_bytes);
         let segment = Self::of_pair(SegmentPair::attach(files, decode, check_private)?);
@@ -222,10 +224,7 @@ fn decode(
 }
 
 /// A memory file that this user alone can open: whoever could write it can do anything to this process.
-fn trusted(fd: OwnedFd, what: &'static str) -> Result<OwnedFd, SegmentError> {
-    let file = File::from(fd);
-    // Before anything is asked that a file system in user space would have to answer.
-    memfd::check_kind(file.as_fd())?;
+fn trusted(file: File, what: &'static str) -> Result<OwnedFd, SegmentError> {
     let found = file.metadata().map_err(os("fstat"))?;
     TRUSTED.check(&what, &found)?;
     Ok(file.into())
