@@ -177,7 +177,8 @@ pub enum SegmentError {
     },
     /// The channel was created for other types of messages.
     #[error(
-        "the channel's messages are of other types than this side's, which sends {sends} and receives {receives}; build both sides from the same types, and let one send what the other receives (fingerprint {found:#x}, expected {expected:#x})"
+        "the channel's messages are {}, and this side sends {sends} and receives {receives}; build both sides from the same types, and let one send what the other receives",
+        if *found == 0 { "bytes" } else { "of other types" }
     )]
     Types {
         /// What this side sends.
@@ -209,7 +210,7 @@ pub enum SegmentError {
     #[error(transparent)]
     Name(#[from] NameError),
     /// A system call failed.
-    #[error("{call} failed: {source}")]
+    #[error("the system call {call} failed for a segment or channel: {source}")]
     Os {
         /// Which call.
         call: &'static str,
@@ -508,7 +509,7 @@ pub enum Error {
     )]
     Superseded,
     /// Nothing happened in time.
-    #[error("nobody attached the other side within {0:?}")]
+    #[error("nobody attached the other side within {0:?}; start the peer, or wait longer")]
     Timeout(Duration),
     /// A host could not be made.
     #[cfg(not(loom))]

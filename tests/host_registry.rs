@@ -156,7 +156,7 @@ fn types_are_checked_before_there_is_a_channel() {
     let host = linking_host();
     let mut one = hand(&host, "one");
     let numbers = host.register_typed::<Pod<u64>, Pod<u32>>("numbers", &small()).unwrap();
-    assert!(one.tell("open numbers").starts_with("Types { found:"));
+    assert!(one.tell("open numbers").starts_with("Types { sends:"));
     assert_eq!(one.tell("open-numbers numbers"), "done");
     let mut theirs: TypedChannel<Pod<u64>, Pod<u32>> = numbers.accept(NEVER).unwrap();
     theirs.send(&0x6f6c_6c65_6820_6f67).unwrap();

@@ -29,7 +29,7 @@ pub enum HostError {
         since: &'static str,
     },
     /// A system call failed.
-    #[error("{call} failed: {source}")]
+    #[error("the host could not be made: {call} failed: {source}")]
     Os {
         /// Which call.
         call: &'static str,
@@ -40,10 +40,10 @@ pub enum HostError {
     #[error("a channel that the host needs could not be made: {0}")]
     Bell(SegmentError),
     /// The store could not be made.
-    #[error("the host's store could not be made or opened: {0}")]
+    #[error("the host's store could not be made: {0}")]
     Store(#[from] OpenError),
     /// There is no handle of the store for the host itself.
-    #[error("the host's store could not be made or opened: {0}")]
+    #[error("the host has no handle of its own store: {0}")]
     Handle(#[from] StoreError),
 }
 
@@ -63,7 +63,7 @@ pub enum StoreError {
     #[error(transparent)]
     Open(#[from] OpenError),
     /// A system call failed.
-    #[error("{call} failed: {source}")]
+    #[error("no handle of the host's store: {call} failed: {source}")]
     Os {
         /// Which call.
         call: &'static str,
@@ -114,10 +114,12 @@ pub enum SpawnError {
     #[error("the plugin's channels could not be made: {0}")]
     Segment(#[from] SegmentError),
     /// There is no descriptor of the store for the plugin.
-    #[error("the host's store could not be made or opened: {0}")]
+    #[error("the plugin's descriptors of the host's store could not be made: {0}")]
     Store(SegmentError),
     /// The program could not be executed.
-    #[error("{program:?} could not be executed: {source}")]
+    #[error(
+        "the plugin's program {program:?} could not be executed: {source}; check its path, its mode and its interpreter"
+    )]
     Exec {
         /// The program.
         program: String,
@@ -127,7 +129,7 @@ pub enum SpawnError {
     /// The program was not executed in time: somebody has stopped the new process, or a file system does
     /// not answer. The process was killed.
     #[error(
-        "{program:?} was not executed within {timeout:?}: the new process was stopped, or waits for a file system"
+        "the plugin's program {program:?} was not executed within {timeout:?}: the new process was stopped, or waits for a file system; it was killed, start the plugin again"
     )]
     NotExecuted {
         /// The program.
@@ -187,7 +189,7 @@ pub enum SpawnError {
     },
     /// The plugin broke the handshake, and has been killed.
     #[error(
-        "the plugin broke the handshake: message {found:#x} of {len} bytes, expected {expected:#x}"
+        "the plugin broke the handshake: message {found:#x} of {len} bytes, expected {expected:#x}; build host and plugin from one version of ringway"
     )]
     Handshake {
         /// Tag of the message that came.
@@ -198,7 +200,7 @@ pub enum SpawnError {
         expected: u16,
     },
     /// The plugin damaged a channel, or kept the host from sealing it, and has been killed.
-    #[error("the plugin's channels are corrupt: {0}")]
+    #[error("the plugin's channels are corrupt: {0}; the plugin was killed")]
     Corrupt(#[from] Corruption),
     /// The process has forked since the host was made; the host belongs to the parent.
     #[error(
@@ -211,7 +213,7 @@ pub enum SpawnError {
     )]
     Stopped,
     /// A system call failed.
-    #[error("{call} failed: {source}")]
+    #[error("the plugin could not be started: {call} failed: {source}")]
     Os {
         /// Which call.
         call: &'static str,
@@ -243,7 +245,9 @@ pub enum ConnectError {
         expected: u32,
     },
     /// The environment variable does not say what it should.
-    #[error("{variable}={value:?} is malformed: {problem}")]
+    #[error(
+        "the environment variable {variable}={value:?}, with which a host announces itself, is malformed: {problem}; start this process with Host::spawn, and do not set the variable"
+    )]
     Malformed {
         /// The variable.
         variable: &'static str,
@@ -278,10 +282,10 @@ pub enum ConnectError {
     #[error("this process has connected to its host already; keep the first `Plugin`")]
     AlreadyConnected,
     /// The host is gone, or does not listen.
-    #[error("the host has ended")]
+    #[error("this plugin cannot connect: its host has ended, or does not listen; end this process")]
     HostGone,
     /// A system call failed.
-    #[error("{call} failed: {source}")]
+    #[error("this plugin cannot connect to its host: {call} failed: {source}")]
     Os {
         /// Which call.
         call: &'static str,
@@ -301,7 +305,7 @@ pub enum RequestError {
     #[error("this process has asked the host for a stop or restart already; wait for it")]
     AlreadyMade,
     /// A reason that is too long.
-    #[error("a reason of {len} bytes is too long: at most {max} are taken")]
+    #[error("the reason of the request has {len} bytes, at most {max} are taken; shorten it")]
     TooLong {
         /// Its length.
         len: usize,
@@ -309,7 +313,7 @@ pub enum RequestError {
         max: usize,
     },
     /// The host is gone.
-    #[error("the host has ended")]
+    #[error("the request was not made: the host has ended, so end this process")]
     HostGone,
 }
 
@@ -377,9 +381,11 @@ pub enum TakeChannelsError {
     #[error("the plugin's channels have been taken already; take_channels gives them out once")]
     Taken,
     /// The host is gone.
-    #[error("the host has ended")]
+    #[error("the host has ended, and its channels with it; end this process")]
     HostGone,
     /// The process has forked since the plugin was started; the channels belong to the parent.
-    #[error("the plugin's channels belong to the process that this one was forked from")]
+    #[error(
+        "the plugin's channels belong to the process that this one was forked from; take them there"
+    )]
     Forked,
 }

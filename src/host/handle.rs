@@ -152,7 +152,8 @@ impl PluginHandle {
     ///
     /// # Errors
     /// [`HandleError::NotRunning`] where it has no process, because it has ended or is about to be
-    /// started again. [`HandleError::Denied`] where the system does not allow it: the plugin runs as
+    /// started again; also where its process has ended and the host has not reaped it yet. `Ok` says that
+    /// the signal was sent to a process that had not ended when the host looked. [`HandleError::Denied`] where the system does not allow it: the plugin runs as
     /// another user, and the host has no privilege to signal it. [`HandleError::Forked`].
     pub fn kill(&self) -> Result<(), HandleError> {
         self.check_ours()?;

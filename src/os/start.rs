@@ -91,7 +91,14 @@ impl Start {
 
 impl Started {
     /// Signals the group, and the process itself where it has left the group.
+    ///
+    /// # Errors
+    /// `ESRCH` where the process has ended, reaped or not. Its group would still take a signal: a process
+    /// that has not been reaped is a member.
     pub(crate) fn signal(&self, signal: i32) -> io::Result<()> {
+        if self.pidfd.wait(Deadline::at_ns(0))? {
+            return Err(io::Error::from_raw_os_error(libc::ESRCH));
+        }
         let group = self.signal_group(signal);
         if leads_group(self.pid) { group } else { self.pidfd.signal(signal) }
     }
@@ -131,5 +138,25 @@ impl Started {
 impl AsFd for Started {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.pidfd.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::CommandExt;
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn a_process_that_has_ended_takes_no_signal_before_it_is_reaped_either() {
+        let mut child = Command::new("true").process_group(0).spawn().unwrap();
+        let pidfd = PidFd::open(child.id()).unwrap();
+        let started = Started { pid: child.id(), pidfd, line: None };
+        assert!(started.pidfd.wait(Deadline::NEVER).unwrap());
+        started.signal_group(libc::SIGKILL).expect("the kernel takes it");
+        let refused = started.signal(libc::SIGKILL).unwrap_err();
+        assert_eq!(refused.raw_os_error(), Some(libc::ESRCH));
+        assert!(child.wait().unwrap().success());
     }
 }

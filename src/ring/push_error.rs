@@ -18,7 +18,9 @@ pub enum PushError {
         head_needed: u64,
     },
     /// No record can be this long.
-    #[error("payload of {len} bytes: this ring takes at most {max}")]
+    #[error(
+        "the payload has {len} bytes, this ring takes at most {max} in a message; send less, or use a larger ring"
+    )]
     TooLong {
         /// Length of the payload.
         len: u64,

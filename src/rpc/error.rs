@@ -116,7 +116,7 @@ pub enum Breach {
         len: usize,
     },
     /// An answer to a call that is not under way.
-    #[error("the callee responded to call {id}, which is not under way")]
+    #[error("the callee responded to call {id}, but no such call is under way")]
     UnknownCall {
         /// Which call.
         id: u64,
@@ -148,7 +148,9 @@ pub enum Breach {
 #[non_exhaustive]
 pub enum CallError {
     /// No answer came in time.
-    #[error("no response to the call came within {timeout:?}; it may have been carried out")]
+    #[error(
+        "no response to the call came within {timeout:?}; it may have been carried out: call again only where doing it twice is harmless"
+    )]
     Timeout {
         /// How long there was.
         timeout: Duration,
@@ -169,21 +171,23 @@ pub enum CallError {
     },
     /// The process that was called has died, or stopped to serve this one, after the call was sent.
     #[error(
-        "the callee has died, or serves this process no longer; the call may have been carried out"
+        "the callee has died, or serves this process no longer; the call may have been carried out: look the function up again, and call again only where doing it twice is harmless"
     )]
     Died,
     /// The function's own error.
-    #[error("the function returned an error: {0}")]
+    #[error("the function was called and returned an error of its own: {0}")]
     Failed(Failure),
     /// The function has panicked. It can be called again.
-    #[error("the function panicked: {message}")]
+    #[error("the function panicked at its server, which goes on: {message}")]
     Panicked {
         /// What it said; cut off where it is long.
         message: String,
     },
     /// The server waits for what this thread does: it could not answer. It is to be called by a thread
     /// that it does not wait for.
-    #[error("{name:?} belongs to a server that waits for this very thread")]
+    #[error(
+        "the function {name:?} belongs to a server that waits for this very thread; call it from another thread"
+    )]
     Recursion {
         /// The function.
         name: String,
@@ -198,11 +202,16 @@ pub enum CallError {
     },
     /// The function takes, or returns, values of other types.
     #[error(
-        "the function {name:?} is served with other argument or result types than it is called with; build both sides from the same types (fingerprints {found:x?}, expected {expected:x?})"
+        "the function {name:?} is called with {arguments} and expects {result}, and its server {}; build both sides from the same types",
+        difference(found, expected)
     )]
     WrongTypes {
         /// The function.
         name: String,
+        /// The type of the call's arguments.
+        arguments: &'static str,
+        /// The type of the result that the call expects.
+        result: &'static str,
         /// Fingerprints of its arguments and result; 0 for bytes.
         found: [u64; 2],
         /// Those of the call.
@@ -249,7 +258,9 @@ pub enum CallError {
     )]
     InvalidResult(DecodeError),
     /// The callee's process has broken the rules.
-    #[error("the callee violated the protocol, and the link was closed: {0}")]
+    #[error(
+        "the callee violated the protocol, and the link was closed: {0}; build both sides from one version of ringway, and look the function up again"
+    )]
     Broken(#[from] Breach),
     /// The callee's process has damaged the link.
     #[error("the link to the callee is corrupt: {0}; look the function up again")]
@@ -260,10 +271,12 @@ pub enum CallError {
     )]
     Forked,
     /// The answer has been fetched before, or the call could not be made.
-    #[error("the call has ended already, and its result was fetched or dropped")]
+    #[error(
+        "the call has ended already, and its result was fetched or dropped; call the function again"
+    )]
     Over,
     /// There is no link with the server.
-    #[error("the process that serves the function cannot be linked: {0}")]
+    #[error("the process that serves the function cannot be linked with this one: {0}")]
     Link(LinkError),
 }
 
@@ -284,7 +297,9 @@ pub enum ServeError {
         name: String,
     },
     /// As many functions as a server can have.
-    #[error("this server has {max} functions, which is the most that a server can have")]
+    #[error(
+        "this server has {max} functions, which is the most that a server can have; remove one, or start another server"
+    )]
     TooMany {
         /// How many that is.
         max: usize,
@@ -319,4 +334,16 @@ pub enum ServeError {
         /// Why not.
         source: LinkError,
     },
+}
+
+/// Says which of a function's types differ, by fingerprints of the arguments and of the result.
+fn difference(found: &[u64; 2], expected: &[u64; 2]) -> &'static str {
+    match (found[0] == expected[0], found[1] == expected[1]) {
+        (false, true) if found[0] == 0 => "takes bytes",
+        (false, true) => "takes other arguments",
+        (true, false) if found[1] == 0 => "returns bytes",
+        (true, false) => "returns another type",
+        _ if *found == [0; 2] => "takes and returns bytes",
+        _ => "takes other arguments and returns another type",
+    }
 }

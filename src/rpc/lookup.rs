@@ -4,6 +4,7 @@
 //! once for each link, and again when the callee has been restarted or the function has moved; nothing
 //! that was sent is sent a second time; there is one link with each server.
 
+use std::any::type_name;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -57,16 +58,19 @@ pub(super) struct Known {
 pub(super) struct Named<'a> {
     name: &'a str,
     types: Types,
+    /// The types' names, for errors.
+    type_names: [fn() -> &'static str; 2],
 }
 
 impl<'a> Named<'a> {
     pub(super) fn bytes(name: &'a str) -> Self {
-        Self { name, types: Types::default() }
+        Self { name, types: Types::default(), type_names: [|| "bytes"; 2] }
     }
 
     pub(super) fn typed<A: Encode, R: Decode>(name: &'a str) -> Self {
         let (arguments, result) = (A::FINGERPRINT, R::FINGERPRINT);
-        Self { name, types: Types { arguments, result } }
+        let type_names = [type_name::<A::Value> as fn() -> &'static str, type_name::<R::Value>];
+        Self { name, types: Types { arguments, result }, type_names }
     }
 }
 
@@ -223,7 +227,7 @@ impl Shared {
     }
 
     pub(super) fn resolve(&self, named: Named<'_>, clock: &mut Clock) -> Result<Known, Fault> {
-        let Named { name, types } = named;
+        let Named { name, types, type_names } = named;
         let line = self.line(name, clock)?;
         let words = [types.arguments, types.result];
         let payload = name.as_bytes();
@@ -237,7 +241,9 @@ impl Shared {
             (UNKNOWN, ..) if payload.is_empty() => Err(Fault::Unknown),
             (WRONG_TYPES, Some(found), _) => {
                 let name = name.to_owned();
-                Err(CallError::WrongTypes { name, found, expected: words }.into())
+                let [arguments, result] = type_names.map(|name| name());
+                let expected = words;
+                Err(CallError::WrongTypes { name, arguments, result, found, expected }.into())
             }
             _ => Err(CallError::Broken(Breach::NoAnswer { tag, len: payload.len() }).into()),
         });

@@ -32,7 +32,9 @@ pub enum ReadError {
     )]
     Busy,
     /// By a read-only handle: there is no memory for a copy.
-    #[error("there is no memory for a copy of the value, {len_bytes} bytes")]
+    #[error(
+        "there is no memory for a copy of the value, {len_bytes} bytes; free memory, or read it in place"
+    )]
     NoMemory {
         /// Length of the value, as the store says.
         len_bytes: u64,
@@ -94,7 +96,7 @@ pub enum WriteError {
     )]
     Damaged,
     /// The lock cannot be used: what the system said.
-    #[error("the store's lock cannot be used: system error {0}")]
+    #[error("the store's lock cannot be used: {}; create the store anew", std::io::Error::from_raw_os_error(*.0))]
     Lock(i32),
     /// The process has forked since this handle was made; it belongs to the parent.
     #[error(
@@ -114,7 +116,9 @@ pub enum WriteError {
 #[non_exhaustive]
 pub enum QuotaError {
     /// The value is too long.
-    #[error("a value of {found} bytes is too long: the host allows this process at most {max}")]
+    #[error(
+        "a value of {found} bytes is too long: the host allows this process at most {max}; split it, or raise the plugin's `store_quota`"
+    )]
     ValueLength {
         /// Its length in bytes.
         found: u64,
@@ -180,10 +184,14 @@ pub enum RemoteError {
     #[error("the request was not sent to the host: there was no room in time; try again")]
     Full,
     /// No answer came in time. The host may have carried the request out, or do so later.
-    #[error("the host has not answered in time; the change may have been made")]
+    #[error(
+        "the host has not answered in time; the change may have been made: read the key to see"
+    )]
     Timeout,
     /// The request is longer than a message can be: it has not been sent.
-    #[error("a request of {len} bytes is too long: the host takes at most {max}")]
+    #[error(
+        "a request of {len} bytes to change the store is too long: the host takes at most {max}; split it"
+    )]
     TooLong {
         /// Its length in bytes.
         len: u64,
@@ -280,7 +288,9 @@ pub enum AddError {
         found: u64,
     },
     /// The sum does not fit.
-    #[error("the sum {value} + {added} does not fit into an i64; the value stays")]
+    #[error(
+        "the sum {value} + {added} does not fit into an i64; the value stays, set it to a smaller one first"
+    )]
     Overflow {
         /// The value that is there.
         value: i64,
@@ -298,7 +308,7 @@ pub enum AddError {
 pub enum TypedError {
     /// The value was set as one of another type.
     #[error(
-        "the value was set as one of another type than {asked}; read it as the type that it was set as, or as bytes (tag {found:#x}, expected {expected:#x})"
+        "the value was set as one of another type than {asked}; read it as the type that it was set as, or as bytes"
     )]
     Type {
         /// The type asked for.

@@ -20,7 +20,9 @@ pub enum TopicRecvError {
     Timeout,
     /// A publication that lay in the store has been removed from it before it was read: its publisher has
     /// needed the room, or has gone. It is counted; the next call receives the next one.
-    #[error("publication {number} of {publisher}, {len_bytes} bytes, is not in the store any more")]
+    #[error(
+        "publication {number} of {publisher}, {len_bytes} bytes, is not in the store any more; receive faster, or give the publisher a larger budget"
+    )]
     Expired {
         /// Whose it was.
         publisher: PublisherId,

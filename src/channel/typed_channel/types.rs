@@ -30,7 +30,7 @@ pub struct ChannelTypes {
 
 impl fmt::Debug for ChannelTypes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [sends, receives] = self.names.map(|name| name());
+        let [sends, receives] = self.names();
         f.debug_struct("ChannelTypes").field("sends", &sends).field("receives", &receives).finish()
     }
 }
@@ -59,6 +59,11 @@ impl ChannelTypes {
         Self { sends: S::FINGERPRINT, receives: R::FINGERPRINT, names }
     }
 
+    /// The names of the types that this side sends and receives.
+    pub(crate) fn names(&self) -> [&'static str; 2] {
+        self.names.map(|name| name())
+    }
+
     /// What the header of such a channel says where this is its creator (`side` 0) or the one who
     /// attaches (1); 0 where it is untyped.
     pub(crate) const fn fingerprint(&self, side: usize) -> u64 {
@@ -80,7 +85,7 @@ impl ChannelTypes {
     ) -> Result<(), SegmentError> {
         let (found, expected) = (geometry.type_fingerprint, self.fingerprint(side));
         if found != expected {
-            let [sends, receives] = self.names.map(|name| name());
+            let [sends, receives] = self.names();
             return Err(SegmentError::Types { sends, receives, found, expected });
         }
         Ok(())

@@ -33,7 +33,9 @@ pub enum LinkError {
         name: String,
     },
     /// Nobody listens for this ticket any more, or nobody ever has.
-    #[error("no process listens for this ticket: it was used, or its listener has ended")]
+    #[error(
+        "no process listens for this ticket: it was used, or its listener has ended; ask the listener's process for a new one"
+    )]
     TicketGone,
     /// Somebody listens under this name already.
     #[error("a process listens under the name {name:?} already; choose another name")]
@@ -42,7 +44,7 @@ pub enum LinkError {
         name: String,
     },
     /// A name that no listener can have.
-    #[error("the name {0}")]
+    #[error("the name of the channel {0}")]
     Name(#[from] NameError),
     /// The name of a plugin's own channel, `{plugin}-active` or `{plugin}-passive`: the plugin and the
     /// host program have it by itself, and no other channel can have such a name.
@@ -52,7 +54,9 @@ pub enum LinkError {
         name: String,
     },
     /// A note that is too long.
-    #[error("a note of {len} bytes is too long: at most {max} are taken")]
+    #[error(
+        "the note of the link has {len} bytes, at most {max} are taken; shorten it, or send it over the link"
+    )]
     Note {
         /// Its length.
         len: usize,
@@ -61,9 +65,14 @@ pub enum LinkError {
     },
     /// Who listens expects messages of other types.
     #[error(
-        "the listener's messages are of other types than this side's; build both from the same types (fingerprint {found:#x}, expected {expected:#x})"
+        "the listener's messages are {}, and this side sends {sends} and receives {receives}; build both sides from the same types, and let one send what the other receives",
+        if *found == 0 { "bytes" } else { "of other types" }
     )]
     Types {
+        /// What this side sends.
+        sends: &'static str,
+        /// What this side receives.
+        receives: &'static str,
         /// Fingerprint of the listener's types.
         found: u64,
         /// Fingerprint of this side's types.
@@ -78,7 +87,9 @@ pub enum LinkError {
         id: u64,
     },
     /// It did not come about in time.
-    #[error("the listener has not accepted the link within {timeout:?}; it may be busy or stopped")]
+    #[error(
+        "the listener has not accepted the link within {timeout:?}; it may be busy or stopped: wait longer, or try again"
+    )]
     Timeout {
         /// How long there was.
         timeout: Duration,
@@ -100,17 +111,25 @@ pub enum LinkError {
         max: u64,
     },
     /// The other side has gone, or cannot attach.
-    #[error("the other side of the link has ended, or cannot attach the channel")]
+    #[error(
+        "the other side of the link has ended, or cannot attach the channel; connect again when it listens"
+    )]
     PartnerGone,
     /// The host is gone.
-    #[error("the host has ended")]
+    #[error(
+        "the host has ended, so there are no further links; end this process, or go on without them"
+    )]
     HostGone,
     /// The host does not serve this process any more: it is ending, or this process has broken the
     /// rules.
-    #[error("the host does not serve this process any longer")]
+    #[error(
+        "the host does not serve this process any longer; the host's event says why, and a restart of the plugin is served again"
+    )]
     Closed,
     /// The process has forked since.
-    #[error("the connection to the host belongs to the process that this one was forked from")]
+    #[error(
+        "the connection to the host belongs to the process that this one was forked from; use it there"
+    )]
     Forked,
     /// The two do not understand each other.
     #[error(
@@ -160,7 +179,8 @@ pub(super) fn number_in(reply: &Reply, name: &str, types: ChannelTypes) -> Resul
         wire::STATUS_DUPLICATE => LinkError::Duplicate { name: name() },
         wire::STATUS_RESERVED => LinkError::Reserved { name: name() },
         wire::STATUS_TYPES => {
-            LinkError::Types { found: number(0)?, expected: types.fingerprint(0) }
+            let [sends, receives] = types.names();
+            LinkError::Types { sends, receives, found: number(0)?, expected: types.fingerprint(0) }
         }
         wire::STATUS_LINKED => LinkError::Linked { id: number(0)? },
         wire::STATUS_TOO_MANY => {

@@ -32,14 +32,16 @@ pub struct ChannelListener {
 #[non_exhaustive]
 pub enum AcceptError {
     /// Nobody has opened the channel in time.
-    #[error("no process opened the channel within {timeout:?}")]
+    #[error(
+        "no process opened the channel within {timeout:?}; wait longer, or start the other process"
+    )]
     Timeout {
         /// How long there was.
         timeout: Duration,
     },
     /// Nobody will: the host is gone, or ends, or does not serve this process any more.
     #[error(
-        "no process will open the channel: the host has ended, or serves this process no longer"
+        "no process will open the channel: the host has ended, or serves this process no longer; drop the listener"
     )]
     Closed,
     /// The process has forked since.

@@ -28,13 +28,17 @@ pub enum ServiceError {
         timeout: Duration,
     },
     /// No answer came in time. The host may have carried the request out, or do so later.
-    #[error("the host has not answered within {timeout:?}; the request may have been carried out")]
+    #[error(
+        "the host has not answered within {timeout:?}; the request may have been carried out: look before you ask again"
+    )]
     Timeout {
         /// How long there was.
         timeout: Duration,
     },
     /// A request that is too long: it has not been sent.
-    #[error("a request of {len} bytes is too long: the host takes at most {max}")]
+    #[error(
+        "a request of {len} bytes to the host is too long: it takes at most {max}; ask for less at once"
+    )]
     TooLong {
         /// Its length.
         len: u64,
@@ -50,23 +54,29 @@ pub enum ServiceError {
         op: u32,
     },
     /// The host has carried the request out, perhaps, and could not answer: the result is too long.
-    #[error("the result of operation {op:#x} does not fit into a reply")]
+    #[error(
+        "the result of operation {op:#x} of the host does not fit into a reply; ask for less at once"
+    )]
     ResultTooLong {
         /// The operation.
         op: u32,
     },
     /// The host has died. It may have carried the request out before.
-    #[error("the host has ended")]
+    #[error("the host has ended, so it answers nothing; end this process, or go on without it")]
     HostGone,
     /// The host does not serve this plugin any more: it is ending, or the plugin has broken the rules.
     /// It may have carried the request out before.
-    #[error("the host does not serve this plugin any longer; its event says why")]
+    #[error(
+        "the host does not serve this plugin any longer; its event says why, and a restart of the plugin is served again"
+    )]
     Closed,
     /// The service channel is corrupt.
     #[error("the service channel is corrupt: {0}")]
     Corrupt(#[from] Corruption),
     /// The process has forked since it connected; the host knows the parent.
-    #[error("the connection to the host belongs to the process that this one was forked from")]
+    #[error(
+        "the connection to the host belongs to the process that this one was forked from; use it there"
+    )]
     Forked,
 }
 

@@ -75,7 +75,9 @@ fn what_cannot_be_is_an_error_that_says_why() {
     }
     let _of_another_kind = listen(&other, Kind::Rpc, "name", &options).unwrap();
     let types = connect(&other, "name", &options);
-    assert!(matches!(types, Err(LinkError::Types { expected: 0, found }) if found != 0));
+    assert!(matches!(&types, Err(LinkError::Types { expected: 0, found, .. }) if *found != 0));
+    let text = types.err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(text.contains("sends bytes and receives bytes") && !text.contains("0x"), "{text}");
     assert!(matches!(connect(&other, "name", &typed), Err(LinkError::Types { .. })));
     let mirrored = LinkOptions { types: ChannelTypes::of::<Pod<u32>, Pod<u64>>(), ..small() };
     connect(&other, "name", &mirrored).unwrap();
