@@ -103,7 +103,7 @@ fn count(counters: &Counters, pace: &Pace) {
 /// Publishes, writes the store through the host, and asks the host whether it is there.
 fn talk(plugin: &Plugin, counters: &Counters) {
     let options = PublishOptions {
-        max_queue_bytes: crate::attack::QUEUE_BYTES,
+        max_queue_bytes: crate::attack::opportunity::QUEUE_BYTES,
         join_timeout: PATIENCE,
         ..PublishOptions::default()
     };

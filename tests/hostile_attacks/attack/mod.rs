@@ -8,7 +8,7 @@
 pub mod counters;
 mod descriptors;
 mod futexes;
-mod opportunity;
+pub mod opportunity;
 mod orphan;
 mod passing;
 mod service;
@@ -21,7 +21,7 @@ use std::thread;
 use ringway::host::Plugin;
 use ringway::host::control::VARIABLE;
 
-pub use opportunity::{Opportunity, QUEUE_BYTES, user};
+pub use opportunity::{Opportunity, user};
 
 /// Where an attacker finds which attack it is to make.
 const ATTACK: &str = "RINGWAY_ATTACK";

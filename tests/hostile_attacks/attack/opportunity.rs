@@ -238,7 +238,7 @@ fn is_of_huge_pages(fd: &OwnedFd) -> bool {
     let mut found: libc::statfs = unsafe { std::mem::zeroed() };
     // SAFETY: an open descriptor, and a structure that outlives the call.
     let result = unsafe { libc::fstatfs(fd.as_raw_fd(), &raw mut found) };
-    result == 0 && found.f_type as i64 == libc::HUGETLBFS_MAGIC as i64
+    result == 0 && found.f_type == libc::HUGETLBFS_MAGIC
 }
 
 /// Reports how long a call took.

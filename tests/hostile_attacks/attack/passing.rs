@@ -29,12 +29,16 @@ pub fn send(socket: &UnixStream, fds: &[RawFd]) -> io::Result<()> {
     let mut part = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: 1 };
     let mut room = Room([0; 64]);
     let bytes = size_of_val(fds) as u32;
-    // SAFETY: the calls take numbers.
-    let (space, len) = unsafe { (libc::CMSG_SPACE(bytes), libc::CMSG_LEN(bytes)) };
+    // SAFETY: the call takes a number.
+    let space = unsafe { libc::CMSG_SPACE(bytes) };
+    // SAFETY: as above.
+    let len = unsafe { libc::CMSG_LEN(bytes) };
     let header = header(&mut part, &mut room, if fds.is_empty() { 0 } else { space as usize });
     if !fds.is_empty() {
         // SAFETY: the header has room for a control message.
-        let control = unsafe { &mut *libc::CMSG_FIRSTHDR(&raw const header) };
+        let control = unsafe { libc::CMSG_FIRSTHDR(&raw const header) };
+        // SAFETY: in `room`, aligned, and nobody else's; zeros are valid.
+        let control = unsafe { &mut *control };
         control.cmsg_level = libc::SOL_SOCKET;
         control.cmsg_type = libc::SCM_RIGHTS;
         control.cmsg_len = len as usize;
