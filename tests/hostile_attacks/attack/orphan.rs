@@ -28,12 +28,13 @@ pub fn leave_one() {
         if child == 0 {
             stop_all(&counters);
         }
-        counters.set(Count::Orphan, child as u64);
     }
     hang();
 }
 
 fn stop_all(counters: &Counters) -> ! {
+    // Before it stops its parent, which would otherwise have no time to say so.
+    counters.set(Count::Orphan, std::process::id().into());
     // SAFETY: the call takes nothing.
     unsafe { libc::setsid() };
     // SAFETY: the call takes a number; it ends this process should nobody else do so.
