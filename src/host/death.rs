@@ -148,8 +148,8 @@ impl Supervised {
 }
 
 /// Takes the exit status of a process that is known to have ended, and whether it is reliable. Only where
-/// somebody traces it may that have to wait, until the tracer lets go of it; or where its parent is a
-/// keeper that does not answer, a second.
+/// somebody traces it, or its parent was a keeper that is gone, may that have to wait, 100 ms at most; or
+/// where its parent is a keeper that does not answer, a second.
 fn reap(started: &Started) -> (ExitReason, bool) {
     for _ in 0..100 {
         match started.reap() {

@@ -111,15 +111,22 @@ impl Started {
     }
 
     /// Takes the exit status of a process that has ended, and whether it is reliable; `None` while the
-    /// kernel keeps it for a tracer.
+    /// kernel keeps it for a tracer, or where the keeper is gone and the kernel does not know it.
     pub(crate) fn reap(&self) -> io::Result<Option<(ExitReason, bool)>> {
         match &self.line {
             Some(line) if line.is_parent() => {
                 let deadline = Deadline::at_ns(monotonic_ns().saturating_add(STATUS_NS));
                 match line.status(deadline) {
                     Ok(status) => Ok(status.map(|reason| (reason, true))),
-                    // The keeper is gone. The kernel may still know.
-                    Err(_) => Ok(self.pidfd.reap()?.map(|reason| (reason, true))),
+                    // The keeper is stopped. It reaps the process when it goes on.
+                    Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                        Ok(Some((ExitReason::Unknown, true)))
+                    }
+                    // The keeper is gone. The kernel knows once another process has reaped it (Linux 6.15).
+                    Err(_) => {
+                        let known = self.pidfd.reap()?.filter(|it| *it != ExitReason::Unknown);
+                        Ok(known.map(|reason| (reason, true)))
+                    }
                 }
             }
             _ => self.pidfd.reap_child(),
