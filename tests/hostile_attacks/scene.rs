@@ -189,7 +189,9 @@ impl Scene {
         let mut channels =
             self.neighbours.each_ref().map(|(handle, _)| handle.take_channels().unwrap().0);
         let mut round = 0;
-        while begun.elapsed() < attack_time() || round < 20 {
+        let mut has_begun = false;
+        while begun.elapsed() < attack_time() || round < 20 || !has_begun {
+            assert!(begun.elapsed() < attack_time() + NEVER, "the attack has no effect");
             round += 1;
             let message = value(round);
             for channel in &mut channels {
@@ -235,6 +237,7 @@ impl Scene {
                     _ => {}
                 }
             }
+            has_begun = attack != Attack::Streams || *restarts > 1;
             // A child has copies of all descriptors of the host. It closes them when it executes its program, and
             // waits there for a file system that does not answer.
             if round % 200 == 10 && attack != Attack::Silent {

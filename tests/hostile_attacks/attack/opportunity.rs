@@ -29,7 +29,7 @@ pub fn user(number: u32) -> u32 {
 /// How long the host program waits for an attacker in one call.
 const PATIENCE: Duration = Duration::from_millis(20);
 /// How long a start may take that is under attack.
-const START: Duration = Duration::from_millis(300);
+const START: Duration = Duration::from_secs(10);
 /// What a publisher keeps for one slow subscriber.
 pub const QUEUE_BYTES: u64 = 64 << 10;
 
