@@ -85,12 +85,13 @@ pub enum SegmentError {
     /// The store belongs to processes of another pid namespace: what its lock says about dead holders
     /// would not be true here.
     #[error(
-        "the store is used by processes of pid namespace {found}, this process is in {expected}: here it can only be read by copying (open_read_only, attach_read_only)"
+        "the store is used by processes of {}, this process is in {}: here it can only be read by copying (open_read_only, attach_read_only)",
+        pid_namespace(*found), pid_namespace(*expected)
     )]
     PidNamespace {
-        /// Number of the namespace of those who use it.
+        /// Number of the namespace of those who use it; 0 where it is not known.
         found: u64,
-        /// Number of this process's.
+        /// Number of this process's; 0 where it is not known.
         expected: u64,
     },
     /// Nobody could ever prove that this process has died, and take back what it has in the store.
@@ -217,6 +218,14 @@ pub enum SegmentError {
         /// What it said.
         source: io::Error,
     },
+}
+
+/// Names a pid namespace in an error.
+fn pid_namespace(number: u64) -> String {
+    match number {
+        0 => "a pid namespace that is not known, for want of /proc".into(),
+        number => format!("pid namespace {number}"),
+    }
 }
 
 /// What to do about a header field that differs.
