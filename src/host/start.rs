@@ -22,7 +22,7 @@ use crate::error::ExitReason;
 use crate::memory::Deadline;
 use crate::os::clock::monotonic_ns;
 use crate::os::start::Started;
-use crate::os::{doorbell, post, pulse, signals};
+use crate::os::{doorbell, pipe, post, signals};
 use crate::segment::DEFAULT_MAX_MESSAGE_BYTES;
 use crate::supervisor::{self, WatchToken};
 
@@ -105,7 +105,7 @@ impl Supervised {
         let bell = doorbell::new().map_err(os("eventfd"))?;
         let (our_post, their_post) = self.post()?.unzip();
         let (our_session, session) = post::pair().map_err(os("socketpair"))?;
-        let pulse = self.liveness.map(|_| pulse::pair()).transpose().map_err(os("pipe"))?;
+        let pulse = self.liveness.map(|_| pipe::pair()).transpose().map_err(os("pipe"))?;
         let (our_pulse, pulse) = pulse.unzip();
         let (connections, segments) = (channels.connections(), channels.segments()?);
         let service = channels.service.take();

@@ -33,6 +33,7 @@ pub(crate) mod memfd;
 pub(crate) mod names;
 pub(crate) mod per_process;
 pub(crate) mod pidfd;
+pub(crate) mod pipe;
 pub(crate) mod post;
 pub(crate) mod process;
 pub(crate) mod pulse;

@@ -3,20 +3,7 @@
 //! A plugin answers its host with it. Invariants: neither end ever waits; each end has flags of its own,
 //! so neither process can make the other one wait.
 
-use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-
-/// The end that hears and the end that beats.
-pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
-    let mut fds = [-1; 2];
-    // SAFETY: the kernel writes two numbers to the array, which outlives the call.
-    let result = unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) };
-    super::check(result.into())?;
-    // SAFETY: the call succeeded, so this is a new descriptor that nobody else owns.
-    let hears = unsafe { OwnedFd::from_raw_fd(fds[0]) };
-    // SAFETY: and so is this.
-    Ok((hears, unsafe { OwnedFd::from_raw_fd(fds[1]) }))
-}
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// Beats. A pipe without room has beats in it that nobody has heard, which is as good.
 pub(crate) fn beat(pulse: BorrowedFd<'_>) {
@@ -37,10 +24,11 @@ mod tests {
     use std::os::fd::AsFd;
 
     use super::*;
+    use crate::os::pipe;
 
     #[test]
     fn beats_are_heard_once_and_nobody_waits() {
-        let (hears, beats) = pair().unwrap();
+        let (hears, beats) = pipe::pair().unwrap();
         assert!(!heard(hears.as_fd()));
         // More than the pipe holds.
         for _ in 0..100_000 {

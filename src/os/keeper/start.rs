@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use super::super::child::{Child, Descriptors, FIRST_INHERITED, Setup, Step, Strings};
 use super::super::pidfd::PidFd;
+use super::super::pipe;
 use super::super::process::exit_now;
 use super::super::rights::MAX_DESCRIPTORS;
 use super::HAS_CGROUP;
@@ -33,7 +34,7 @@ pub(super) fn start(
 ) -> io::Result<Made> {
     let frame = Frame::map(frame, bytes)?;
     let (setup, strings) = (frame.setup()?, frame.strings()?);
-    let (report, theirs) = pipe()?;
+    let (report, theirs) = pipe::pair()?;
     let mut pidfd: libc::c_int = -1;
     let flags = (libc::CLONE_PIDFD | libc::SIGCHLD) as libc::c_ulong;
     let (none, zero) = (std::ptr::null_mut::<u8>(), 0 as libc::c_ulong);
@@ -128,18 +129,6 @@ fn say(report: RawFd, step: Step, errno: i32) {
     let words = [step.code(), errno as u32];
     // SAFETY: eight bytes, which outlive the call. The pipe has room for two such messages.
     unsafe { libc::write(report, words.as_ptr().cast(), size_of_val(&words)) };
-}
-
-/// A pipe that is closed on exec and does not block: the end to read, the end to write.
-fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
-    let mut fds = [-1; 2];
-    // SAFETY: the kernel writes two numbers to the array, which outlives the call.
-    let result = unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) };
-    super::super::check(result.into())?;
-    // SAFETY: the call succeeded, so this is a new descriptor that nobody else owns.
-    let first = unsafe { OwnedFd::from_raw_fd(fds[0]) };
-    // SAFETY: and so is this.
-    Ok((first, unsafe { OwnedFd::from_raw_fd(fds[1]) }))
 }
 
 /// The child's last word, if it has said one since: the step, and the error where it failed.
