@@ -1,6 +1,6 @@
 //! Closing files that somebody else has made.
 //!
-//! `os::memfd` calls it for descriptors that it refuses. Closing a file can wait for whoever made it: a file system
+//! `os::memfd` calls it for descriptors that it refuses. Closing a file can wait for its maker: a file system
 //! in user space is told, and need not answer; a socket may linger. Invariants: the caller never waits; a
 //! descriptor is closed, or stays open for ever where no thread can be had.
 

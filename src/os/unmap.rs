@@ -78,7 +78,8 @@ pub(crate) fn unmap_all(event: &EventFd) {
 
 /// Has the supervisor unmap it.
 pub(super) fn hand_over(mapping: Box<Listed>) {
-    // SAFETY: null, or a service that was published whole and is never freed.
+    // Acquire: pairs with the Release in `serve`.
+    // SAFETY: null, or a service that `serve` has published whole and that is never freed.
     let service = unsafe { SERVICE.load(Ordering::Acquire).as_ref() };
     // In a forked child the supervisor is the parent's.
     let Some(service) = service.filter(|service| fork::is_current(service.generation)) else {
@@ -88,7 +89,7 @@ pub(super) fn hand_over(mapping: Box<Listed>) {
     let mut newest = NEWEST.load(Ordering::Relaxed);
     loop {
         mapping.next.store(newest, Ordering::Relaxed);
-        // Release: whoever takes the list sees `next` and all that was done with the mapping.
+        // Release: pairs with the Acquire in `unmap_all`, which sees `next` and all that was done with the mapping.
         let exchanged =
             NEWEST.compare_exchange(newest, mapping, Ordering::Release, Ordering::Relaxed);
         match exchanged {

@@ -70,7 +70,7 @@ impl AnonymousSegment {
     /// [`TooSmall`](SegmentError::TooSmall) or [`Incompatible`](SegmentError::Incompatible) where the
     /// descriptor is not what it should be; otherwise as [`create`](Self::create). The descriptor
     /// is closed: on a thread of its own where it is no memory file, because closing that may wait
-    /// for whoever made it.
+    /// for its maker.
     pub fn attach(fd: OwnedFd) -> Result<Self, SegmentError> {
         Self::open(fd, true, segment::WAKEUP_FUTEX)
     }

@@ -134,7 +134,7 @@ impl Rung {
         Self { geometry, trusted: Bells::default(), public: Bells::default(), noted: 0 }
     }
 
-    /// Notes for whoever watches a prefix of this key that the key is about to change. One load where nobody does.
+    /// Notes for the watches of this key's prefixes that the key is about to change. One load where there are none.
     /// Comes before the store that changes the key, within the operation that makes it.
     #[inline]
     pub(super) fn note(&mut self, memory: &impl Memory, key: &[u8], hash: u64) {
@@ -230,7 +230,7 @@ fn ring(memory: &impl Memory, geometry: &StoreGeometry, number: u32) -> u32 {
         _ => memory.swap_u32(bell + WAITING, 0, Ordering::Relaxed),
     };
     let generation = memory.load_u32(bell + GENERATION, Ordering::Relaxed);
-    // Release pairs with the Acquire in `Watcher::generation`: who sees the new generation sees the
+    // Release pairs with the Acquire in `Watcher::generation`: a watcher that sees the new generation sees the
     // change, and announces itself behind the swap.
     memory.store_u32(bell + GENERATION, generation.wrapping_add(1), Ordering::Release);
     if exists(number) {

@@ -92,7 +92,7 @@ pub(super) fn register<M: Memory + Send + 'static>(
     prefix: &[u8],
 ) -> Option<Entry> {
     let at = |number, word| geometry.prefix(number, word);
-    // Pairs with the Release of who gave the entry back.
+    // Pairs with the Release in `Registration`'s drop.
     let is_free = |number: &u32| memory.load_u64(at(*number, OWNER), Ordering::Acquire) == 0;
     let number = (0..ENTRIES as u32).find(is_free)?;
     let compared = &prefix[..prefix.len().min(PREFIX_BYTES as usize)];
@@ -101,7 +101,8 @@ pub(super) fn register<M: Memory + Send + 'static>(
     let noted = memory.load_u64(at(number, COUNT), Ordering::Relaxed);
     memory.store_u64(at(number, DONE), noted, Ordering::Relaxed);
     memory.store_u64(at(number, OWNER), owner.0, Ordering::Release);
-    // Last, for who dies in between. Writers see it by the lock.
+    // Last, and Release so that both stay in this order: the process may die in between. No Acquire pairs with
+    // them: writers have the lock.
     let used = memory.load_u64(geometry.used_prefixes(), Ordering::Relaxed);
     memory.store_u64(geometry.used_prefixes(), used | 1 << number, Ordering::Release);
     let registration = Registration { memory: memory.clone(), at: at(number, OWNER), owner };
@@ -124,7 +125,7 @@ pub(super) fn note(
         if len > key.len() || !memory.has_bytes(at(PREFIX), &key[..len]) {
             continue;
         }
-        // Pairs with the Release of who gave it back.
+        // Pairs with the Release in `Registration`'s drop.
         if memory.load_u64(at(OWNER), Ordering::Acquire) == 0 {
             let used = memory.load_u64(geometry.used_prefixes(), Ordering::Relaxed);
             memory.store_u64(geometry.used_prefixes(), used & !(1 << number), Ordering::Release);
@@ -215,7 +216,7 @@ pub(super) fn reclaim(
     }
 }
 
-/// Frees all entries, for who has the store alone.
+/// Frees all entries. The caller has the store to itself.
 #[cfg(not(loom))]
 pub(super) fn forget(memory: &impl Memory, geometry: &StoreGeometry) {
     memory.store_u64(geometry.used_prefixes(), 0, Ordering::Relaxed);

@@ -117,7 +117,7 @@ impl Bell {
     }
 
     fn generation(&self, memory: &impl Memory) -> u32 {
-        // Pairs with the Release in `doorbells`: who sees the new generation sees the change.
+        // Pairs with the Release in `doorbells`: a watcher that sees the new generation sees the change.
         memory.load_u32(self.generation, Ordering::Acquire)
     }
 }

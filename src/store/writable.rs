@@ -44,7 +44,7 @@ pub(super) struct Writable {
     pub(super) shared: Arc<Shared>,
 }
 
-/// How long who watches a prefix waits for a writer. Without the lock, the watch walks the table.
+/// How long registering a prefix waits for a writer. Without the lock, the watch walks the table.
 const PATIENCE_OF_WATCH: Duration = Duration::from_millis(50);
 
 /// How long who makes a handle waits for a writer, where it needs the lock to look for dead readers.

@@ -42,7 +42,7 @@ impl<M: Memory> Truth for CopyingReader<M> {
         Ok(found)
     }
 
-    /// Nothing: the notes lie in the private part, and who reads copies has no entry.
+    /// Nothing: the notes lie in the private part, and a reader that copies has no entry.
     fn changes(&self, _: u32, from: u64, _: &mut Vec<u64>) -> Noted {
         Noted { done: from, count: from, complete: false }
     }
