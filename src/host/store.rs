@@ -18,8 +18,8 @@ use super::error::{HostError, SpawnError, StoreError};
 use super::service::error::ServiceError;
 use super::service::{Client, Request, Service, ServiceProblem, Session, frame};
 use crate::store::{
-    self, Announced, Ledger, Remote, RemoteError, Store, StoreDescriptors, StoreOptions,
-    StoreQuota, WriteError,
+    self, Ledger, Remote, RemoteError, Store, StoreDescriptors, StoreOptions, StoreQuota, Watched,
+    WriteError,
 };
 
 /// How long the thread that serves plugins waits for the lock, at most: whoever has it may have been
@@ -106,16 +106,16 @@ pub(super) struct StoreService {
     store: Store,
     /// What plugins have set, by their names.
     ledgers: HashMap<String, Ledger>,
-    /// At which bells somebody was announced for which process, by its session's serial number.
-    announced: HashMap<u64, Announced>,
+    /// What was done for the watches of which process, by its session's serial number.
+    watched: HashMap<u64, Watched>,
     /// The same for processes that are over: the lock was not to be had.
-    left_over: Announced,
+    left_over: Watched,
 }
 
 impl StoreService {
     pub(super) fn new(store: Store) -> Self {
-        let (ledgers, announced) = (HashMap::new(), HashMap::new());
-        Self { store, ledgers, announced, left_over: Announced::default() }
+        let (ledgers, watched) = (HashMap::new(), HashMap::new());
+        Self { store, ledgers, watched, left_over: Watched::default() }
     }
 }
 
@@ -127,19 +127,22 @@ impl Service for StoreService {
     ) -> Result<(), ServiceProblem> {
         match (session.visit.quota, request.op) {
             (Some(quota), frame::OP_STORE_WRITE) => self.write(session, request, &quota),
-            (Some(_), frame::OP_STORE_ANNOUNCE) => {
-                let announced = self.announced.entry(session.serial()).or_default();
-                let said = announced.announce(&self.store, request.payload);
-                let said = said.map_err(|_| request.malformed())?;
-                session.reply(request, frame::STATUS_DONE, &[u8::from(said)])
+            (Some(_), frame::OP_STORE_WATCH) => {
+                let watched = self.watched.entry(session.serial()).or_default();
+                let answer = watched.serve(&self.store, request.payload);
+                session.reply(
+                    request,
+                    frame::STATUS_DONE,
+                    &answer.map_err(|_| request.malformed())?,
+                )
             }
             _ => session.reply(request, frame::STATUS_UNKNOWN, &[]),
         }
     }
 
     fn end(&mut self, session: &Session) {
-        if let Some(announced) = self.announced.remove(&session.serial()) {
-            self.left_over.add(announced);
+        if let Some(watched) = self.watched.remove(&session.serial()) {
+            self.left_over.add(watched);
         }
         let _ = self.left_over.take_back(&self.store, LOCK_PATIENCE);
     }
@@ -180,8 +183,8 @@ impl Remote for Through {
         self.call(frame::OP_STORE_WRITE, request, timeout)
     }
 
-    fn announce(&self, request: &[u8], timeout: Duration) -> Result<bool, WriteError> {
-        Ok(self.call(frame::OP_STORE_ANNOUNCE, request, timeout)? == [1])
+    fn watch(&self, request: &[u8], timeout: Duration) -> Result<Vec<u8>, WriteError> {
+        self.call(frame::OP_STORE_WATCH, request, timeout)
     }
 }
 

@@ -19,10 +19,12 @@
 //! 1536        classes: first span with room, 96 × u32      holder of the lock
 //! 2048        generations of the doorbells, 128 × u32      holder of the lock, when it rings one
 //! 2560        the one of the doorbell for everything       holder of the lock, when it rings it
+//! 2564        those of the watched prefixes, 32 × u32      holder of the lock, when it rings one
 //! 3200        number of deletions noted                    holder of the lock
 //! 3208..4096  reserved, zero
 //! 4096        limbo: 8 bytes an entry                      holder of the lock
 //! ...         notes of deletions: 64 of 64 bytes           holder of the lock
+//! ...         change logs: see [`change_log`]              holder of the lock; registrations: who watches, too
 //! ...         page descriptors: 32 bytes each              holder of the lock
 //! ...         pages, from a multiple of 4096 on            holder of the lock
 //! ...         end, a multiple of [`private::ALIGN`]
@@ -172,10 +174,10 @@ pub mod generation {
     use super::private::bell::BUCKETS;
     /// `u32`: as [`GENERATION`](super::private::bell::GENERATION) of the bell with this number.
     pub const fn of_bell(number: u64) -> u64 {
-        if number < BUCKETS { 2048 + number * 4 } else { 2560 }
+        if number < BUCKETS { 2048 + number * 4 } else { 2560 + (number - BUCKETS) * 4 }
     }
     /// Where the last one ends.
-    pub const END: u64 = 2564;
+    pub const END: u64 = of_bell(BUCKETS + 1 + super::private::prefix::ENTRIES);
 }
 
 /// Notes of deletions: what was there for a while, for watchers that did not see it.
@@ -197,6 +199,44 @@ pub mod note {
     pub const KEY: u64 = 24;
     /// How many bytes of the key there is room for.
     pub const KEY_BYTES: u64 = BYTES - KEY;
+}
+
+/// Change logs: hashes of keys, appended before the keys change. Each is a header, then a ring of `u64`s.
+///
+/// The first ones belong to the [watched prefixes](private::prefix), by their numbers; the last one has every change.
+pub mod change_log {
+    use super::private::prefix::ENTRIES;
+    /// How many logs there are.
+    pub const LOGS: u64 = ENTRIES + 1;
+    /// Bytes of a header.
+    pub const HEADER_BYTES: u64 = 64;
+    /// `u64`: how many hashes were appended. Never lowered. The `n`th is at place `n % entries`.
+    pub const COUNT: u64 = 0;
+    /// `u64`: how many of these belong to operations that are over.
+    pub const DONE: u64 = 8;
+    /// `u64`: odd while somebody watches the prefix; never the same for two of them. 0 in the log of all changes.
+    ///
+    /// | from | to | who |
+    /// |---|---|---|
+    /// | even | the next odd number | holder of the lock |
+    /// | odd | the next even number | the watcher, or a holder of the lock once that has died |
+    pub const REGISTRATION: u64 = 16;
+
+    /// How many hashes the log of a prefix holds. Fewer in models.
+    pub const ENTRIES_OF_PREFIX: u64 = if cfg!(loom) { 2 } else { 128 };
+    /// How many the log of all changes holds.
+    pub const ENTRIES_OF_ALL: u64 = if cfg!(loom) { 2 } else { 1024 };
+
+    /// How many hashes the log with this number holds.
+    pub const fn entries(number: u64) -> u64 {
+        if number < ENTRIES { ENTRIES_OF_PREFIX } else { ENTRIES_OF_ALL }
+    }
+    /// Where a log starts, counted from the first one; that of the number [`LOGS`] is where they end.
+    pub const fn at(number: u64) -> u64 {
+        let end = if number < LOGS { 0 } else { HEADER_BYTES + ENTRIES_OF_ALL * super::WORD_BYTES };
+        let prefixes = if number < LOGS { number } else { ENTRIES };
+        prefixes * (HEADER_BYTES + ENTRIES_OF_PREFIX * super::WORD_BYTES) + end
+    }
 }
 
 /// Where limbo starts.
@@ -396,10 +436,19 @@ const _: () = {
     assert!(NEXT_PAGE + WORD_BYTES <= EPOCH && RECOVERIES + WORD_BYTES <= journal::HEAD);
     assert!(journal::PAIRS + journal::MAX_PAIRS * 16 <= CLASS_HEADS);
     assert!(CLASS_HEADS + MAX_CLASSES * 4 <= generation::of_bell(0));
-    assert!(generation::of_bell(private::bell::BUCKETS - 1) + 4 <= generation::END - 4);
+    assert!(
+        generation::of_bell(private::bell::BUCKETS - 1) + 4
+            <= generation::of_bell(private::bell::BUCKETS)
+    );
     assert!(generation::END <= note::COUNT);
     assert!(note::COUNT.is_multiple_of(WORD_BYTES) && note::COUNT + WORD_BYTES <= LIMBO);
     assert!(note::NOTES.is_power_of_two());
+    // Else an entry's place would change where the count overflows.
+    assert!(
+        change_log::ENTRIES_OF_PREFIX.is_power_of_two()
+            && change_log::ENTRIES_OF_ALL.is_power_of_two()
+    );
+    assert!(change_log::at(change_log::LOGS).is_multiple_of(WORD_BYTES));
     assert!(reader::PINS + reader::MAX_PINS * WORD_BYTES <= reader::BYTES);
     assert!(LIMBO.is_multiple_of(PAGE_BYTES));
     assert!(page::EPOCH + WORD_BYTES <= page::BYTES);

@@ -122,16 +122,15 @@ impl<M: Memory> Core<M> {
             Ok(batch) => {
                 publish(&self.memory, batch, &placed);
                 for placed in &placed {
-                    self.rung.note(&self.memory, placed.change.key, placed.hash);
+                    self.rung.about_to_change(&self.memory, placed.change.key, placed.hash);
                 }
                 note_deletions(&self.memory, &self.geometry, &placed)?;
                 // The commit. Pairs with the Acquire in pending::state: who sees it sees the blocks.
                 // Release also keeps it behind the slots, for whoever recovers.
                 self.memory.store_u64(batch.offset + STATE, COMMITTED, Ordering::Release);
                 doorbells::fence(&self.memory);
-                for placed in &placed {
-                    self.rung.ring_behind_fence(&self.memory, placed.hash);
-                }
+                let hashes = placed.iter().map(|placed| placed.hash);
+                self.rung.ring_behind_fence(&self.memory, hashes);
                 settle(self)?;
                 Ok(())
             }

@@ -7,7 +7,6 @@ use super::arena;
 use super::core::{Core, Refusal, next_version};
 use super::doorbells::note_many_deletions;
 use super::journal::{Journal, Operation};
-use super::prefixes;
 use super::root;
 use super::spans::Room;
 use super::table::{Table, block_at};
@@ -35,7 +34,7 @@ impl<M: Memory> Core<M> {
         };
         Table::write_empty(memory, object, log2_slots);
         next_version(memory);
-        prefixes::note_many(memory, geometry);
+        rung.all_about_to_change(memory);
         note_many_deletions(memory);
         root::switch_to(memory, object);
         rung.ring_all(memory);

@@ -191,6 +191,39 @@ impl<M: Memory> CopyingReader<M> {
     }
 
     fn search(&self, key: &[u8], hash: u64, budget: &mut Budget) -> Result<Search, CopyRefusal> {
+        let same = |block: &Block| block.has_key(&self.memory, key, hash);
+        self.search_chain(hash, budget, same, |seen, _| Ok(Some(Search::Found(seen))))
+    }
+
+    /// All keys with this hash, and their versions. One that moves meanwhile may be there twice.
+    fn keys_with_hash(&self, hash: u64) -> Result<Vec<(Vec<u8>, u64)>, CopyRefusal> {
+        let mut budget = Budget::of_keys(&self.geometry, 1);
+        let mut keys = Vec::new();
+        loop {
+            let same = |block: &Block| block.hash == hash;
+            let search = self.search_chain(hash, &mut budget, same, |seen, budget| {
+                budget.copy(seen.block.key_len)?;
+                let Some(key) = self.copy_key(&seen)? else { return Ok(Some(Search::Changed)) };
+                keys.push((key, seen.block.version));
+                Ok(None)
+            });
+            match search? {
+                Search::Found(_) | Search::Absent => return Ok(keys),
+                Search::Damage => return Err(CopyRefusal::Damage),
+                Search::Changed => budget.again(&self.memory)?,
+            }
+            keys.clear();
+        }
+    }
+
+    /// Asks `found` about each block in the places of this hash that is the `same`, until it knows how the search ends.
+    fn search_chain(
+        &self,
+        hash: u64,
+        budget: &mut Budget,
+        same: impl Fn(&Block) -> bool,
+        mut found: impl FnMut(Seen, &mut Budget) -> Result<Option<Search>, CopyRefusal>,
+    ) -> Result<Search, CopyRefusal> {
         let root = self.root();
         // "Absent", and what cannot be, count only if the table is still the current one: the looks at
         // its slots are Acquire, so that this one comes behind them.
@@ -208,15 +241,23 @@ impl<M: Memory> CopyingReader<M> {
                 continue;
             }
             budget.look()?;
-            let same = |block: &Block| block.has_key(&self.memory, key, hash);
-            match self.look(Link { root, slot, word }, same) {
-                Look::Block(seen, true) => return Ok(Search::Found(seen)),
+            match self.look(Link { root, slot, word }, &same) {
+                Look::Block(seen, true) => {
+                    if let Some(search) = found(seen, budget)? {
+                        return Ok(search);
+                    }
+                }
                 Look::Block(_, false) | Look::Nothing => {}
                 Look::Changed => return Ok(Search::Changed),
                 Look::Damage => return Ok(Search::Damage),
             }
         }
         Ok(settled(Search::Damage))
+    }
+
+    fn copy_key(&self, seen: &Seen) -> Result<Option<Vec<u8>>, CopyRefusal> {
+        let key = self.copy(seen, seen.block.key(), seen.block.key_len)?;
+        Ok(key.map(AlignedVec::into_vec))
     }
 
     fn root(&self) -> Root {

@@ -9,13 +9,14 @@ use thiserror::Error;
 use super::StoreGeometry;
 use super::arena;
 use super::block::{self, Block, block_bytes, hash};
-use super::doorbells::{Rung, note_deletion};
+use super::doorbells::note_deletion;
 use super::grow::Growth;
 use super::journal::{Journal, Operation};
 use super::limbo::{self, Held};
 use super::next_table;
 use super::recovery::{self, Recovered};
 use super::root;
+use super::rung::Rung;
 use super::spans::{Damage, Room};
 use super::table::{Place, Table, block_at};
 use crate::layout::store::{
@@ -175,9 +176,9 @@ impl<M: Memory> Core<M> {
         let version = next_version(&self.memory);
         Block::write(&self.memory, object, (key, hash), value, version);
         let new = slot::pack(object, hash);
-        self.rung.note(&self.memory, key, hash);
+        self.rung.about_to_change(&self.memory, key, hash);
         journal.commit(slot, new);
-        self.rung.ring_behind_fence(&self.memory, hash);
+        self.rung.ring_behind_fence(&self.memory, [hash]);
         next_table::follow(&self.memory, &self.geometry, slot, hash, (old, new));
         account_bytes(&mut journal, &self.geometry, (old, old_bytes), (new, len))?;
         journal.end();
@@ -216,10 +217,10 @@ impl<M: Memory> Core<M> {
         // Nobody gets it; whoever looks at the counter sees that something changes.
         next_version(&self.memory);
         // Before the deletion's note: whoever sees that one sees this one.
-        self.rung.note(&self.memory, key, hash);
+        self.rung.about_to_change(&self.memory, key, hash);
         note_deletion(&self.memory, &self.geometry, key, hash, block.version);
         journal.commit(slot, slot::TOMBSTONE);
-        self.rung.ring_behind_fence(&self.memory, hash);
+        self.rung.ring_behind_fence(&self.memory, [hash]);
         next_table::follow(&self.memory, &self.geometry, slot, hash, (word, slot::TOMBSTONE));
         account_bytes(&mut journal, &self.geometry, (word, bytes), (slot::TOMBSTONE, 0))?;
         journal.end();

@@ -1,7 +1,7 @@
 //! Doorbells: how a writer tells watchers that something has changed, and what it notes for them.
 //!
-//! The core rings inside its operations, behind the store that changes a key. Handles wake sleepers after they
-//! have released the lock. Watchers look at bells and notes.
+//! The core rings inside its operations, by [`Rung`](super::rung::Rung), behind the store that changes a key. Watchers look
+//! at bells and notes.
 //!
 //! Invariants: the version of a key is the truth, and the bell only says when to look. A bell is rung behind
 //! the change, or by recovery. A deletion is noted before it happens, so that no key comes and goes unseen.
@@ -29,10 +29,10 @@
 //! since; where more was noted than there is room for, it has to say that the key may have changed.
 
 use super::StoreGeometry;
-use super::prefixes;
 use crate::layout::store::generation;
 use crate::layout::store::note::{self, NOTES};
-use crate::layout::store::private::bell::{BUCKETS, GENERATION, PUBLIC, TRUSTED, WAITING};
+use crate::layout::store::private::bell::{BUCKETS, GENERATION, PUBLIC, WAITING};
+use crate::layout::store::private::prefix::ENTRIES;
 use crate::memory::{Memory, Ordering};
 
 /// Number of the bell that is rung whenever any key has changed.
@@ -49,14 +49,10 @@ pub(super) fn of_prefix(entry: u32) -> u32 {
     EVERYTHING + 1 + entry
 }
 
-/// Whether a bell that read-only processes can sleep at has this number.
+/// Whether a bell has this number.
 pub(super) fn exists(number: u32) -> bool {
-    number <= EVERYTHING
+    number < of_prefix(ENTRIES as u32)
 }
-
-/// How many sleepers one ring wakes on a word that untrusted processes can map. They decide how many
-/// sleep there, and each costs the writer time. Others wake by themselves at the end of their slice.
-const MAX_PUBLIC_WAKES: u32 = 64;
 
 /// Whether the host has announced a read-only process at a bell that was not rung since.
 pub(super) fn is_announced(memory: &impl Memory, geometry: &StoreGeometry, bell: u32) -> bool {
@@ -81,134 +77,6 @@ pub(super) fn announce(memory: &impl Memory, geometry: &StoreGeometry, bell: u32
     memory.full_fence();
 }
 
-/// A set of bells.
-#[derive(Debug, Default)]
-struct Bells {
-    buckets: u128,
-    everything: bool,
-    prefixes: u64,
-}
-
-impl Bells {
-    #[inline]
-    fn add(&mut self, bell: u32, is_in: bool) {
-        match bell {
-            EVERYTHING => self.everything |= is_in,
-            ..EVERYTHING => self.buckets |= u128::from(is_in) << bell,
-            _ => self.prefixes |= u64::from(is_in) << (bell - of_prefix(0)),
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        !self.everything && self.buckets == 0 && self.prefixes == 0
-    }
-
-    /// Takes them all out.
-    fn take(&mut self) -> impl Iterator<Item = u32> {
-        let Self { mut buckets, everything, prefixes } = std::mem::take(self);
-        let buckets = std::iter::from_fn(move || {
-            let bell = buckets.trailing_zeros();
-            buckets &= buckets.wrapping_sub(1);
-            (bell < u128::BITS).then_some(bell)
-        });
-        let prefixes = prefixes::numbers(prefixes).map(of_prefix);
-        everything.then_some(EVERYTHING).into_iter().chain(buckets).chain(prefixes)
-    }
-}
-
-/// The bells that were rung and at which somebody waits, to be woken without the lock.
-#[derive(Debug)]
-pub(super) struct Rung {
-    geometry: StoreGeometry,
-    /// Where participants sleep.
-    trusted: Bells,
-    /// Where processes sleep that map the public part only.
-    public: Bells,
-    /// The watched prefixes for which something was noted since they were rung.
-    noted: u64,
-}
-
-impl Rung {
-    /// None so far, of a store of these measures.
-    pub(super) fn new(geometry: StoreGeometry) -> Self {
-        Self { geometry, trusted: Bells::default(), public: Bells::default(), noted: 0 }
-    }
-
-    /// Notes for the watches of this key's prefixes that the key is about to change. One load where there are none.
-    /// Comes before the store that changes the key, within the operation that makes it.
-    #[inline]
-    pub(super) fn note(&mut self, memory: &impl Memory, key: &[u8], hash: u64) {
-        let used = memory.load_u64(self.geometry.used_prefixes(), Ordering::Relaxed);
-        if used != 0 {
-            self.noted |= prefixes::note(memory, &self.geometry, used, (key, hash));
-        }
-    }
-
-    /// A key with this hash has changed. A full fence lies behind the change: that of
-    /// [`Journal::commit`](super::journal::Journal::commit), or [`fence`].
-    #[inline]
-    pub(super) fn ring_behind_fence(&mut self, memory: &impl Memory, hash: u64) {
-        self.ring_one(memory, of(hash));
-        self.ring_one(memory, EVERYTHING);
-        if self.noted != 0 {
-            self.ring_noted(memory);
-        }
-    }
-
-    /// Says that what was noted is over, and rings.
-    #[cold]
-    fn ring_noted(&mut self, memory: &impl Memory) {
-        for number in prefixes::numbers(std::mem::take(&mut self.noted)) {
-            prefixes::finish(memory, &self.geometry, number);
-            self.ring_one(memory, of_prefix(number));
-        }
-    }
-
-    #[inline]
-    fn ring_one(&mut self, memory: &impl Memory, bell: u32) {
-        let sleepers = ring(memory, &self.geometry, bell);
-        if sleepers != 0 {
-            self.trusted.add(bell, sleepers & TRUSTED != 0);
-            self.public.add(bell, sleepers & PUBLIC != 0);
-        }
-    }
-
-    /// Any keys have changed.
-    #[cold]
-    pub(super) fn ring_all(&mut self, memory: &impl Memory) {
-        fence(memory);
-        for bell in 0..=EVERYTHING {
-            self.ring_one(memory, bell);
-        }
-        self.noted |= memory.load_u64(self.geometry.used_prefixes(), Ordering::Relaxed);
-        self.ring_noted(memory);
-    }
-
-    /// Rings one bell, although nothing has changed: who sleeps there looks, and announces himself again.
-    #[cold]
-    pub(super) fn ring_bell(&mut self, memory: &impl Memory, bell: u32) {
-        self.ring_one(memory, bell);
-    }
-
-    /// Wakes whoever waits. Nothing but two comparisons where nobody does.
-    #[inline]
-    pub(super) fn wake(&mut self, memory: &impl Memory) {
-        if !self.trusted.is_empty() || !self.public.is_empty() {
-            self.wake_sleepers(memory);
-        }
-    }
-
-    #[cold]
-    fn wake_sleepers(&mut self, memory: &impl Memory) {
-        for bell in self.trusted.take() {
-            memory.wake_u32(self.geometry.bell(bell) + GENERATION, u32::MAX);
-        }
-        for bell in self.public.take() {
-            memory.wake_u32(generation::of_bell(bell.into()), MAX_PUBLIC_WAKES);
-        }
-    }
-}
-
 /// Between a change and the look for who waits for it.
 #[inline]
 pub(super) fn fence(memory: &impl Memory) {
@@ -222,7 +90,7 @@ pub(super) fn fence(memory: &impl Memory) {
 /// himself behind that, and whose announcement is taken finds the generation moved, or is asleep and
 /// woken.
 #[inline]
-fn ring(memory: &impl Memory, geometry: &StoreGeometry, number: u32) -> u32 {
+pub(super) fn ring(memory: &impl Memory, geometry: &StoreGeometry, number: u32) -> u32 {
     let bell = geometry.bell(number);
     // Relaxed: the fence orders it behind the change. Its partner is the exchange in `announce`.
     let sleepers = match memory.load_u32(bell + WAITING, Ordering::Relaxed) {
@@ -233,11 +101,9 @@ fn ring(memory: &impl Memory, geometry: &StoreGeometry, number: u32) -> u32 {
     // Release pairs with the Acquire in `Watcher::generation`: a watcher that sees the new generation sees the
     // change, and announces itself behind the swap.
     memory.store_u32(bell + GENERATION, generation.wrapping_add(1), Ordering::Release);
-    if exists(number) {
-        // The copy for those that map the public part only; pairs with the same Acquire.
-        let copy = generation::of_bell(number.into());
-        memory.store_u32(copy, generation.wrapping_add(1), Ordering::Release);
-    }
+    // The copy for those that map the public part only; pairs with the same Acquire.
+    let copy = generation::of_bell(number.into());
+    memory.store_u32(copy, generation.wrapping_add(1), Ordering::Release);
     sleepers
 }
 

@@ -8,7 +8,7 @@
 #[cfg(not(loom))]
 use crate::identity::participant::Table;
 use crate::layout::store::page::{self, PAGE_BYTES};
-use crate::layout::store::{LIMBO, generation, note, participant, private, reader};
+use crate::layout::store::{LIMBO, change_log, generation, note, participant, private, reader};
 use crate::layout::{PAGE_BYTES as SEGMENT_PAGE_BYTES, WORD_BYTES};
 use crate::memory::Memory;
 
@@ -25,6 +25,7 @@ pub struct StoreGeometry {
     readers: u64,
     pages: u64,
     notes: u64,
+    change_logs: u64,
     descriptors: u64,
     arena: u64,
     private: u64,
@@ -48,7 +49,8 @@ impl StoreGeometry {
         // Within those ranges no sum overflows.
         let entries = readers * reader::MAX_PINS + LIMBO_SLACK;
         let notes = LIMBO + (entries * WORD_BYTES).next_multiple_of(64);
-        let descriptors = notes + note::NOTES * note::BYTES;
+        let change_logs = notes + note::NOTES * note::BYTES;
+        let descriptors = change_logs + change_log::at(change_log::LOGS);
         let arena = (descriptors + pages * page::BYTES).next_multiple_of(SEGMENT_PAGE_BYTES);
         let private = (arena + pages * PAGE_BYTES).next_multiple_of(private::ALIGN);
         // Each participant has a reader, so that there are never more of them.
@@ -60,6 +62,7 @@ impl StoreGeometry {
             readers,
             pages,
             notes,
+            change_logs,
             descriptors,
             arena,
             private,
@@ -120,9 +123,14 @@ impl StoreGeometry {
         self.private + private::prefix::USED
     }
 
-    /// Offset of a place for a note of a change under a watched prefix.
-    pub(super) fn prefix_note(&self, number: u32, place: u64) -> u64 {
-        self.private + private::prefix::note(number.into(), place)
+    /// Offset of a word of the header of a change log.
+    pub(super) fn change_log(&self, number: u32, word: u64) -> u64 {
+        self.change_logs + change_log::at(number.into()) + word
+    }
+
+    /// Offset of a place for an entry of a change log.
+    pub(super) fn change_log_entry(&self, number: u32, place: u64) -> u64 {
+        self.change_log(number, change_log::HEADER_BYTES + place * WORD_BYTES)
     }
 
     /// Offset of the generation of a bell, for a process that has this memory: whoever maps the public part only has
@@ -216,7 +224,13 @@ mod tests {
             let geometry = StoreGeometry::new(arena_bytes, readers, 0).unwrap();
             let last = geometry.limbo_entries() - 1;
             assert!(geometry.limbo_entry(last) + 8 <= geometry.note(0));
-            assert!(geometry.note(note::NOTES - 1) + note::BYTES <= geometry.descriptor(0, 0));
+            assert!(geometry.note(note::NOTES - 1) + note::BYTES <= geometry.change_log(0, 0));
+            for number in 0..change_log::LOGS as u32 {
+                let last =
+                    geometry.change_log_entry(number, change_log::entries(number.into()) - 1);
+                assert!(last + WORD_BYTES <= geometry.change_log(number + 1, 0));
+            }
+            assert!(geometry.change_log(change_log::LOGS as u32, 0) <= geometry.descriptor(0, 0));
             let last = geometry.pages() - 1;
             assert!(geometry.descriptor(last, page::BYTES) <= geometry.page(0));
             let private = geometry.private();

@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use super::StoreGeometry;
 use super::block;
+use super::change_log::{self, Appended, Log};
 use super::doorbells::{self, Note};
 use super::error::{CheckError, HandleError, ReadError, WriteError};
 use super::interest::Truth;
 use super::lock::Recovery;
-use super::prefixes::Noted;
 use super::read_only::ReadOnly;
 use super::remote::Asking;
 use super::shared::Shared;
@@ -404,11 +404,9 @@ impl Truth for Store {
         }
     }
 
-    fn changes(&self, entry: u32, from: u64, hashes: &mut Vec<u64>) -> Noted {
-        match &self.side {
-            Side::Writable(writable) => writable.reader.changes(entry, from, hashes),
-            Side::ReadOnly(reading) => reading.reader.changes(entry, from, hashes),
-        }
+    fn changes(&self, log: Log, from: u64, hashes: &mut Vec<u64>) -> Appended {
+        let (memory, geometry, _) = self.watched();
+        change_log::read(memory, geometry, log, from, hashes)
     }
 }
 

@@ -217,7 +217,7 @@ mod tests {
                 0x0179_6177_676e_6972, // "ringway", 1
                 0x0000_0002_0000_0002, // version, kind
                 0x0201_0008_0000_0080, // fingerprint
-                0x0000_0000_0011_2000, // length
+                0x0000_0000_0011_4000, // length
                 0x0706_0504_0302_0100, // incarnation
                 0x0f0e_0d0c_0b0a_0908,
                 0x0000_0000_0000_0100, // pages
@@ -229,12 +229,12 @@ mod tests {
                 0,
                 0,
                 0,
-                0x53e3_04a4_fe4b_499f, // checksum
+                0x0354_dda9_00c2_ab93, // checksum
             ]
         );
         // The two files of a store without a name.
         let public = words(header().to_public_header());
-        assert_eq!((public[3], public[15]), (0x0010_7000, 0xb10c_7235_1ed9_4e71));
+        assert_eq!((public[3], public[15]), (0x0011_1000, 0x3471_2d05_7756_6ce2));
         assert_eq!(public[4..15], words(header().to_header())[4..15]);
         let private = words(header().to_private_header());
         assert_eq!(
@@ -244,11 +244,11 @@ mod tests {
                     0x0179_6177_676e_6972, // "ringway", 1
                     0x0000_0003_0000_0002, // version, kind
                     0x0201_0008_0000_0080, // fingerprint
-                    0x0000_0000_0000_b000, // length
+                    0x0000_0000_0000_3000, // length
                     0x0706_0504_0302_0100, // incarnation
                     0x0f0e_0d0c_0b0a_0908,
                 ][..],
-                0x7ec2_cc07_f4b6_73d0
+                0xd77a_5699_daad_daf6
             )
         );
         assert_eq!(private[6..15], [0; 9]);

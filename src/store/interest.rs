@@ -6,8 +6,8 @@
 
 use super::StoreGeometry;
 use super::block::hash;
+use super::change_log::{Appended, Log};
 use super::doorbells::{self, Note};
-use super::prefixes::Noted;
 use super::watch::Change;
 
 /// Where versions are looked up.
@@ -31,8 +31,8 @@ pub(crate) trait Truth {
     /// Every key with this hash, and its version: one, or none.
     fn with_hash(&self, hash: u64) -> Result<Vec<(Vec<u8>, u64)>, Self::Error>;
 
-    /// As [`prefixes::changes`](super::prefixes::changes).
-    fn changes(&self, entry: u32, from: u64, hashes: &mut Vec<u64>) -> Noted;
+    /// As [`change_log::read`](super::change_log::read).
+    fn changes(&self, log: Log, from: u64, hashes: &mut Vec<u64>) -> Appended;
 }
 
 /// See the module.
@@ -45,6 +45,11 @@ pub(crate) trait Interest {
 
     /// Whether news of the last look is still to be told.
     fn has_news(&self) -> bool;
+
+    /// Whether other bells are rung for it since the last look than before.
+    fn has_moved(&self) -> bool {
+        false
+    }
 
     /// Looks at what these of its bells are rung for, and tells what has changed. They are in order.
     fn look<T: Truth>(&mut self, truth: &T, rung: &[u32]) -> Result<Option<Self::News>, T::Error>;

@@ -1,13 +1,14 @@
 //! All keys with a prefix.
 //!
 //! Watches and reactions have one each, or several in [`Interests`](super::interests::Interests).
-//! Invariants: `known` is what was told, or was there at the start. With an entry, whatever differs from `known` was
-//! noted since. Without one, or where notes were overrun, a look walks the table.
+//! Invariants: `known` is what was told, or was there at the start. Whatever differs from `known` was appended to the change
+//! log since: to that of an entry, or else to that of all changes. Where the log was overrun, a look walks the table.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use super::StoreGeometry;
 use super::block::hash;
+use super::change_log::Log;
 use super::doorbells::{self, EVERYTHING};
 use super::interest::{Deletions, Interest, Truth};
 use super::prefixes::Entry;
@@ -23,12 +24,15 @@ type Keys = BTreeMap<Key, u64>;
 pub(crate) struct Prefix {
     prefix: Vec<u8>,
     seed: u64,
+    /// What gives it a log of its own.
     entry: Option<Entry>,
-    /// How many notes of the entry need no look any more.
+    /// How many changes in the log need no look any more.
     seen: u64,
+    /// Whether the entry was lost at the last look.
+    has_moved: bool,
     known: Keys,
     /// Keys that were told to be gone, with the versions that were known of them. Those of the last look, and of
-    /// all looks since something is noted that may not have happened yet.
+    /// all looks since something is in the log that may not have happened yet.
     gone: Keys,
     deletions: Deletions,
     news: VecDeque<Change>,
@@ -70,10 +74,13 @@ impl Prefix {
         prefix: &[u8],
         entry: Option<Entry>,
     ) -> Result<Self, T::Error> {
+        let done = || truth.changes(Log::OF_ALL, 0, &mut Vec::new()).done;
+        let seen = entry.as_ref().map_or_else(done, Entry::appended);
         let mut new = Self {
             prefix: prefix.to_vec(),
             seed: geometry.seed(),
-            seen: entry.as_ref().map_or(0, Entry::noted),
+            seen,
+            has_moved: false,
             entry,
             known: Keys::new(),
             gone: Keys::new(),
@@ -82,6 +89,10 @@ impl Prefix {
         };
         new.known = new.find(truth, &Scope::All)?;
         Ok(new)
+    }
+
+    fn log(&self) -> Log {
+        self.entry.as_ref().map_or(Log::OF_ALL, Entry::log)
     }
 
     /// What is there now.
@@ -108,30 +119,35 @@ impl Prefix {
     /// Finds what is new. Changes nothing where it fails.
     fn find_news<T: Truth>(&mut self, truth: &T) -> Result<(), T::Error> {
         let before = truth.noted();
-        let (mut hashes, mut scope) = (Vec::new(), Scope::All);
-        let noted = self.entry.as_ref().map(|entry| {
-            let noted = truth.changes(entry.number(), self.seen, &mut hashes);
-            if noted.complete {
-                hashes.sort_unstable();
-                hashes.dedup();
-                scope = Scope::Hashes(hashes);
-            }
-            noted
-        });
+        let mut hashes = Vec::new();
+        let mut appended = truth.changes(self.log(), self.seen, &mut hashes);
+        if !appended.is_registered {
+            // What its log does not have, the walk finds.
+            (self.entry, self.has_moved) = (None, true);
+            appended = truth.changes(Log::OF_ALL, 0, &mut hashes);
+            appended.is_complete = false;
+        }
+        let scope = if appended.is_complete {
+            hashes.sort_unstable();
+            hashes.dedup();
+            Scope::Hashes(hashes)
+        } else {
+            Scope::All
+        };
         if let Scope::Hashes(hashes) = &scope
             && hashes.is_empty()
         {
-            // A deletion under the prefix would have been noted for the entry first.
+            // A deletion under the prefix would have been appended to the log first.
             self.deletions.seen = before;
             return Ok(());
         }
-        // Behind the notes, so that the deletions that these are of are read.
+        // Behind the log, so that the deletions in it are read.
         let now = truth.noted();
         let found = self.find(truth, &scope)?;
         let complete = self.deletions.read(truth, now);
         let gone = self.tell(&scope, &found, complete);
-        // Notes that are not done are looked at again: what they are of is not told twice.
-        if noted.is_none_or(|noted| noted.done == noted.count) {
+        // What is not done is looked at again, and not told twice.
+        if appended.done == appended.count {
             self.gone.clear();
         }
         for key in gone.keys() {
@@ -139,7 +155,7 @@ impl Prefix {
         }
         self.gone.extend(gone);
         self.known.extend(found);
-        self.seen = noted.map_or(0, |noted| noted.done);
+        self.seen = appended.done;
         Ok(())
     }
 
@@ -187,7 +203,7 @@ impl Prefix {
                 }
             }
         }
-        // What was noted, is absent, and was not known may have come and gone.
+        // What has changed, is absent, and was not known may have come and gone.
         let is_known = |hash| {
             [&*known, found, &*gone_before, &gone]
                 .into_iter()
@@ -209,15 +225,21 @@ impl Interest for Prefix {
     type News = Change;
 
     fn bells(&self, add: &mut dyn FnMut(u32)) {
-        add(self.entry.as_ref().map_or(EVERYTHING, |entry| doorbells::of_prefix(entry.number())));
+        let of_entry = |entry: &Entry| doorbells::of_prefix(entry.log().number);
+        add(self.entry.as_ref().map_or(EVERYTHING, of_entry));
     }
 
     fn has_news(&self) -> bool {
         !self.news.is_empty()
     }
 
+    fn has_moved(&self) -> bool {
+        self.has_moved
+    }
+
     fn look<T: Truth>(&mut self, truth: &T, _: &[u32]) -> Result<Option<Change>, T::Error> {
         if self.news.is_empty() {
+            self.has_moved = false;
             self.find_news(truth)?;
         }
         Ok(self.news.pop_front())

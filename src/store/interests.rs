@@ -23,6 +23,7 @@ pub(crate) struct Interests {
     /// What each bell is rung for, so that a look follows the bells that were rung.
     by_bell: BTreeMap<u32, BTreeSet<WatchId>>,
     news: VecDeque<(WatchId, Change)>,
+    has_moved: bool,
 }
 
 /// A key, or all keys with a prefix.
@@ -46,6 +47,13 @@ impl Interest for One {
         match self {
             Self::Key(key) => key.has_news(),
             Self::Prefix(prefix) => prefix.has_news(),
+        }
+    }
+
+    fn has_moved(&self) -> bool {
+        match self {
+            Self::Key(key) => key.has_moved(),
+            Self::Prefix(prefix) => prefix.has_moved(),
         }
     }
 
@@ -95,12 +103,25 @@ impl Interest for Interests {
         !self.news.is_empty()
     }
 
+    fn has_moved(&self) -> bool {
+        self.has_moved
+    }
+
     fn look<T: Truth>(&mut self, truth: &T, rung: &[u32]) -> Result<Option<Self::News>, T::Error> {
+        self.has_moved = false;
         if self.news.is_empty() {
             let ids = rung.iter().filter_map(|bell| self.by_bell.get(bell)).flatten();
             for id in ids.copied().collect::<BTreeSet<_>>() {
                 let Some(one) = self.all.get_mut(&id) else { continue };
                 let mut news = one.look(truth, rung)?;
+                if one.has_moved() {
+                    self.has_moved = true;
+                    self.by_bell.retain(|_, ids| {
+                        ids.remove(&id);
+                        !ids.is_empty()
+                    });
+                    one.bells(&mut |bell| _ = self.by_bell.entry(bell).or_default().insert(id));
+                }
                 while let Some(change) = news {
                     self.news.push_back((id, change));
                     // A prefix finds many at once.

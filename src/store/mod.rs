@@ -42,7 +42,8 @@
 //! | `handle`, `operations`, `many`, `typed`, `stats` | what users call |
 //! | `value`, `error` | what they get |
 //! | `writable`, `shared` | a handle that may write; what the handles of a process have in common |
-//! | `doorbells`, `prefixes` | telling watchers that something has changed; which prefixes are watched, and what changed under them |
+//! | `doorbells`, `rung` | telling watchers that something has changed; what an operation has rung, and whom to wake |
+//! | `change_log`, `prefixes` | which keys have changed; which prefixes are watched |
 //! | `watch`, `interest`, `interest_prefix`, `interests` | waiting for it; for changes of a key, of a prefix, of many things |
 //! | `watching`, `bed` | watches, as users have them; where they sleep |
 //! | `reacting` | callbacks at changes |
@@ -87,6 +88,7 @@ mod bed;
 #[cfg(all(test, not(loom)))]
 mod between;
 mod block;
+mod change_log;
 mod classes;
 mod clear;
 mod compact;
@@ -166,6 +168,7 @@ mod root;
 mod root_tests;
 #[cfg(not(loom))]
 mod round_trips;
+mod rung;
 #[cfg(not(loom))]
 mod segment;
 #[cfg(not(loom))]
@@ -232,7 +235,7 @@ pub use recovery::Recovered;
 #[cfg(not(loom))]
 pub use remote::StoreQuota;
 #[cfg(not(loom))]
-pub(crate) use remote::{Announced, Ledger, Remote, Request, serve};
+pub(crate) use remote::{Ledger, Remote, Request, Watched, serve};
 #[cfg(not(loom))]
 pub use segment::StoreSegment;
 #[cfg(not(loom))]

@@ -14,7 +14,7 @@ use super::watch::{Change, Plain, Watcher};
 use super::{BatchChange, Core, Owner, Reader, StoreGeometry};
 use crate::layout::PAGE_BYTES;
 use crate::layout::store::private::{bell, prefix};
-use crate::layout::store::{self as layout, block, journal, note, page, reader};
+use crate::layout::store::{self as layout, block, change_log, journal, note, page, reader};
 use crate::memory::{Deadline, ModelMemory};
 
 /// How many bytes of a page with words have some.
@@ -55,9 +55,19 @@ pub fn store_with(readers: u64, pages: &[u64]) -> (Core<ModelMemory>, ModelMemor
     }
     let entry = geometry.prefix(0, 0);
     words.extend([geometry.used_prefixes(), entry + prefix::OWNER]);
-    words.extend((entry + prefix::COUNT..entry + prefix::BYTES).step_by(8));
-    words.extend((0..prefix::NOTES).map(|place| geometry.prefix_note(0, place)));
+    words.extend((entry + prefix::LEN..entry + prefix::BYTES).step_by(8));
+    for log in [0, change_log::LOGS as u32 - 1] {
+        let header = geometry.change_log(log, 0);
+        words.extend(
+            [change_log::COUNT, change_log::DONE, change_log::REGISTRATION]
+                .map(|word| header + word),
+        );
+        words.extend(
+            (0..change_log::entries(log.into())).map(|place| geometry.change_log_entry(log, place)),
+        );
+    }
     halves.extend([bell::GENERATION, bell::WAITING].map(|word| entry + prefix::BELL + word));
+    halves.push(layout::generation::of_bell(doorbells::of_prefix(0).into()));
     for record in (0..readers).map(|index| geometry.reader(index)) {
         words.push(record + reader::OWNER);
         words.extend((0..reader::MAX_PINS).map(|pin| record + reader::PINS + pin * 8));
@@ -83,7 +93,9 @@ pub fn store_with(readers: u64, pages: &[u64]) -> (Core<ModelMemory>, ModelMemor
     let records = (geometry.reader(0)..geometry.reader(readers - 1) + reader::BYTES).step_by(4);
     let announcements = bells().map(|bell| geometry.bell(bell) + bell::WAITING);
     let watched = [prefix::OWNER, prefix::OWNER + 4, prefix::BELL + bell::WAITING];
-    let watched = watched.map(|word| entry + word);
+    let registration = geometry.change_log(0, change_log::REGISTRATION);
+    let watched =
+        watched.map(|word| entry + word).into_iter().chain([registration, registration + 4]);
     let core = Core::new(memory.locked(records.chain(announcements).chain(watched)), geometry);
     core.format().expect("room for a table");
     (core, memory, geometry)

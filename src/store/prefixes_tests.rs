@@ -3,14 +3,17 @@
 use std::collections::BTreeMap;
 
 use super::between::Between;
-use super::interest::Interest;
+use super::copying::CopyingReader;
+use super::interest::{Interest, OneKey};
 use super::interest_prefix::Prefix;
-use super::prefixes::{self, Entry};
+use super::interests::{Interests, One};
+use super::prefixes::{self, Entry, Kept};
 use super::reader::Reader;
 use super::watch::{Change, Plain, Watcher};
 use super::{BatchChange, Core, Owner, StoreGeometry, doorbells, owner};
-use crate::layout::store::private::bell::{GENERATION, TRUSTED, WAITING};
-use crate::layout::store::private::prefix::{ENTRIES, NOTES, PREFIX_BYTES};
+use crate::layout::store::change_log::{ENTRIES_OF_ALL, ENTRIES_OF_PREFIX};
+use crate::layout::store::private::bell::{BUCKETS, GENERATION, TRUSTED, WAITING};
+use crate::layout::store::private::prefix::{ENTRIES, PREFIX_BYTES};
 use crate::memory::{CrashMemory, Deadline, HeapMemory, Memory, Ordering};
 
 const WATCHER: Owner = Owner::new(1, 1);
@@ -131,7 +134,7 @@ fn f87_a_write_elsewhere_costs_a_prefix_watcher_nothing() {
         let [watched, look] = costs(keys, b"elsewhere", true);
         // The length, and the first word of the prefix.
         assert_eq!(watched, unwatched + 2, "{keys} keys");
-        // Whether an operation is in progress, and the bell.
+        // What is in progress, and the bell.
         assert_eq!(look, 3, "{keys} keys");
     }
 }
@@ -141,8 +144,8 @@ fn f87_a_write_under_the_prefix_costs_the_same_at_any_number_of_keys() {
     for keys in [100, 100_000] {
         let [unwatched, _] = costs(keys, b"watched/key", false);
         let [watched, look] = costs(keys, b"watched/key", true);
-        // The prefix, its owner, a note, the counts, and the bell.
-        assert_eq!(watched, unwatched + 11, "{keys} keys");
+        // The prefix, its owner, its log, and the bell with its copy.
+        assert_eq!(watched, unwatched + 12, "{keys} keys");
         assert!(look <= 60, "{keys} keys: {look}");
     }
 }
@@ -160,7 +163,8 @@ fn killed_anywhere(operation: impl Fn(&mut Core<CrashMemory>)) -> [u32; 2] {
     core.set(b"b/1", b"1").unwrap();
     // Kept, so that the images have it.
     let _entry = register(&core, b"a/").unwrap();
-    let before = HeapMemory::from_words(&memory.to_words());
+    let words_before = memory.to_words();
+    let before = HeapMemory::from_words(&words_before);
     let reader = Reader::claim(before.clone(), geometry, WATCHER).unwrap();
     memory.record();
     operation(&mut core);
@@ -169,6 +173,7 @@ fn killed_anywhere(operation: impl Fn(&mut Core<CrashMemory>)) -> [u32; 2] {
     for (number, image) in memory.crash().sample(400).enumerate() {
         let heap = image.to_heap();
         let at_image = Reader::claim(heap.clone(), geometry, WATCHER).unwrap();
+        watched_keys_are_told(geometry, &words_before, image.words(), number);
         // An entry with the same number.
         let (other, _) = store(64 << 10);
         let mut prefix = Prefix::new(&reader, &geometry, b"a/", register(&other, b"a/")).unwrap();
@@ -202,6 +207,29 @@ fn killed_anywhere(operation: impl Fn(&mut Core<CrashMemory>)) -> [u32; 2] {
         assert_eq!(look(&mut prefix), 0, "image {number}");
     }
     [told_before_recovery, unfinished]
+}
+
+/// Whoever watches the keys, and looked before, is told what is there now: a killed writer may have rung nothing.
+fn watched_keys_are_told(geometry: StoreGeometry, before: &[u64], now: &[u64], image: usize) {
+    let heap = HeapMemory::from_words(before);
+    let reader = Reader::claim(heap.clone(), geometry, WATCHER).unwrap();
+    let mut known = BTreeMap::from_iter(keys(&reader));
+    let mut interests = Interests::default();
+    for key in [b"a/1", b"a/2", b"a/3"] {
+        interests.add(One::Key(OneKey::new(&reader, &geometry, key).unwrap()));
+    }
+    let mut watch = Watcher::new(heap.clone(), &geometry, interests, 1_000_000);
+    assert_eq!(watch.look(&reader), Ok(None));
+    for (at, word) in (0..).step_by(8).zip(now) {
+        heap.store_u64(at, *word, Ordering::Relaxed);
+    }
+    while let Some((_, change)) = watch.look(&reader).unwrap() {
+        match change.version {
+            Some(version) => drop(known.insert(change.key, version)),
+            None => drop(known.remove(&change.key)),
+        }
+    }
+    assert_eq!(known, BTreeMap::from_iter(keys(&reader)), "image {image}");
 }
 
 fn keys(reader: &Reader<HeapMemory>) -> Vec<(Vec<u8>, u64)> {
@@ -246,20 +274,138 @@ fn f87_writer_killed_anywhere_in_a_clear_loses_no_change() {
     assert!(told > 10 && unfinished > 20, "{told}, {unfinished}");
 }
 
+/// As [`watch`], without an entry.
+fn watch_all(
+    core: &Core<HeapMemory>,
+    reader: &Reader<HeapMemory>,
+    prefix: &[u8],
+) -> Watcher<HeapMemory, Prefix> {
+    let prefix = Prefix::new(reader, &core.geometry, prefix, None).unwrap();
+    Watcher::new(core.memory.clone(), &core.geometry, prefix, 1_000_000)
+}
+
 #[test]
-fn f87_more_changes_than_notes_are_found_by_a_walk() {
-    for rounds in [NOTES - 2, NOTES - 1, NOTES, NOTES + 1, 3 * NOTES] {
-        let (mut core, reader) = store(1 << 20);
-        let mut watch = watch(&core, &reader, b"a/");
-        core.set(b"a/first", b"1").unwrap();
-        for number in 0..rounds {
-            core.set(format!("a/{:03}", number % 100).as_bytes(), b"1").unwrap();
+fn f87_more_changes_than_the_log_holds_are_found_by_a_walk() {
+    for (entries, with_entry) in [(ENTRIES_OF_PREFIX, true), (ENTRIES_OF_ALL, false)] {
+        for rounds in [entries - 2, entries - 1, entries, entries + 1, 3 * entries] {
+            let (mut core, reader) = store(1 << 20);
+            let watching = if with_entry { watch } else { watch_all };
+            let mut watch = watching(&core, &reader, b"a/");
+            core.set(b"a/first", b"1").unwrap();
+            for number in 0..rounds {
+                core.set(format!("a/{:03}", number % 100).as_bytes(), b"1").unwrap();
+            }
+            let changes = told(&mut watch, &reader);
+            assert_eq!(changes.len() as u64, rounds.min(100) + 1, "{rounds}");
+            let last = core.set(b"a/first", b"2").unwrap();
+            assert_eq!(told(&mut watch, &reader), [change(b"a/first", Some(last))], "{rounds}");
         }
-        let changes = told(&mut watch, &reader);
-        assert_eq!(changes.len() as u64, rounds.min(100) + 1, "{rounds}");
-        let last = core.set(b"a/first", b"2").unwrap();
-        assert_eq!(told(&mut watch, &reader), [change(b"a/first", Some(last))], "{rounds}");
     }
+}
+
+/// A reader that maps the store read-only, and has no host.
+#[test]
+fn f87_watcher_without_an_entry_looks_up_what_has_changed_at_any_number_of_keys() {
+    let looks = [100, 100_000].map(|keys| {
+        let (mut core, _) = store(64 << 20);
+        fill(&mut core, keys);
+        let geometry = core.geometry;
+        let read_only = Between::writable(core.memory.clone());
+        let reading = CopyingReader::new(read_only.clone(), geometry);
+        let prefix = Prefix::new(&reading, &geometry, b"watched/", None).unwrap();
+        let mut watch = Watcher::new(read_only.clone(), &geometry, prefix, 1_000_000);
+        assert_eq!(watch.look(&reading), Ok(None));
+        core.set(b"elsewhere", b"1").unwrap();
+        let elsewhere =
+            read_only.accesses_of(|| assert_eq!(watch.look(&reading), Ok(None), "{keys} keys"));
+        let version = core.set(b"watched/key", b"1").unwrap();
+        let under = read_only.accesses_of(|| {
+            let expected = change(b"watched/key", Some(version));
+            assert_eq!(watch.look(&reading), Ok(Some(expected)), "{keys} keys");
+        });
+        let nothing = read_only.accesses_of(|| assert_eq!(watch.look(&reading), Ok(None)));
+        [elsewhere, under, nothing]
+    });
+    for [elsewhere, under, nothing] in looks {
+        // What is undone, and the bell.
+        assert_eq!(nothing, 3);
+        assert!(elsewhere <= 60 && under <= 60, "{looks:?}");
+    }
+}
+
+/// A process whose host registered its prefix, and then gave that up.
+#[test]
+fn f87_watcher_whose_entry_is_gone_goes_on_without_it() {
+    let give_back = |_: &Core<HeapMemory>, entry: Entry| drop(entry);
+    let die = |core: &Core<HeapMemory>, entry: Entry| {
+        std::mem::forget(entry);
+        owner::reclaim(&core.memory, &core.geometry, |_| true);
+    };
+    let end_and_register_another = |core: &Core<HeapMemory>, entry: Entry| {
+        drop(entry);
+        std::mem::forget(register(core, b"b/").unwrap());
+    };
+    for end in [give_back, die, end_and_register_another] {
+        for is_told_first in [false, true] {
+            let (mut core, reader) = store(1 << 20);
+            let registered = register(&core, b"a/").unwrap();
+            let elsewhere =
+                Entry::new(registered.log(), registered.appended(), Box::new(Elsewhere));
+            let prefix = Prefix::new(&reader, &core.geometry, b"a/", Some(elsewhere)).unwrap();
+            let mut interests = Interests::default();
+            let id = interests.add(One::Prefix(prefix));
+            let mut watch = Watcher::new(core.memory.clone(), &core.geometry, interests, 1_000_000);
+            assert_eq!(watch.look(&reader), Ok(None));
+            if is_told_first {
+                let version = core.set(b"a/1", b"1").unwrap();
+                let told = watch.look(&reader).unwrap();
+                assert_eq!(told, Some((id, change(b"a/1", Some(version)))));
+            }
+            end(&core, registered);
+            for key in [b"a/1", b"a/2", b"a/1"] {
+                let version = core.set(key, b"2").unwrap();
+                let told = watch.look(&reader).unwrap();
+                assert_eq!(told, Some((id, change(key, Some(version)))));
+                assert_eq!(watch.look(&reader), Ok(None));
+            }
+        }
+    }
+}
+
+/// A registration that somebody else has.
+#[derive(Debug)]
+struct Elsewhere;
+
+impl Kept for Elsewhere {}
+
+/// Whoever looks while an operation is in progress, or was when its writer died, looks at the keys that this one names.
+#[test]
+fn f87_look_at_an_open_operation_follows_its_keys() {
+    let (mut core, reader) = store(1 << 20);
+    let key = |bell| {
+        let of =
+            |key: &Vec<u8>| doorbells::of(super::block::hash(key, core.geometry.seed())) == bell;
+        (0_u32..).map(|number| number.to_string().into_bytes()).find(of).unwrap()
+    };
+    let keys: Vec<_> = (0..BUCKETS as u32).map(key).collect();
+    let mut interests = Interests::default();
+    for key in &keys {
+        interests.add(One::Key(OneKey::new(&reader, &core.geometry, key).unwrap()));
+    }
+    let counted = Between::writable(core.memory.clone());
+    let counting = Reader::claim(counted.clone(), core.geometry, WATCHER).unwrap();
+    let mut watch = Watcher::new(counted.clone(), &core.geometry, interests, 1_000_000);
+    let mut look = || counted.accesses_of(|| assert_eq!(watch.look(&counting), Ok(None)));
+    let (first, quiet) = (look(), look());
+    let hash = super::block::hash(&keys[7], core.geometry.seed());
+    core.rung.about_to_change(&core.memory, &keys[7], hash);
+    let open = look();
+    assert!(quiet < open && open < quiet + (first - quiet) / 10, "{quiet}, {open}, {first}");
+    core.rung.all_about_to_change(&core.memory);
+    assert!(look() > (first + quiet) / 2, "all of them");
+    core.set(b"elsewhere", b"1").unwrap();
+    look();
+    assert_eq!(look(), quiet, "it is over");
 }
 
 #[test]
@@ -270,7 +416,7 @@ fn f87_more_watchers_than_entries_walk_and_entries_of_the_dead_come_back() {
     let mut entries: Vec<_> = (1..ENTRIES).map(|_| register(&core, b"a/").unwrap()).collect();
     // Its watcher is killed: nothing is dropped.
     let killed = prefixes::register(&memory, &geometry, dead, b"a/").unwrap();
-    let number = killed.number();
+    let number = killed.log().number;
     std::mem::forget(killed);
     assert!(register(&core, b"a/").is_none());
     // One that has none is told all the same, by the bell that is rung for every change.
@@ -281,7 +427,7 @@ fn f87_more_watchers_than_entries_walk_and_entries_of_the_dead_come_back() {
     assert_eq!(told(&mut watch, &reader), [change(b"a/1", Some(version))]);
     owner::reclaim(&memory, &geometry, |owner| owner == dead);
     let again = register(&core, b"b/").unwrap();
-    assert_eq!(again.number(), number, "that of the dead one");
+    assert_eq!(again.log().number, number, "that of the dead one");
     assert!(register(&core, b"a/").is_none(), "the living keep theirs");
     // One that is given back is free, and the next matching write stops looking at it.
     drop(entries.pop());

@@ -11,12 +11,12 @@ use thiserror::Error;
 
 use super::StoreGeometry;
 use super::block::{Block, hash};
+use super::change_log::{self, Appended, Log};
 use super::doorbells::{self, Note};
 use super::interest::Truth;
 use super::owner::{self, Owner};
 use super::pending::Pending;
 use super::pinned::Pinned;
-use super::prefixes::{self, Noted};
 use super::root::Root;
 use super::spans::Damage;
 use super::table::Table;
@@ -463,8 +463,8 @@ impl<M: Memory> Truth for Reader<M> {
         }
     }
 
-    fn changes(&self, entry: u32, from: u64, hashes: &mut Vec<u64>) -> Noted {
-        prefixes::changes(&self.memory, &self.geometry, entry, from, hashes)
+    fn changes(&self, log: Log, from: u64, hashes: &mut Vec<u64>) -> Appended {
+        change_log::read(&self.memory, &self.geometry, log, from, hashes)
     }
 }
 

@@ -27,9 +27,9 @@
 use std::collections::BTreeSet;
 
 use super::StoreGeometry;
+use super::change_log::{self, Undone};
 use super::doorbells::{self, EVERYTHING};
 use super::interest::{Interest, Truth};
-use super::journal;
 use crate::layout::store::private::bell::TRUSTED;
 use crate::memory::{Deadline, Memory, Ordering};
 use crate::wakeup::MAX_SLEEP_NS;
@@ -204,17 +204,24 @@ impl<M: Memory, I: Interest> Watcher<M, I> {
         if interest.has_news() {
             return interest.look(truth, &[]);
         }
-        // Nothing in progress, and then a generation: whatever rings it later, changes something later.
-        // An operation that is in progress, or was when its writer died, may have changed something
-        // already and not rung.
-        let open = journal::is_open(memory);
+        // What is undone, and then a generation: whatever rings it later, changes something later. What is undone
+        // may have changed already and not rung; where its writer has died, nobody rings yet.
+        let undone = change_log::undone(memory, geometry);
+        let may_have_changed = |bell: u32| match &undone {
+            Undone::Any => true,
+            Undone::Hashes(hashes) if bell < EVERYTHING => {
+                hashes.iter().any(|hash| doorbells::of(*hash) == bell)
+            }
+            Undone::Hashes(hashes) => !hashes.is_empty(),
+        };
         let (mut rung, mut generations) = (Vec::new(), Vec::new());
-        let bells = Self::bells(bells, (&*memory, &*geometry), &*interest);
-        for bell in &mut *bells {
+        let all = Self::bells(bells, (&*memory, &*geometry), &*interest);
+        for bell in &mut *all {
             let generation = bell.generation(memory);
-            if open || bell.quiet != Some(generation) {
+            let is_undone = may_have_changed(bell.number);
+            if is_undone || bell.quiet != Some(generation) {
                 rung.push(bell.number);
-                generations.push(generation);
+                generations.push((!is_undone).then_some(generation));
                 // Where the look fails, the next one looks again.
                 bell.quiet = None;
             }
@@ -223,13 +230,14 @@ impl<M: Memory, I: Interest> Watcher<M, I> {
             return Ok(None);
         }
         let news = interest.look(truth, &rung)?;
-        if !open {
-            let mut seen = rung.iter().zip(generations).peekable();
-            for bell in bells {
-                if let Some((_, generation)) = seen.next_if(|(number, _)| **number == bell.number) {
-                    bell.quiet = Some(generation);
-                }
+        let mut seen = rung.iter().zip(generations).peekable();
+        for bell in all {
+            if let Some((_, generation)) = seen.next_if(|(number, _)| **number == bell.number) {
+                bell.quiet = generation;
             }
+        }
+        if interest.has_moved() {
+            *bells = None;
         }
         Ok(news)
     }

@@ -3,12 +3,14 @@
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use super::block::hash;
+use super::change_log;
 use super::interest::{Interest, OneKey};
 use super::interest_prefix::Prefix;
 use super::journal::{Journal, Operation};
 use super::reader::Reader;
 use super::watch::{Change, Plain, Watcher};
 use super::{CopyingReader, Core, Owner, StoreGeometry, doorbells};
+use crate::layout::store::change_log::DONE;
 use crate::layout::store::private::bell::{PUBLIC, TRUSTED};
 use crate::memory::{Deadline, HeapMemory, Memory, Ordering};
 
@@ -172,6 +174,8 @@ fn what_a_writer_left_undone_is_told_without_a_bell() {
     for (bell, word) in bells(rig.geometry).zip(&before) {
         memory.store_u32(bell, *word as u32, Ordering::Relaxed);
     }
+    let done = rig.geometry.change_log(change_log::ALL, DONE);
+    memory.store_u64(done, memory.load_u64(done, Ordering::Relaxed) - 1, Ordering::Relaxed);
     let _unfinished = Journal::begin(&memory, Operation::Slot, 0, 0);
     assert_eq!(rig.told(&mut key), [news("k", Some(version))]);
     assert_eq!(rig.told(&mut prefix), [news("k", Some(version))]);

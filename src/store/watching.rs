@@ -26,6 +26,10 @@ use crate::sync::AtomicU32;
 /// How often a wait looks whether the store's name still means it.
 const NAME_CHECK_NS: u64 = 1_000_000_000;
 
+/// How long registering a prefix waits for a writer, or for the host. A watch that is not registered reads the log of all
+/// changes.
+const PATIENCE: Duration = Duration::from_millis(50);
+
 /// Why nothing was told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -233,9 +237,14 @@ impl Store {
     /// Watches all keys that begin with these bytes, from now on. Keeps a copy of those keys.
     ///
     /// Writes elsewhere cost neither their writer a system call nor this watch a look. A change under the prefix costs
-    /// the same at any number of keys. This holds for the first 32 prefixes that handles for writing watch, and as long as
-    /// fewer than 128 changes come between two looks. Others are woken by each change of any key, and walk through
-    /// the table. Waits up to 50 ms for a writer that has the lock.
+    /// the same at any number of keys. This holds for 32 prefixes of all processes together, four of them for each plugin whose host
+    /// writes for it.
+    ///
+    /// Every other watch is woken by each change of any key, where it can be woken, and looks up what has changed, at any
+    /// number of keys. Only where more came between two looks than the store keeps record of is the table walked through: 128
+    /// changes under the prefix, or 1,024 of any keys.
+    ///
+    /// Waits up to 50 ms for a writer that has the lock, or for the host.
     ///
     /// # Errors
     /// [`WatchError::Read`].
@@ -247,7 +256,11 @@ impl Store {
     pub(super) fn interest_in_prefix(&self, prefix: &[u8]) -> Result<One, ReadError> {
         self.memory()?;
         // Before the first look, so that whatever changes behind it is noted.
-        let entry = self.writable().ok().and_then(|writable| writable.register(prefix));
+        let entry = match (self.writable(), self.host()) {
+            (Ok(writable), _) => writable.register(prefix, PATIENCE),
+            (Err(_), Some(host)) => host.register(self.watched().0, prefix, PATIENCE),
+            (Err(_), None) => None,
+        };
         Ok(One::Prefix(Prefix::new(self, self.watched().1, prefix, entry)?))
     }
 

@@ -44,9 +44,6 @@ pub(super) struct Writable {
     pub(super) shared: Arc<Shared>,
 }
 
-/// How long registering a prefix waits for a writer. Without the lock, the watch walks the table.
-const PATIENCE_OF_WATCH: Duration = Duration::from_millis(50);
-
 /// How long who makes a handle waits for a writer, where it needs the lock to look for dead readers.
 pub(super) const PATIENCE_OF_CLAIM: Duration = Duration::from_secs(1);
 
@@ -124,9 +121,9 @@ impl Writable {
         Ok(Some(copy_of(&pinned)))
     }
 
-    /// An entry for a watch of this prefix; `None` where none is free, or the lock cannot be had for a while.
-    pub(super) fn register(&self, prefix: &[u8]) -> Option<prefixes::Entry> {
-        let deadline = after(&self.shared.memory, PATIENCE_OF_WATCH);
+    /// An entry for a watch of this prefix; `None` where none is free, or the lock cannot be had for so long.
+    pub(super) fn register(&self, prefix: &[u8], patience: Duration) -> Option<prefixes::Entry> {
+        let deadline = after(&self.shared.memory, patience);
         let registered = self.locked(deadline, |store| {
             let Locked { writer, shared } = store;
             let register =

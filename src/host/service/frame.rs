@@ -45,9 +45,8 @@ pub const OP_ECHO: u32 = op(SERVICE_HOST, 1);
 
 /// Operation of the store: changes it, as the request's payload says. The answer has 24 bytes.
 pub const OP_STORE_WRITE: u32 = op(SERVICE_STORE, 1);
-/// Operation of the store: says at the bell with the number that is the payload, a `u32`, that somebody is about to sleep
-/// there. The answer is a byte: whether that was done, or the plugin has had itself announced at too many others.
-pub const OP_STORE_ANNOUNCE: u32 = op(SERVICE_STORE, 2);
+/// Operation of the store: does what a watch needs, as the request's payload says. The answer has at most 20 bytes.
+pub const OP_STORE_WATCH: u32 = op(SERVICE_STORE, 2);
 
 /// Operation on plugins: lists them.
 pub const OP_PLUGIN_LIST: u32 = op(SERVICE_PLUGINS, 1);

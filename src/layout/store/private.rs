@@ -15,8 +15,7 @@
 //! 1664        set of the watched prefixes                  holder of the lock
 //! 1672..4096  reserved, zero
 //! 4096        watched prefixes: 32 of 128 bytes            see [`prefix`]
-//! 8192        notes of changes: 128 of 8 bytes a prefix    holder of the lock
-//! 40960       participants: 64 bytes each                  the participant that has claimed it
+//! 8192        participants: 64 bytes each                  the participant that has claimed it
 //! ...         readers: 256 bytes each                      the reader that has claimed it
 //! ...         end, a multiple of [`ALIGN`]
 //! ```
@@ -39,7 +38,7 @@ pub const LOCK: u64 = 256;
 /// Bytes reserved for the lock.
 pub const LOCK_BYTES: u64 = 64;
 /// Where the participants start.
-pub const PARTICIPANTS: u64 = 40960;
+pub const PARTICIPANTS: u64 = 8192;
 
 /// Doorbells: where trusted watchers sleep.
 pub mod bell {
@@ -80,7 +79,7 @@ pub mod bell {
     }
 }
 
-/// Watched prefixes: which changes writers note, and for whom. Each has an entry, and a ring of notes.
+/// Watched prefixes: which changes writers append to a [log](super::change_log) of their own, and for whom.
 ///
 /// | word | who changes it |
 /// |---|---|
@@ -100,32 +99,16 @@ pub mod prefix {
     pub const OWNER: u64 = 0;
     /// The doorbell of this prefix.
     pub const BELL: u64 = 8;
-    /// `u64`: how many changes were noted. Never lowered. The `n`th note is at place `n % NOTES`.
-    pub const COUNT: u64 = 16;
-    /// `u64`: how many of these belong to operations that are over.
-    pub const DONE: u64 = 24;
     /// `u64`: bytes of the prefix that are compared.
-    pub const LEN: u64 = 32;
+    pub const LEN: u64 = 16;
     /// The first bytes of the prefix.
-    pub const PREFIX: u64 = 40;
+    pub const PREFIX: u64 = 24;
     /// How many bytes of it there is room for.
     pub const PREFIX_BYTES: u64 = BYTES - PREFIX;
-
-    /// Where the first note starts.
-    const FIRST_NOTE: u64 = FIRST + 32 * BYTES;
-    /// How many notes there is room for. Fewer in models.
-    pub const NOTES: u64 = if cfg!(loom) { 2 } else { 128 };
-    /// Where the last note ends.
-    pub const END: u64 = FIRST_NOTE + ENTRIES * NOTES * super::WORD_BYTES;
 
     /// Offset of an entry.
     pub const fn at(number: u64) -> u64 {
         FIRST + number * BYTES
-    }
-
-    /// Offset of a place for a note, a `u64`: the hash of a key that is about to change.
-    pub const fn note(number: u64, place: u64) -> u64 {
-        FIRST_NOTE + (number * NOTES + place) * super::WORD_BYTES
     }
 }
 
@@ -136,6 +119,6 @@ const _: () = {
     );
     assert!(bell::numbered(bell::BUCKETS).is_multiple_of(LINE_BYTES) && bell::BUCKETS <= 128);
     assert!(bell::END <= prefix::USED && prefix::USED + WORD_BYTES <= prefix::at(0));
-    assert!(prefix::at(prefix::ENTRIES) <= prefix::note(0, 0) && prefix::ENTRIES <= 64);
-    assert!(prefix::END <= PARTICIPANTS && PARTICIPANTS.is_multiple_of(PAGE_BYTES));
+    assert!(prefix::at(prefix::ENTRIES) <= PARTICIPANTS && prefix::ENTRIES <= 64);
+    assert!(PARTICIPANTS.is_multiple_of(PAGE_BYTES));
 };

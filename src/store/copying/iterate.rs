@@ -15,7 +15,7 @@ use std::collections::HashSet;
 use rkyv::util::AlignedVec;
 
 use super::budget::Budget;
-use super::{Copied, CopyRefusal, CopyingReader, Link, Look, Seen};
+use super::{Copied, CopyRefusal, CopyingReader, Link, Look};
 use crate::layout::store::slot;
 use crate::memory::{Memory, Ordering};
 use crate::store::root::Root;
@@ -223,7 +223,7 @@ impl<M: Memory> CopyingIter<'_, M> {
         }
         // Keys too: slots may name one block again and again, which is a copy of its key each time.
         self.budget.copy(seen.block.key_len)?;
-        let Some(key) = self.copy_key(&seen)? else { return Ok(Step::Again) };
+        let Some(key) = self.reader.copy_key(&seen)? else { return Ok(Step::Again) };
         if !key.starts_with(&self.prefix) {
             return Ok(Step::Next);
         }
@@ -237,10 +237,5 @@ impl<M: Memory> CopyingIter<'_, M> {
         }
         self.cluster.insert(hash);
         Ok(Step::Entry(key, copied))
-    }
-
-    fn copy_key(&self, seen: &Seen) -> Result<Option<Vec<u8>>, CopyRefusal> {
-        let key = self.reader.copy(seen, seen.block.key(), seen.block.key_len)?;
-        Ok(key.map(AlignedVec::into_vec))
     }
 }

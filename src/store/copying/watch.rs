@@ -4,10 +4,9 @@
 
 use super::{CopyRefusal, CopyingReader};
 use crate::memory::Memory;
-use crate::store::block;
+use crate::store::change_log::{self, Appended, Log};
 use crate::store::doorbells::{self, Note};
 use crate::store::interest::Truth;
-use crate::store::prefixes::Noted;
 
 impl<M: Memory> Truth for CopyingReader<M> {
     type Error = CopyRefusal;
@@ -33,17 +32,10 @@ impl<M: Memory> Truth for CopyingReader<M> {
     }
 
     fn with_hash(&self, hash: u64) -> Result<Vec<(Vec<u8>, u64)>, CopyRefusal> {
-        let mut found = Vec::new();
-        self.scan(b"", &mut |key, version| {
-            if block::hash(key, self.geometry.seed()) == hash {
-                found.push((key.to_vec(), version));
-            }
-        })?;
-        Ok(found)
+        self.keys_with_hash(hash)
     }
 
-    /// Nothing: the notes lie in the private part, and a reader that copies has no entry.
-    fn changes(&self, _: u32, from: u64, _: &mut Vec<u64>) -> Noted {
-        Noted { done: from, count: from, complete: false }
+    fn changes(&self, log: Log, from: u64, hashes: &mut Vec<u64>) -> Appended {
+        change_log::read(&self.memory, &self.geometry, log, from, hashes)
     }
 }

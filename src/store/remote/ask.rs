@@ -5,18 +5,20 @@
 //! other side does asks again.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::Remote;
 use super::answer::{self, Answer, Failure};
 use super::request::{MAX_BATCH, Operation, Request};
 use super::serve::MAX_PATIENCE;
-use crate::memory::Deadline;
+use super::watch::{self, WatchRequest};
+use crate::memory::{Deadline, MappedMemory, Memory};
 use crate::os::clock::monotonic_ns;
 use crate::store::batch::Change;
 use crate::store::block;
 use crate::store::error::{AddError, CompareError, QuotaError, WriteError};
+use crate::store::prefixes::{Entry, Kept};
 
 /// How long an answer may take where the caller does not say: the host is alive, and its thread is not.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -25,11 +27,32 @@ const ANSWER: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone)]
 pub(in crate::store) struct Asking {
     remote: Arc<dyn Remote>,
+    /// Numbers of the logs whose prefixes are watched no more: the host is told with the next request.
+    given_back: Arc<Mutex<Vec<u32>>>,
+}
+
+/// A registration by the host.
+#[derive(Debug)]
+struct ByHost {
+    number: u32,
+    asking: Asking,
+    memory: MappedMemory,
+}
+
+impl Kept for ByHost {}
+
+impl Drop for ByHost {
+    fn drop(&mut self) {
+        // A forked child has none of the parent's, and its lock may have been taken at the fork.
+        if self.memory.is_ours() {
+            self.asking.lock_given_back().push(self.number);
+        }
+    }
 }
 
 impl Asking {
     pub(in crate::store) fn new(remote: Arc<dyn Remote>) -> Self {
-        Self { remote }
+        Self { remote, given_back: Arc::default() }
     }
 
     fn ask(&self, operation: Operation<'_>, deadline: Deadline) -> Answer {
@@ -60,7 +83,33 @@ impl Asking {
         bell: u32,
         timeout: Duration,
     ) -> Result<bool, WriteError> {
-        self.remote.announce(&bell.to_ne_bytes(), timeout)
+        Ok(self.remote.watch(&WatchRequest::Announce(bell).to_bytes(), timeout)? == [1])
+    }
+
+    /// Has a prefix registered, in the store that is mapped here; `None` where that was not done.
+    pub(in crate::store) fn register(
+        &self,
+        memory: &MappedMemory,
+        prefix: &[u8],
+        timeout: Duration,
+    ) -> Option<Entry> {
+        let given_back = std::mem::take(&mut *self.lock_given_back());
+        let request = WatchRequest::Register { given_back, prefix };
+        let Ok(answer) = self.remote.watch(&request.to_bytes(), timeout) else {
+            // Once more the next time.
+            if let WatchRequest::Register { given_back, .. } = request {
+                self.lock_given_back().extend(given_back);
+            }
+            return None;
+        };
+        let (log, appended) = watch::registered_of(&answer).ok()??;
+        let (asking, memory) = (self.clone(), memory.clone());
+        let registration = Box::new(ByHost { number: log.number, asking, memory });
+        Some(Entry::new(log, appended, registration))
+    }
+
+    fn lock_given_back(&self) -> MutexGuard<'_, Vec<u32>> {
+        self.given_back.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(in crate::store) fn set(

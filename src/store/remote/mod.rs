@@ -6,16 +6,13 @@
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `announce` | saying at a bell that one of those sleeps there |
+//! | `watch` | saying at a bell that one of those sleeps there; registering the prefixes that they watch |
 //! | `request` | requests as bytes |
 //! | `answer` | answers as bytes |
 //! | `quota` | how much may be asked for, and how much of it is in use |
 //! | `serve` | the side that writes |
 //! | `ask` | the side that asks |
 
-mod announce;
-#[cfg(test)]
-mod announce_tests;
 mod answer;
 mod ask;
 mod quota;
@@ -23,18 +20,21 @@ mod request;
 mod serve;
 #[cfg(test)]
 mod tests;
+mod watch;
+#[cfg(test)]
+mod watch_tests;
 
 use std::fmt::Debug;
 use std::time::Duration;
 
 use super::error::WriteError;
 
-pub(crate) use announce::Announced;
 pub(super) use ask::Asking;
 pub(crate) use quota::Ledger;
 pub use quota::StoreQuota;
 pub(crate) use request::Request;
 pub(crate) use serve::serve;
+pub(crate) use watch::Watched;
 
 /// How requests get to who may write, and answers back. Any thread may use it.
 pub(crate) trait Remote: Debug + Send + Sync {
@@ -44,10 +44,10 @@ pub(crate) trait Remote: Debug + Send + Sync {
     /// [`WriteError::Remote`] says what is known of the request.
     fn request(&self, request: &[u8], timeout: Duration) -> Result<Vec<u8>, WriteError>;
 
-    /// Asks that it is said at a bell that somebody is about to sleep there: see [`Announced::announce`]. Waits for the
-    /// answer for at most `timeout`. When it comes, whoever rings the bell from now on wakes him.
+    /// Asks for what a watch needs: see [`Watched::serve`]. Waits for the answer for at most `timeout`. When it comes,
+    /// what was asked for holds.
     ///
     /// # Errors
     /// As [`request`](Self::request).
-    fn announce(&self, request: &[u8], timeout: Duration) -> Result<bool, WriteError>;
+    fn watch(&self, request: &[u8], timeout: Duration) -> Result<Vec<u8>, WriteError>;
 }

@@ -132,7 +132,7 @@ fn put(bytes: &mut Vec<u8>, Change { key, value }: &Change<'_>) {
     bytes.extend_from_slice(value);
 }
 
-fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], Malformed> {
+pub(super) fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], Malformed> {
     let (found, behind) = rest.split_first_chunk::<N>().ok_or(Malformed)?;
     *rest = behind;
     Ok(*found)

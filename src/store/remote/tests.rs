@@ -31,7 +31,7 @@ impl Remote for Local {
         Ok(serve(store, &self.quota, ledger, &request))
     }
 
-    fn announce(&self, _: &[u8], _: Duration) -> Result<bool, WriteError> {
+    fn watch(&self, _: &[u8], _: Duration) -> Result<Vec<u8>, WriteError> {
         unreachable!("nobody watches")
     }
 }
@@ -113,7 +113,7 @@ impl Remote for Slow {
         Ok(answer::to_bytes(Err(Failure::Write(WriteError::Deadline))))
     }
 
-    fn announce(&self, _: &[u8], _: Duration) -> Result<bool, WriteError> {
+    fn watch(&self, _: &[u8], _: Duration) -> Result<Vec<u8>, WriteError> {
         unreachable!("nobody watches")
     }
 }
