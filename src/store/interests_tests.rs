@@ -6,10 +6,12 @@ use super::doorbells;
 use super::interest::{Interest, OneKey};
 use super::interest_prefix::Prefix;
 use super::interests::{Interests, One};
-use super::prefixes;
+use super::owner;
+use super::prefixes::{self, Entry, Kept};
 use super::reader::Reader;
-use super::watch::{self, Bed, Watcher};
+use super::watch::{self, Bed, Change, Watcher};
 use super::{Core, Owner, StoreGeometry};
+use crate::layout::store::private::bell::BUCKETS;
 use crate::memory::{Deadline, HeapMemory, Memory, Ordering};
 
 const WATCHER: Owner = Owner::new(1, 1);
@@ -25,6 +27,14 @@ fn store(keys: u32) -> (Core<HeapMemory>, Reader<HeapMemory>) {
     (core, Reader::claim(memory, geometry, WATCHER).unwrap())
 }
 
+fn register(core: &Core<HeapMemory>, prefix: &[u8]) -> Option<Entry> {
+    prefixes::register(&core.memory, &core.geometry, WATCHER, prefix)
+}
+
+fn change(key: &[u8], version: Option<u64>) -> Change {
+    Change { key: key.to_vec(), version, possibly: false }
+}
+
 fn watched(number: u32) -> Vec<u8> {
     format!("key/{number}").into_bytes()
 }
@@ -32,7 +42,7 @@ fn watched(number: u32) -> Vec<u8> {
 /// A prefix, and so many keys.
 fn interests(core: &Core<HeapMemory>, reader: &Reader<HeapMemory>, keys: u32) -> Interests {
     let mut all = Interests::default();
-    let entry = prefixes::register(&core.memory, &core.geometry, WATCHER, b"watched/");
+    let entry = register(core, b"watched/");
     assert!(entry.is_some(), "one is free");
     all.add(One::Prefix(Prefix::new(reader, &core.geometry, b"watched/", entry).unwrap()));
     for number in 0..keys {
@@ -166,4 +176,78 @@ fn f87_interests_that_come_and_go_are_told_of_their_own_changes() {
     core.set(b"c", b"2").unwrap();
     assert_eq!(told(&mut watch), [b, c]);
     assert_eq!(bells_of(watch.interest()).len(), 2);
+}
+
+/// A process whose host registered its prefix, and then gave that up.
+#[test]
+fn f87_watcher_whose_entry_is_gone_goes_on_without_it() {
+    let give_back = |_: &Core<HeapMemory>, entry: Entry| drop(entry);
+    let die = |core: &Core<HeapMemory>, entry: Entry| {
+        std::mem::forget(entry);
+        owner::reclaim(&core.memory, &core.geometry, |_| true);
+    };
+    let end_and_register_another = |core: &Core<HeapMemory>, entry: Entry| {
+        drop(entry);
+        std::mem::forget(register(core, b"b/").unwrap());
+    };
+    for end in [give_back, die, end_and_register_another] {
+        for is_told_first in [false, true] {
+            let (mut core, reader) = store(0);
+            let registered = register(&core, b"a/").unwrap();
+            let elsewhere =
+                Entry::new(registered.log(), registered.appended(), Box::new(Elsewhere));
+            let prefix = Prefix::new(&reader, &core.geometry, b"a/", Some(elsewhere)).unwrap();
+            let mut interests = Interests::default();
+            let id = interests.add(One::Prefix(prefix));
+            let mut watch = Watcher::new(core.memory.clone(), &core.geometry, interests, 1_000_000);
+            assert_eq!(watch.look(&reader), Ok(None));
+            if is_told_first {
+                let version = core.set(b"a/1", b"1").unwrap();
+                let told = watch.look(&reader).unwrap();
+                assert_eq!(told, Some((id, change(b"a/1", Some(version)))));
+            }
+            end(&core, registered);
+            for key in [b"a/1", b"a/2", b"a/1"] {
+                let version = core.set(key, b"2").unwrap();
+                let told = watch.look(&reader).unwrap();
+                assert_eq!(told, Some((id, change(key, Some(version)))));
+                assert_eq!(watch.look(&reader), Ok(None));
+            }
+        }
+    }
+}
+
+/// A registration that somebody else has.
+#[derive(Debug)]
+struct Elsewhere;
+
+impl Kept for Elsewhere {}
+
+/// Whoever looks while an operation is in progress, or was when its writer died, looks at the keys that this one names.
+#[test]
+fn f87_look_at_an_open_operation_follows_its_keys() {
+    let (mut core, reader) = store(0);
+    let key = |bell| {
+        let of = |key: &Vec<u8>| doorbells::of(hash(key, core.geometry.seed())) == bell;
+        (0_u32..).map(|number| number.to_string().into_bytes()).find(of).unwrap()
+    };
+    let keys: Vec<_> = (0..BUCKETS as u32).map(key).collect();
+    let mut interests = Interests::default();
+    for key in &keys {
+        interests.add(One::Key(OneKey::new(&reader, &core.geometry, key).unwrap()));
+    }
+    let counted = Between::writable(core.memory.clone());
+    let counting = Reader::claim(counted.clone(), core.geometry, WATCHER).unwrap();
+    let mut watch = Watcher::new(counted.clone(), &core.geometry, interests, 1_000_000);
+    let mut look = || counted.accesses_of(|| assert_eq!(watch.look(&counting), Ok(None)));
+    let (first, quiet) = (look(), look());
+    let hash = hash(&keys[7], core.geometry.seed());
+    core.rung.about_to_change(&core.memory, &keys[7], hash);
+    let open = look();
+    assert!(quiet < open && open < quiet + (first - quiet) / 10, "{quiet}, {open}, {first}");
+    core.rung.all_about_to_change(&core.memory);
+    assert!(look() > (first + quiet) / 2, "all of them");
+    core.set(b"elsewhere", b"1").unwrap();
+    look();
+    assert_eq!(look(), quiet, "it is over");
 }

@@ -44,7 +44,7 @@
 //! | `writable`, `shared` | a handle that may write; what the handles of a process have in common |
 //! | `doorbells`, `rung` | telling watchers that something has changed; what an operation has rung, and whom to wake |
 //! | `change_log`, `prefixes` | which keys have changed; which prefixes are watched |
-//! | `watch`, `interest`, `interest_prefix`, `interests` | waiting for it; for changes of a key, of a prefix, of many things |
+//! | `watch`, `watch_in_place`, `interest`, `interest_prefix`, `interests` | waiting for it; where it is looked up; for changes of a key, of a prefix, of many things |
 //! | `watching`, `bed` | watches, as users have them; where they sleep |
 //! | `reacting` | callbacks at changes |
 //! | `read_only` | a handle that only reads |
@@ -188,6 +188,7 @@ mod usage;
 #[cfg(not(loom))]
 mod value;
 mod watch;
+mod watch_in_place;
 #[cfg(all(test, not(loom)))]
 mod watch_tests;
 #[cfg(not(loom))]

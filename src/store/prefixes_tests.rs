@@ -7,12 +7,12 @@ use super::copying::CopyingReader;
 use super::interest::{Interest, OneKey};
 use super::interest_prefix::Prefix;
 use super::interests::{Interests, One};
-use super::prefixes::{self, Entry, Kept};
+use super::prefixes::{self, Entry};
 use super::reader::Reader;
 use super::watch::{Change, Plain, Watcher};
 use super::{BatchChange, Core, Owner, StoreGeometry, doorbells, owner};
 use crate::layout::store::change_log::{ENTRIES_OF_ALL, ENTRIES_OF_PREFIX};
-use crate::layout::store::private::bell::{BUCKETS, GENERATION, TRUSTED, WAITING};
+use crate::layout::store::private::bell::{GENERATION, TRUSTED, WAITING};
 use crate::layout::store::private::prefix::{ENTRIES, PREFIX_BYTES};
 use crate::memory::{CrashMemory, Deadline, HeapMemory, Memory, Ordering};
 
@@ -331,81 +331,6 @@ fn f87_watcher_without_an_entry_looks_up_what_has_changed_at_any_number_of_keys(
         assert_eq!(nothing, 3);
         assert!(elsewhere <= 60 && under <= 60, "{looks:?}");
     }
-}
-
-/// A process whose host registered its prefix, and then gave that up.
-#[test]
-fn f87_watcher_whose_entry_is_gone_goes_on_without_it() {
-    let give_back = |_: &Core<HeapMemory>, entry: Entry| drop(entry);
-    let die = |core: &Core<HeapMemory>, entry: Entry| {
-        std::mem::forget(entry);
-        owner::reclaim(&core.memory, &core.geometry, |_| true);
-    };
-    let end_and_register_another = |core: &Core<HeapMemory>, entry: Entry| {
-        drop(entry);
-        std::mem::forget(register(core, b"b/").unwrap());
-    };
-    for end in [give_back, die, end_and_register_another] {
-        for is_told_first in [false, true] {
-            let (mut core, reader) = store(1 << 20);
-            let registered = register(&core, b"a/").unwrap();
-            let elsewhere =
-                Entry::new(registered.log(), registered.appended(), Box::new(Elsewhere));
-            let prefix = Prefix::new(&reader, &core.geometry, b"a/", Some(elsewhere)).unwrap();
-            let mut interests = Interests::default();
-            let id = interests.add(One::Prefix(prefix));
-            let mut watch = Watcher::new(core.memory.clone(), &core.geometry, interests, 1_000_000);
-            assert_eq!(watch.look(&reader), Ok(None));
-            if is_told_first {
-                let version = core.set(b"a/1", b"1").unwrap();
-                let told = watch.look(&reader).unwrap();
-                assert_eq!(told, Some((id, change(b"a/1", Some(version)))));
-            }
-            end(&core, registered);
-            for key in [b"a/1", b"a/2", b"a/1"] {
-                let version = core.set(key, b"2").unwrap();
-                let told = watch.look(&reader).unwrap();
-                assert_eq!(told, Some((id, change(key, Some(version)))));
-                assert_eq!(watch.look(&reader), Ok(None));
-            }
-        }
-    }
-}
-
-/// A registration that somebody else has.
-#[derive(Debug)]
-struct Elsewhere;
-
-impl Kept for Elsewhere {}
-
-/// Whoever looks while an operation is in progress, or was when its writer died, looks at the keys that this one names.
-#[test]
-fn f87_look_at_an_open_operation_follows_its_keys() {
-    let (mut core, reader) = store(1 << 20);
-    let key = |bell| {
-        let of =
-            |key: &Vec<u8>| doorbells::of(super::block::hash(key, core.geometry.seed())) == bell;
-        (0_u32..).map(|number| number.to_string().into_bytes()).find(of).unwrap()
-    };
-    let keys: Vec<_> = (0..BUCKETS as u32).map(key).collect();
-    let mut interests = Interests::default();
-    for key in &keys {
-        interests.add(One::Key(OneKey::new(&reader, &core.geometry, key).unwrap()));
-    }
-    let counted = Between::writable(core.memory.clone());
-    let counting = Reader::claim(counted.clone(), core.geometry, WATCHER).unwrap();
-    let mut watch = Watcher::new(counted.clone(), &core.geometry, interests, 1_000_000);
-    let mut look = || counted.accesses_of(|| assert_eq!(watch.look(&counting), Ok(None)));
-    let (first, quiet) = (look(), look());
-    let hash = super::block::hash(&keys[7], core.geometry.seed());
-    core.rung.about_to_change(&core.memory, &keys[7], hash);
-    let open = look();
-    assert!(quiet < open && open < quiet + (first - quiet) / 10, "{quiet}, {open}, {first}");
-    core.rung.all_about_to_change(&core.memory);
-    assert!(look() > (first + quiet) / 2, "all of them");
-    core.set(b"elsewhere", b"1").unwrap();
-    look();
-    assert_eq!(look(), quiet, "it is over");
 }
 
 #[test]
