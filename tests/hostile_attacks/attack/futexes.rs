@@ -58,7 +58,7 @@ pub fn attack(attack: Attack) {
     let counters = Counters::inherited();
     let plugin = Plugin::connect().unwrap();
     let _store = plugin.store().unwrap();
-    let (active, passive) = plugin.take_channels().unwrap();
+    let mut channels: [_; 2] = plugin.take_channels().unwrap().into();
     let options = SubscribeOptions { join_timeout: Duration::from_secs(1), ..Default::default() };
     let _news = plugin.subscriber("news", &options);
     let mapped = mapped();
@@ -76,8 +76,8 @@ pub fn attack(attack: Attack) {
     let everything = || mapped.iter().flat_map(|mapped| (mapped.start..mapped.end).step_by(4));
     let chosen: Vec<_> = mapped.iter().flat_map(words_of_sleepers).collect();
     thread::scope(|scope| {
-        // So that there are wakes, in both directions.
-        for channel in [active, passive] {
+        // So that there are wakes, in both directions. The channels stay mapped when they are closed.
+        for channel in &mut channels {
             scope.spawn(|| answer(channel));
         }
         // Whoever sleeps there all the time is there when somebody is woken. Moving sleepers takes no time.
@@ -96,7 +96,7 @@ pub fn attack(attack: Attack) {
 }
 
 /// Answers every message, as a plugin does that is no attacker.
-fn answer(mut channel: Channel) {
+fn answer(channel: &mut Channel) {
     while let Ok(message) = channel.recv_owned() {
         if channel.send(&message).is_err() {
             return;
