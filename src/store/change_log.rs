@@ -47,12 +47,13 @@ impl Log {
 #[inline]
 pub(super) fn append(memory: &impl Memory, geometry: &StoreGeometry, number: u32, hash: u64) {
     let count = memory.load_u64(geometry.change_log(number, COUNT), Ordering::Relaxed);
-    // Whoever sees anything of the new entry sees, behind a fence of its own, that the count had come to where the
-    // old one is not to be trusted.
+    // A reader that sees anything of the new entry sees, behind its own acquire fence, that the count had reached the
+    // old one's place. Pairs with the fence in `read_from`.
     memory.release_fence();
     let entry = geometry.change_log_entry(number, count % entries(number.into()));
     memory.store_u64(entry, hash, Ordering::Relaxed);
-    // Pairs with the Acquire in `read`. The change itself is a later Release store: whoever sees it sees the count.
+    // Pairs with the Acquire in `read_from`. The change itself is a later Release store: a reader that sees it sees the
+    // count.
     memory.store_u64(geometry.change_log(number, COUNT), count.wrapping_add(1), Ordering::Release);
 }
 
@@ -60,6 +61,7 @@ pub(super) fn append(memory: &impl Memory, geometry: &StoreGeometry, number: u32
 pub(super) fn overrun(memory: &impl Memory, geometry: &StoreGeometry, number: u32) {
     let at = geometry.change_log(number, COUNT);
     let count = memory.load_u64(at, Ordering::Relaxed);
+    // Pairs with the Acquire in `read_from`.
     memory.store_u64(at, count.wrapping_add(entries(number.into())), Ordering::Release);
 }
 
@@ -97,7 +99,7 @@ pub(super) fn read(
     let done = memory.load_u64(at(DONE), Ordering::Acquire);
     let (count, is_complete) = read_from(memory, geometry, log.number, from, hashes);
     // Behind the count, which is an Acquire: as long as the log is registered, all changes are appended. Pairs with
-    // the Release of who ends the registration.
+    // the Release in `prefixes::end` and `prefixes::register`.
     let is_registered = memory.load_u64(at(REGISTRATION), Ordering::Acquire) == log.registration;
     Appended { done, count, is_complete: is_complete && is_registered, is_registered }
 }

@@ -5,7 +5,7 @@
 //!
 //! A host registers entries for its plugins, which map the public part only and read the log there. So the log tells
 //! whether the registration stands: its number is stored in the log, and changes when the watcher gives the entry back or is found
-//! dead. Whoever still relies on it then is told by the bell of the prefix, which is rung at the next matching change, and by
+//! dead. A watcher that still relies on it then is told by the bell of the prefix, which is rung at the next matching change, and by
 //! the next registration.
 //!
 //! Invariants: entries are registered under the lock, so that no operation is in progress then. A change under a registered
@@ -30,7 +30,7 @@ pub(crate) struct Entry {
     _registration: Box<dyn Kept>,
 }
 
-/// What gives the entry back, in whatever memory, or by asking whoever has it.
+/// What gives the entry back when it is dropped: in a memory that this process writes, or by way of the host.
 pub(super) trait Kept: fmt::Debug + Send {}
 
 impl Entry {
@@ -113,11 +113,12 @@ pub(super) fn register<M: Memory + Send + 'static>(
     let compared = &prefix[..prefix.len().min(PREFIX_BYTES as usize)];
     memory.store_u64(at(number, LEN), compared.len() as u64, Ordering::Relaxed);
     memory.copy_in(at(number, PREFIX), compared);
-    // Whoever relied on the entry before looks, and finds the registration gone.
+    // A watcher that relied on the entry before looks, and finds the registration gone.
     doorbells::ring(memory, geometry, doorbells::of_prefix(number));
     change_log::finish(memory, geometry, number);
     let word = geometry.change_log(number, REGISTRATION);
     let registration = memory.load_u64(word, Ordering::Relaxed) | 1;
+    // Pairs with the Acquire in `change_log::read`.
     memory.store_u64(word, registration, Ordering::Release);
     memory.store_u64(at(number, OWNER), owner.0, Ordering::Release);
     // Last, and Release so that all stay in this order: the process may die in between. No Acquire pairs with

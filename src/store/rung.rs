@@ -104,7 +104,7 @@ impl Rung {
         if self.appended != 0 {
             self.ring_prefixes(memory);
         }
-        // Last: a death before it leaves the changes undone for all who look.
+        // Last: a writer that dies before it leaves the changes undone, and every watcher looks at them.
         change_log::finish(memory, &self.geometry, change_log::ALL);
     }
 

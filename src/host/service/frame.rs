@@ -43,7 +43,7 @@ pub const SERVICE_PAYLOADS: u16 = 4;
 /// of a reply can be.
 pub const OP_ECHO: u32 = op(SERVICE_HOST, 1);
 
-/// Operation of the store: changes it, as the request's payload says. The answer has 24 bytes.
+/// Operation of the store: changes it, as the request's payload says. The answer has 40 bytes.
 pub const OP_STORE_WRITE: u32 = op(SERVICE_STORE, 1);
 /// Operation of the store: does what a watch needs, as the request's payload says. The answer has at most 20 bytes.
 pub const OP_STORE_WATCH: u32 = op(SERVICE_STORE, 2);
